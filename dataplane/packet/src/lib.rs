@@ -1,5 +1,11 @@
-//! Packet buffers, headers and checksums: what every layer above `ffi/` agrees on.
+//! Packet buffers, headers, addresses and checksums: what every layer above `ffi/` agrees on.
+
+#![forbid(unsafe_code)]
 
 pub mod buf;
+pub mod mac;
+pub mod prefix;
 
 pub use buf::{BufPool, ChecksumStatus, NoRoom, PacketBuf};
+pub use mac::MacAddr;
+pub use prefix::Prefix;

@@ -1,0 +1,5 @@
+//! Configuration tables: what the control plane writes and the workers read.
+
+#![forbid(unsafe_code)]
+
+pub mod model;

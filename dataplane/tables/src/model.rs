@@ -1,0 +1,142 @@
+//! What the control plane programs: endpoints, routes, neighbours, ports.
+
+use std::net::IpAddr;
+
+use octoplane_packet::{MacAddr, Prefix};
+
+/// Number of a port, given by the daemon in the order of its configuration.
+pub type PortId = u16;
+
+/// Highest number of ports.
+pub const MAX_PORTS: usize = 256;
+
+/// Highest number of addresses of one endpoint, both families together.
+pub const MAX_ENDPOINT_ADDRESSES: usize = 16;
+
+/// Highest endpoint id. Ids travel in 32 bits; 0 means "none".
+pub const MAX_ENDPOINT_ID: u32 = u32::MAX;
+
+/// Highest security identity: what a VXLAN VNI can carry, with the local scopes above it
+/// (specification of the datapath, section 4).
+pub const MAX_IDENTITY: u32 = 0x02ff_ffff;
+
+/// What stands at the other end of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// One or more endpoints (pods).
+    Pod,
+    /// The network between nodes.
+    Uplink,
+    /// This machine's kernel: the exception path.
+    Host,
+}
+
+/// A port as the tables see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Number of the port.
+    pub id: PortId,
+    /// Unique name.
+    pub name: String,
+    /// What stands at its other end.
+    pub role: Role,
+    /// Our address on this port: the gateway's towards pods.
+    pub mac: MacAddr,
+    /// Largest IP packet, in bytes, that leaves by this port.
+    pub mtu: u16,
+    /// Whether packets are taken from and given to the port.
+    pub admin_up: bool,
+    /// Our addresses on this link with the length of the link's prefix; empty on pod ports.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// A workload's attachment: where packets to its addresses are delivered, and what it may send from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Numeric id, unique on the node, not 0.
+    pub id: u32,
+    /// For people; usually `namespace/pod`. At most 253 bytes.
+    pub name: String,
+    /// The port behind which it lives, of role [`Role::Pod`].
+    pub port: PortId,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its security identity.
+    pub identity: u32,
+    /// Its addresses, at least one, each owned by no other endpoint.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RouteTarget {
+    /// Out of `port` to the neighbour `gateway`.
+    Gateway {
+        /// Port of role uplink.
+        port: PortId,
+        /// The next hop, in the family of the prefix.
+        gateway: IpAddr,
+    },
+    /// Out of `port`, the destination itself being the neighbour.
+    Link {
+        /// Port of role uplink.
+        port: PortId,
+    },
+    /// To this machine's kernel through the host port.
+    Host,
+    /// Nowhere: the packet is dropped as unroutable.
+    Blackhole,
+}
+
+/// One route. The longest prefix wins; endpoints win over routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Destinations.
+    pub prefix: Prefix,
+    /// Where they go.
+    pub target: RouteTarget,
+    /// Largest IP packet on this path, in bytes, where it is less than the port's.
+    pub mtu: Option<u16>,
+}
+
+/// Who said that a neighbour has an Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The control plane; never overwritten or aged.
+    Static,
+    /// ARP or neighbour discovery.
+    Learned,
+}
+
+/// A station on an uplink.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The uplink.
+    pub port: PortId,
+    /// Its address.
+    pub addr: IpAddr,
+    /// Its Ethernet address; `None` while it is being asked for.
+    pub mac: Option<MacAddr>,
+    /// Who said so.
+    pub origin: Origin,
+}
+
+/// One step of a transaction. `Put…` creates or replaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the fields are those of the named object's key")]
+pub enum Change {
+    /// Creates or replaces the endpoint with this id.
+    PutEndpoint(Endpoint),
+    /// Removes an endpoint; one that is not there is an error.
+    RemoveEndpoint { id: u32 },
+    /// Creates or replaces the route with this prefix.
+    PutRoute(Route),
+    /// Removes a route; one that is not there is an error.
+    RemoveRoute { prefix: Prefix },
+    /// Creates or replaces the neighbour with this port and address.
+    PutNeighbour(Neighbour),
+    /// Removes a neighbour; one that is not there is an error.
+    RemoveNeighbour { port: PortId, addr: IpAddr },
+    /// Changes a port; `None` leaves a field as it is.
+    SetPort { id: PortId, mtu: Option<u16>, admin_up: Option<bool> },
+}
