@@ -2,4 +2,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod lpm;
 pub mod model;
