@@ -83,14 +83,27 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_refused() {
-        for text in ["", "02:00:00:00:00", "02:00:00:00:00:00:00", "2:0:0:0:0:1", "0g:00:00:00:00:00", "+2:00:00:00:00:00"] {
+        for text in [
+            "",
+            "02:00:00:00:00",
+            "02:00:00:00:00:00:00",
+            "2:0:0:0:0:1",
+            "0g:00:00:00:00:00",
+            "+2:00:00:00:00:00",
+        ] {
             assert!(text.parse::<MacAddr>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn multicast_mapping_is_that_of_rfc_2464() {
-        let all_nodes = "ff02::1:ff00:1234".parse::<std::net::Ipv6Addr>().unwrap().octets();
-        assert_eq!(MacAddr::for_ipv6_multicast(all_nodes).to_string(), "33:33:ff:00:12:34");
+        let all_nodes = "ff02::1:ff00:1234"
+            .parse::<std::net::Ipv6Addr>()
+            .unwrap()
+            .octets();
+        assert_eq!(
+            MacAddr::for_ipv6_multicast(all_nodes).to_string(),
+            "33:33:ff:00:12:34"
+        );
     }
 }

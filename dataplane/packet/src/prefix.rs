@@ -54,12 +54,18 @@ impl Prefix {
     /// The prefix of `len` bits that holds `addr`; a longer `len` than the family has is cut to it.
     pub fn containing(addr: IpAddr, len: u8) -> Self {
         let len = len.min(bits(addr));
-        Self { addr: network(addr, len), len }
+        Self {
+            addr: network(addr, len),
+            len,
+        }
     }
 
     /// The prefix that holds this one address.
     pub fn host(addr: IpAddr) -> Self {
-        Self { addr, len: bits(addr) }
+        Self {
+            addr,
+            len: bits(addr),
+        }
     }
 
     /// First address.
@@ -124,16 +130,28 @@ mod tests {
 
     #[test]
     fn one_spelling_per_prefix() {
-        assert_eq!("10.1.0.0/16".parse::<Prefix>().unwrap().to_string(), "10.1.0.0/16");
+        assert_eq!(
+            "10.1.0.0/16".parse::<Prefix>().unwrap().to_string(),
+            "10.1.0.0/16"
+        );
         assert_eq!("::/0".parse::<Prefix>().unwrap().to_string(), "::/0");
         let error = "10.1.2.3/16".parse::<Prefix>().unwrap_err();
-        assert_eq!(error.to_string(), "10.1.2.3/16 has host bits set: the prefix is 10.1.0.0/16");
+        assert_eq!(
+            error.to_string(),
+            "10.1.2.3/16 has host bits set: the prefix is 10.1.0.0/16"
+        );
     }
 
     #[test]
     fn lengths_beyond_the_family_are_refused() {
-        assert_eq!("10.0.0.0/33".parse::<Prefix>(), Err(PrefixError::Length { len: 33, max: 32 }));
-        assert_eq!("fd00::/4000".parse::<Prefix>(), Err(PrefixError::Length { len: 4000, max: 128 }));
+        assert_eq!(
+            "10.0.0.0/33".parse::<Prefix>(),
+            Err(PrefixError::Length { len: 33, max: 32 })
+        );
+        assert_eq!(
+            "fd00::/4000".parse::<Prefix>(),
+            Err(PrefixError::Length { len: 4000, max: 128 })
+        );
         assert!("10.0.0.0".parse::<Prefix>().is_err());
         assert!("10.0.0.0/+8".parse::<Prefix>().is_err());
     }
@@ -143,6 +161,11 @@ mod tests {
         let prefix: Prefix = "fd00:1::/32".parse().unwrap();
         assert!(prefix.contains("fd00:1:2::3".parse().unwrap()));
         assert!(!prefix.contains("fd00:2::".parse().unwrap()));
-        assert!(!"0.0.0.0/0".parse::<Prefix>().unwrap().contains("::1".parse().unwrap()));
+        assert!(
+            !"0.0.0.0/0"
+                .parse::<Prefix>()
+                .unwrap()
+                .contains("::1".parse().unwrap())
+        );
     }
 }

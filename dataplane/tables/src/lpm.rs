@@ -60,7 +60,7 @@ impl Key for u32 {
     }
 
     fn network(self, len: u8) -> Self {
-        self & Self::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)
+        self & Self::MAX.checked_shl(32 - Self::from(len)).unwrap_or(0)
     }
 
     fn words(self) -> [u64; 2] {
@@ -121,7 +121,7 @@ struct Slot(u64);
 const VALUE_BITS: u32 = 28;
 
 /// Largest value a prefix can have.
-pub const MAX_VALUE: u32 = (1 << VALUE_BITS) - 1;
+pub(crate) const MAX_VALUE: u32 = (1 << VALUE_BITS) - 1;
 
 impl Slot {
     #[inline(always)]
@@ -189,6 +189,15 @@ pub struct Lpm<K> {
 }
 
 impl<K: Key> Lpm<K> {
+    /// A tree without prefixes.
+    pub fn empty() -> Self {
+        Self {
+            arena: Arc::new(Arena(Box::new([]))),
+            root: Link::NONE,
+            key: std::marker::PhantomData,
+        }
+    }
+
     /// The value of the longest prefix that holds `key`; 0 if there is none.
     #[inline(always)]
     pub fn lookup(&self, key: K) -> u32 {
@@ -220,7 +229,7 @@ pub struct LpmWriter<K: Key> {
     root: Link,
     free: Vec<u32>,
     /// What is in the tree, to find the next shorter prefix when one goes.
-    rib: imbl::GenericHashMap<(K, u8), u32, std::hash::RandomState, imbl::shared_ptr::DefaultSharedPtr>,
+    rib: imbl::HashMap<(K, u8), u32>,
 }
 
 /// Nodes that an edit replaced: recycled when no reader can reach them any more.
@@ -232,7 +241,7 @@ pub struct Retired(Vec<u32>);
 pub struct Edit<'a, K: Key> {
     writer: &'a mut LpmWriter<K>,
     root: Link,
-    rib: imbl::GenericHashMap<(K, u8), u32, std::hash::RandomState, imbl::shared_ptr::DefaultSharedPtr>,
+    rib: imbl::HashMap<(K, u8), u32>,
     fresh: HashSet<u32>,
     replaced: Vec<u32>,
 }
@@ -253,13 +262,23 @@ impl<K: Key> LpmWriter<K> {
 
     /// The current version for readers.
     pub fn snapshot(&self) -> Lpm<K> {
-        Lpm { arena: Arc::clone(&self.arena), root: self.root, key: std::marker::PhantomData }
+        Lpm {
+            arena: Arc::clone(&self.arena),
+            root: self.root,
+            key: std::marker::PhantomData,
+        }
     }
 
     /// Starts an edit.
     pub fn edit(&mut self) -> Edit<'_, K> {
         let (root, rib) = (self.root, self.rib.clone());
-        Edit { writer: self, root, rib, fresh: HashSet::new(), replaced: Vec::new() }
+        Edit {
+            writer: self,
+            root,
+            rib,
+            fresh: HashSet::new(),
+            replaced: Vec::new(),
+        }
     }
 
     /// Takes back nodes that no reader can reach any more.
@@ -437,12 +456,21 @@ impl<K: Key> Edit<'_, K> {
     }
 
     fn prefix(&self, link: Link) -> K {
-        let words = self.writer.arena.node(link).map(|n| [n.prefix[0].load(Relaxed), n.prefix[1].load(Relaxed)]);
+        let words = self
+            .writer
+            .arena
+            .node(link)
+            .map(|n| [n.prefix[0].load(Relaxed), n.prefix[1].load(Relaxed)]);
         K::from_words(words.unwrap_or_default())
     }
 
     fn slot(&self, link: Link, index: u8) -> Slot {
-        Slot(self.writer.arena.node(link).map_or(0, |node| node.slots[usize::from(index)].load(Relaxed)))
+        Slot(
+            self.writer
+                .arena
+                .node(link)
+                .map_or(0, |node| node.slots[usize::from(index)].load(Relaxed)),
+        )
     }
 
     fn set(&self, link: Link, index: u8, slot: Slot) {
@@ -481,7 +509,10 @@ mod tests {
 
     /// The specification: the longest prefix that holds the key.
     fn slow<K: Key>(table: &BTreeMap<(u8, [u64; 2]), u32>, key: K) -> u32 {
-        (0..=K::BITS).rev().find_map(|len| table.get(&(len, key.network(len).words())).copied()).unwrap_or(0)
+        (0..=K::BITS)
+            .rev()
+            .find_map(|len| table.get(&(len, key.network(len).words())).copied())
+            .unwrap_or(0)
     }
 
     fn check<K: Key>(steps: &[(bool, K, u8, u32)], probes: &[K]) {
@@ -522,12 +553,15 @@ mod tests {
 
     /// Addresses that share leading bytes often, or every path would be its own.
     fn v4() -> impl Strategy<Value = u32> {
-        (0..3u32, 0..3u32, 0..4u32, any::<u8>()).prop_map(|(a, b, c, d)| a << 24 | b << 16 | c << 8 | u32::from(d))
+        (0..3u32, 0..3u32, 0..4u32, any::<u8>())
+            .prop_map(|(a, b, c, d)| a << 24 | b << 16 | c << 8 | u32::from(d))
     }
 
     fn v6() -> impl Strategy<Value = u128> {
         proptest::collection::vec(0..3u8, 16).prop_map(|bytes| {
-            bytes.into_iter().fold(0, |key, byte| key << 8 | u128::from(byte.wrapping_mul(0x55)))
+            bytes
+                .into_iter()
+                .fold(0, |key, byte| key << 8 | u128::from(byte.wrapping_mul(0x55)))
         })
     }
 

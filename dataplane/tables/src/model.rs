@@ -31,6 +31,17 @@ pub enum Role {
     Host,
 }
 
+impl Role {
+    /// The role's name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pod => "pod",
+            Self::Uplink => "uplink",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// A port as the tables see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
@@ -138,5 +149,9 @@ pub enum Change {
     /// Removes a neighbour; one that is not there is an error.
     RemoveNeighbour { port: PortId, addr: IpAddr },
     /// Changes a port; `None` leaves a field as it is.
-    SetPort { id: PortId, mtu: Option<u16>, admin_up: Option<bool> },
+    SetPort {
+        id: PortId,
+        mtu: Option<u16>,
+        admin_up: Option<bool>,
+    },
 }

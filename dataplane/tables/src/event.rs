@@ -1,0 +1,100 @@
+//! What a transaction changed.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use octoplane_packet::Prefix;
+
+use crate::model::{Change, Endpoint, Neighbour, Port, PortId, Route};
+use crate::state::State;
+
+/// One object, as it is now or, if it was removed, as it was last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Object {
+    /// An endpoint.
+    Endpoint(Arc<Endpoint>),
+    /// A route.
+    Route(Route),
+    /// A neighbour.
+    Neighbour(Neighbour),
+    /// A port.
+    Port(Port),
+}
+
+/// One object changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The revision that this made.
+    pub revision: u64,
+    /// What changed.
+    pub object: Object,
+    /// Whether it is gone; else it is new or different.
+    pub removed: bool,
+}
+
+/// A transaction that was applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The revision of the tables now. Unchanged if there are no events.
+    pub revision: u64,
+    /// What is different; what was put as it already was is not listed.
+    pub events: Vec<Event>,
+}
+
+/// Names an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ObjectKey {
+    Endpoint(u32),
+    Route(Prefix),
+    Neighbour(PortId, IpAddr),
+    Port(PortId),
+}
+
+impl ObjectKey {
+    /// The object a change is about.
+    pub(crate) fn of(change: &Change) -> Self {
+        match change {
+            Change::PutEndpoint(endpoint) => Self::Endpoint(endpoint.id),
+            Change::RemoveEndpoint { id } => Self::Endpoint(*id),
+            Change::PutRoute(route) => Self::Route(route.prefix),
+            Change::RemoveRoute { prefix } => Self::Route(*prefix),
+            Change::PutNeighbour(neighbour) => Self::Neighbour(neighbour.port, neighbour.addr),
+            Change::RemoveNeighbour { port, addr } => Self::Neighbour(*port, *addr),
+            Change::SetPort { id, .. } => Self::Port(*id),
+        }
+    }
+
+    fn object(self, state: &State) -> Option<Object> {
+        match self {
+            Self::Endpoint(id) => state.endpoints.get(&id).cloned().map(Object::Endpoint),
+            Self::Route(prefix) => state.route(&prefix).cloned().map(Object::Route),
+            Self::Neighbour(port, addr) => state.neighbour(port, addr).copied().map(Object::Neighbour),
+            Self::Port(id) => state.port(id).cloned().map(Object::Port),
+        }
+    }
+}
+
+/// How the touched objects differ between two states.
+pub(crate) fn diff(old: &State, new: &State, touched: &BTreeSet<ObjectKey>) -> Committed {
+    let revision = new.revision();
+    let mut events = Vec::new();
+    for &key in touched {
+        match (key.object(old), key.object(new)) {
+            (before, Some(object)) if before.as_ref() != Some(&object) => {
+                events.push(Event {
+                    revision,
+                    object,
+                    removed: false,
+                });
+            }
+            (Some(object), None) => events.push(Event {
+                revision,
+                object,
+                removed: true,
+            }),
+            _ => {}
+        }
+    }
+    Committed { revision, events }
+}

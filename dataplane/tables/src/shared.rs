@@ -1,0 +1,81 @@
+//! The store as the control plane's threads share it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::ApplyError;
+use crate::event::Committed;
+use crate::model::Change;
+use crate::state::State;
+use crate::store::{Store, Usage};
+
+/// Called after each transaction that changed something, in the order of the revisions. Must not block.
+pub type Subscriber = Box<dyn Fn(&Committed) + Send + Sync>;
+
+struct Inner {
+    store: Store,
+    subscribers: Vec<Subscriber>,
+}
+
+/// A handle to the one store. Workers never take this lock: they have [`crate::Reader`]s.
+#[derive(Clone)]
+pub struct SharedStore(Arc<Mutex<Inner>>);
+
+impl SharedStore {
+    /// Shares a store.
+    pub fn new(store: Store) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            store,
+            subscribers: Vec::new(),
+        })))
+    }
+
+    /// A consistent copy of the state.
+    pub fn state(&self) -> State {
+        self.lock().store.state()
+    }
+
+    /// How full the tables are.
+    pub fn usage(&self) -> Vec<Usage> {
+        self.lock().store.usage()
+    }
+
+    /// Applies a transaction and tells the subscribers.
+    pub fn apply(&self, changes: Vec<Change>) -> Result<Committed, ApplyError> {
+        self.update(|_| changes)
+    }
+
+    /// Makes a transaction out of the current state and applies it, with no other in between.
+    pub fn update(&self, make: impl FnOnce(&State) -> Vec<Change>) -> Result<Committed, ApplyError> {
+        let mut inner = self.lock();
+        let changes = make(&inner.store.state());
+        let committed = inner.store.apply(changes)?;
+        if !committed.events.is_empty() {
+            for subscriber in &inner.subscribers {
+                subscriber(&committed);
+            }
+        }
+        Ok(committed)
+    }
+
+    /// What a transaction would do.
+    pub fn check(&self, changes: Vec<Change>) -> Result<Committed, ApplyError> {
+        self.lock().store.check(changes)
+    }
+
+    /// Frees what no worker can see any more.
+    pub fn reclaim(&self) {
+        self.lock().store.reclaim();
+    }
+
+    /// Has `subscriber` called after each transaction from now on; returns the state it starts from.
+    pub fn subscribe(&self, subscriber: Subscriber) -> State {
+        let mut inner = self.lock();
+        inner.subscribers.push(subscriber);
+        inner.store.state()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A thread that panicked inside left the store as it was before its transaction: publishing is the last step.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

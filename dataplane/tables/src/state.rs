@@ -1,0 +1,202 @@
+//! The state the control plane programmed: immutable versions, cheap to keep, edited by copying what changes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use imbl::{HashMap, OrdMap};
+use octoplane_packet::Prefix;
+
+use crate::model::{Endpoint, Neighbour, Port, PortId, Role, Route, RouteTarget};
+use crate::target::TargetKey;
+
+/// Addresses that pods use as their default gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gateways {
+    /// IPv4 gateway.
+    pub ipv4: std::net::Ipv4Addr,
+    /// IPv6 gateway, usually link-local.
+    pub ipv6: std::net::Ipv6Addr,
+}
+
+impl Gateways {
+    /// Whether `addr` is one of them.
+    pub fn contains(&self, addr: IpAddr) -> bool {
+        addr == self.ipv4 || addr == self.ipv6
+    }
+}
+
+/// One consistent version of everything programmed.
+#[derive(Clone)]
+pub struct State {
+    pub(crate) revision: u64,
+    pub(crate) gateways: Gateways,
+    pub(crate) endpoints: OrdMap<u32, Arc<Endpoint>>,
+    pub(crate) owners: HashMap<IpAddr, u32>,
+    pub(crate) routes: OrdMap<Prefix, Route>,
+    pub(crate) neighbours: OrdMap<(PortId, IpAddr), Neighbour>,
+    pub(crate) ports: Arc<Vec<Port>>,
+}
+
+impl State {
+    /// Number of committed transactions that changed something.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The gateway addresses.
+    pub fn gateways(&self) -> Gateways {
+        self.gateways
+    }
+
+    /// The endpoint with this id.
+    pub fn endpoint(&self, id: u32) -> Option<&Endpoint> {
+        self.endpoints.get(&id).map(Arc::as_ref)
+    }
+
+    /// All endpoints by id.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.values().map(Arc::as_ref)
+    }
+
+    /// Number of endpoints.
+    pub fn endpoint_count(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// The endpoint that owns an address.
+    pub fn owner(&self, addr: IpAddr) -> Option<&Endpoint> {
+        self.owners.get(&addr).and_then(|id| self.endpoint(*id))
+    }
+
+    /// The route with exactly this prefix.
+    pub fn route(&self, prefix: &Prefix) -> Option<&Route> {
+        self.routes.get(prefix)
+    }
+
+    /// All routes by prefix.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.values()
+    }
+
+    /// Number of routes.
+    pub fn route_count(&self) -> usize {
+        self.routes.len()
+    }
+
+    /// The neighbour with this address on this port.
+    pub fn neighbour(&self, port: PortId, addr: IpAddr) -> Option<&Neighbour> {
+        self.neighbours.get(&(port, addr))
+    }
+
+    /// All neighbours by port and address.
+    pub fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.neighbours.values()
+    }
+
+    /// Number of neighbours.
+    pub fn neighbour_count(&self) -> usize {
+        self.neighbours.len()
+    }
+
+    /// The port with this number.
+    pub fn port(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(usize::from(id))
+    }
+
+    /// The port with this name.
+    pub fn port_by_name(&self, name: &str) -> Option<&Port> {
+        self.ports.iter().find(|port| port.name == name)
+    }
+
+    /// All ports by number.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter()
+    }
+
+    /// The host port, if there is one.
+    pub fn host_port(&self) -> Option<&Port> {
+        self.ports().find(|port| port.role == Role::Host)
+    }
+
+    /// Where the most specific route to `addr` leads, links of our own ports included, endpoints left out.
+    pub fn route_to(&self, addr: IpAddr) -> Option<(Prefix, RouteTarget)> {
+        (0..=Prefix::host(addr).len()).rev().find_map(|len| {
+            let prefix = Prefix::containing(addr, len);
+            self.routes
+                .get(&prefix)
+                .map(|route| (prefix, route.target))
+                .or_else(|| {
+                    self.connected(prefix)
+                        .map(|port| (prefix, RouteTarget::Link { port }))
+                })
+        })
+    }
+
+    /// The uplink whose own link has this prefix.
+    fn connected(&self, prefix: Prefix) -> Option<PortId> {
+        self.ports
+            .iter()
+            .filter(|port| port.role == Role::Uplink)
+            .find(|port| {
+                port.addresses
+                    .iter()
+                    .any(|&(addr, len)| Prefix::containing(addr, len) == prefix)
+            })
+            .map(|port| port.id)
+    }
+
+    /// The port that owns `addr` as one of our own addresses.
+    pub fn own_address(&self, addr: IpAddr) -> Option<&Port> {
+        self.ports
+            .iter()
+            .find(|port| port.addresses.iter().any(|&(own, _)| own == addr))
+    }
+
+    /// What the forwarding table holds for exactly this prefix, in the order of precedence: our own addresses,
+    /// endpoints, routes, links, neighbours on a link.
+    pub(crate) fn resolve(&self, prefix: Prefix) -> Option<TargetKey> {
+        let host = (prefix == Prefix::host(prefix.addr())).then_some(prefix.addr());
+        if let Some(addr) = host {
+            if self.gateways.contains(addr) {
+                return Some(TargetKey::Gateway);
+            }
+            if let Some(port) = self.own_address(addr) {
+                return Some(TargetKey::Local { port: port.id });
+            }
+            if let Some(&id) = self.owners.get(&addr) {
+                return Some(TargetKey::Endpoint(id));
+            }
+        }
+        if let Some(route) = self.routes.get(&prefix) {
+            return Some(match route.target {
+                RouteTarget::Gateway { port, gateway } => TargetKey::NextHop {
+                    port,
+                    addr: gateway,
+                    mtu: route.mtu,
+                },
+                RouteTarget::Link { port } => match host {
+                    // The route's one destination is the neighbour.
+                    Some(addr) => TargetKey::NextHop {
+                        port,
+                        addr,
+                        mtu: route.mtu,
+                    },
+                    None => TargetKey::Glean { port, mtu: route.mtu },
+                },
+                RouteTarget::Host => TargetKey::Host,
+                RouteTarget::Blackhole => TargetKey::Blackhole,
+            });
+        }
+        if let Some(port) = self.connected(prefix) {
+            return Some(TargetKey::Glean { port, mtu: None });
+        }
+        // A neighbour gets an entry of its own where the best route says that it is on the link.
+        let addr = host?;
+        let (link, RouteTarget::Link { port }) = self.route_to(addr)? else {
+            return None;
+        };
+        self.neighbours.get(&(port, addr))?;
+        let mtu = self.routes.get(&link).and_then(|route| route.mtu);
+        Some(TargetKey::NextHop { port, addr, mtu })
+    }
+}
