@@ -5,7 +5,10 @@
 pub fn sum(data: &[u8]) -> u64 {
     let (words, tail) = data.as_chunks::<4>();
     // Ones'-complement addition does not care about word size: 32-bit words add up to the same folded sum.
-    let mut total: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
+    let mut total: u64 = words
+        .iter()
+        .map(|word| u64::from(u32::from_be_bytes(*word)))
+        .sum();
     let mut last = [0; 4];
     last[..tail.len()].copy_from_slice(tail);
     total += u64::from(u32::from_be_bytes(last));
@@ -32,7 +35,12 @@ pub fn checksum(data: &[u8]) -> u16 {
 #[inline(always)]
 pub fn ipv4_header_ok(header: &[u8; 20]) -> bool {
     let word = |at: usize| {
-        u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
+        u64::from(u32::from_ne_bytes([
+            header[at],
+            header[at + 1],
+            header[at + 2],
+            header[at + 3],
+        ]))
     };
     // Byte order does not matter for a comparison with all ones (RFC 1071, section 2 B).
     let total = word(0) + word(4) + word(8) + word(12) + word(16);
@@ -77,7 +85,10 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_1071() {
-        assert_eq!(fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])), 0xddf2);
+        assert_eq!(
+            fold(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7])),
+            0xddf2
+        );
     }
 
     proptest! {

@@ -19,7 +19,11 @@ pub struct HeapBuf {
 impl HeapBuf {
     /// A packet with these bytes; what does not fit is cut off.
     pub fn new(packet: &[u8]) -> Self {
-        let mut buf = Self { bytes: vec![0; SIZE].into_boxed_slice(), start: HEADROOM, end: HEADROOM };
+        let mut buf = Self {
+            bytes: vec![0; SIZE].into_boxed_slice(),
+            start: HEADROOM,
+            end: HEADROOM,
+        };
         buf.fill(packet);
         buf
     }
@@ -59,14 +63,20 @@ impl PacketBuf for HeapBuf {
     }
 
     fn prepend(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
-        let no_room = NoRoom { requested: n, available: self.headroom() };
+        let no_room = NoRoom {
+            requested: n,
+            available: self.headroom(),
+        };
         self.start = self.start.checked_sub(n).ok_or(no_room)?;
         Ok(self.data_mut())
     }
 
     fn append(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.tailroom() {
-            return Err(NoRoom { requested: n, available: self.tailroom() });
+            return Err(NoRoom {
+                requested: n,
+                available: self.tailroom(),
+            });
         }
         self.end += n;
         Ok(self.data_mut())
@@ -74,7 +84,10 @@ impl PacketBuf for HeapBuf {
 
     fn trim_front(&mut self, n: usize) -> Result<(), NoRoom> {
         if n > self.len() {
-            return Err(NoRoom { requested: n, available: self.len() });
+            return Err(NoRoom {
+                requested: n,
+                available: self.len(),
+            });
         }
         self.start += n;
         Ok(())
@@ -82,7 +95,10 @@ impl PacketBuf for HeapBuf {
 
     fn trim_back(&mut self, n: usize) -> Result<(), NoRoom> {
         if n > self.len() {
-            return Err(NoRoom { requested: n, available: self.len() });
+            return Err(NoRoom {
+                requested: n,
+                available: self.len(),
+            });
         }
         self.end -= n;
         Ok(())
@@ -120,7 +136,13 @@ mod tests {
         buf.trim_front(3).unwrap();
         buf.trim_back(1).unwrap();
         assert_eq!(buf.data(), [2, 3]);
-        assert_eq!(buf.trim_front(3), Err(NoRoom { requested: 3, available: 2 }));
+        assert_eq!(
+            buf.trim_front(3),
+            Err(NoRoom {
+                requested: 3,
+                available: 2
+            })
+        );
         assert!(buf.prepend(HEADROOM + 100).is_err());
         assert_eq!(buf.len(), 2);
     }

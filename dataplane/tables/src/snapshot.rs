@@ -79,6 +79,24 @@ impl Snapshot {
         self.targets.get(self.fib6.lookup(dst))
     }
 
+    /// Number of the target of an IPv4 address, for [`Snapshot::target`]; 0 if there is none.
+    #[inline(always)]
+    pub fn find4(&self, dst: u32) -> u32 {
+        self.fib4.lookup(dst)
+    }
+
+    /// Number of the target of an IPv6 address, for [`Snapshot::target`]; 0 if there is none.
+    #[inline(always)]
+    pub fn find6(&self, dst: u128) -> u32 {
+        self.fib6.lookup(dst)
+    }
+
+    /// The target with this number.
+    #[inline(always)]
+    pub fn target(&self, number: u32) -> &Target {
+        self.targets.get(number)
+    }
+
     /// The port with this number.
     #[inline(always)]
     pub fn port(&self, id: PortId) -> Option<&PortView> {

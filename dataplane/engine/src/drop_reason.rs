@@ -1,0 +1,119 @@
+//! Why packets are dropped.
+
+/// Which way a dropped packet was going, seen from the endpoints (metrics direction of the specification, 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Direction {
+    /// Towards endpoints: it came from an uplink or the kernel.
+    Ingress,
+    /// It came from an endpoint.
+    Egress,
+}
+
+impl Direction {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    /// Label in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+        /// Reasons to drop a packet. Codes below 256 and their texts are those of Cilium's drop events (specification
+        /// of the datapath, section 6.1); codes from 1000 are ours, for what eBPF programs do not have to care about.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl DropReason {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Code in events and metrics.
+            pub const fn code(self) -> u16 {
+                match self {
+                    $(Self::$name => $code,)*
+                }
+            }
+
+            /// Text for people.
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The source address is not the sending endpoint's.
+    InvalidSource = 132, "Invalid source ip";
+    /// Headers that contradict themselves or the packet's length.
+    InvalidPacket = 134, "Invalid packet";
+    /// Larger than the MTU of the way out.
+    FragmentationNeeded = 136, "Fragmentation needed";
+    /// From an endpoint, and neither IPv4, IPv6 nor ARP.
+    UnsupportedL3 = 139, "Unsupported L3 protocol";
+    /// A neighbour solicitation for an address nobody here has.
+    UnknownL3Target = 150, "Unknown L3 target address";
+    /// No route, or one that forbids.
+    Unroutable = 151, "Stale or unroutable IP";
+    /// The IPv4 header checksum is wrong.
+    L3Checksum = 153, "Incorrect L3 checksum";
+    /// The checksum of an ICMP message to us is wrong.
+    L4Checksum = 154, "Incorrect L4 checksum";
+    /// A fragment that would have to be put together here.
+    Fragment = 157, "IP fragmentation not supported";
+    /// For one of our own addresses, and there is no port to the kernel.
+    LocalHostUnreachable = 164, "Local host is unreachable";
+    /// An IEEE 802.3 frame from an endpoint.
+    UnsupportedL2 = 166, "Unsupported L2 protocol";
+    /// The next hop did not answer.
+    NoFib = 169, "FIB lookup failed";
+    /// A VLAN tag on an uplink.
+    VlanFiltered = 182, "VLAN traffic disallowed by VLAN filter";
+    /// The TTL or hop limit ran out.
+    TtlExceeded = 196, "TTL exceeded";
+    /// Too many packets for the kernel.
+    RateLimited = 198, "Rate limited";
+    /// The port is administratively down or unknown.
+    NoDevice = 206, "Device not found";
+    /// The device's transmit queue took no more.
+    TxFull = 1000, "Transmit queue full";
+    /// The frame is addressed to another station.
+    OtherStation = 1001, "Frame for another station";
+    /// The packet lies in several buffers.
+    Segmented = 1002, "Packet in several buffers";
+    /// Too many packets already wait for neighbours to answer.
+    ParkingFull = 1003, "Too many packets wait for neighbours";
+    /// The worker that owns the transmit queue took no more.
+    HandoffFull = 1004, "Hand-off queue full";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_codes_are_unique() {
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert_eq!(
+                DropReason::ALL
+                    .iter()
+                    .filter(|other| other.code() == reason.code())
+                    .count(),
+                1
+            );
+        }
+    }
+}

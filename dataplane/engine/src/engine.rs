@@ -1,0 +1,273 @@
+//! The engine of one worker: its tables, counters and what it keeps between bursts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arrayvec::ArrayVec;
+use octoplane_packet::{BufPool, MacAddr, PacketBuf};
+use octoplane_tables::model::{PortId, Role};
+use octoplane_tables::{PortView, Reader, Snapshot};
+
+use crate::drop_reason::{Direction, DropReason};
+use crate::event::NeighbourEvent;
+use crate::fast::Meta;
+use crate::limiter::Limiter;
+use crate::output::Output;
+use crate::parking::ParkingLot;
+use crate::stats::{Stage, WorkerStats};
+
+/// Most packets that go through the pipeline together.
+pub const BURST: usize = 64;
+
+/// One run in this many is timed.
+const TIMED: u32 = 64;
+
+/// The kernel's Ethernet address behind the host port, as learned from its frames; one for all workers.
+#[derive(Debug, Default)]
+pub struct HostMac(AtomicU64);
+
+impl HostMac {
+    /// The address, once a frame from the kernel was seen.
+    pub fn get(&self) -> Option<MacAddr> {
+        let [_, _, mac @ ..] = self.0.load(Relaxed).to_be_bytes();
+        Some(MacAddr(mac)).filter(|mac| mac.is_unicast())
+    }
+
+    fn learn(&self, mac: MacAddr) {
+        if mac.is_unicast() && self.get() != Some(mac) {
+            let [a, b, c, d, e, f] = mac.0;
+            self.0
+                .store(u64::from_be_bytes([0, 0, a, b, c, d, e, f]), Relaxed);
+        }
+    }
+}
+
+/// What an engine is told once. Rates are per worker.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// ICMP errors a second and at once, each family.
+    pub icmp_errors: (u32, u32),
+    /// Packets for the kernel a second and at once.
+    pub exceptions: (u32, u32),
+    /// Packets that may wait for neighbours.
+    pub max_parked: usize,
+    /// How long a packet waits for a neighbour, in nanoseconds.
+    pub park_ns: u64,
+    /// Reads the cycle counter that stages are timed with.
+    pub cycles: fn() -> u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            icmp_errors: (100, 1000),
+            exceptions: (100_000, 1024),
+            max_parked: 256,
+            park_ns: 3_000_000_000,
+            cycles: || 0,
+        }
+    }
+}
+
+/// The pipeline of one worker.
+pub struct Engine<P: BufPool> {
+    reader: Reader,
+    core: Core<P>,
+}
+
+/// The engine without its way to the tables, so that both can be borrowed at once.
+pub(crate) struct Core<P: BufPool> {
+    pub(crate) pool: P,
+    pub(crate) stats: Arc<WorkerStats>,
+    pub(crate) icmp4: Limiter,
+    pub(crate) icmp6: Limiter,
+    pub(crate) exceptions: Limiter,
+    pub(crate) parking: ParkingLot<P::Buf>,
+    pub(crate) events: ArrayVec<NeighbourEvent, BURST>,
+    pub(crate) host_mac: Arc<HostMac>,
+    pub(crate) metas: [Meta; BURST],
+    cycles: fn() -> u64,
+    runs: u32,
+}
+
+/// Where and when a packet came in.
+#[derive(Clone, Copy)]
+pub(crate) struct Rx<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) port: PortId,
+    pub(crate) view: &'a PortView,
+    /// Nanoseconds of a monotonic clock, now.
+    pub(crate) now: u64,
+    /// The same when the packet arrived.
+    pub(crate) born: u64,
+}
+
+impl Rx<'_> {
+    pub(crate) fn direction(&self) -> Direction {
+        if self.view.role == Role::Pod {
+            Direction::Egress
+        } else {
+            Direction::Ingress
+        }
+    }
+}
+
+impl<P: BufPool> Engine<P> {
+    /// An engine that reads `reader`'s tables, makes packets from `pool` and counts in `stats`.
+    pub fn new(
+        reader: Reader,
+        pool: P,
+        stats: Arc<WorkerStats>,
+        host_mac: Arc<HostMac>,
+        config: &EngineConfig,
+    ) -> Self {
+        let (rate, burst) = config.icmp_errors;
+        let core = Core {
+            pool,
+            stats,
+            icmp4: Limiter::new(rate, burst),
+            icmp6: Limiter::new(rate, burst),
+            exceptions: Limiter::new(config.exceptions.0, config.exceptions.1),
+            parking: ParkingLot::new(config.max_parked, config.park_ns),
+            events: ArrayVec::new(),
+            host_mac,
+            metas: [Meta::default(); BURST],
+            cycles: config.cycles,
+            runs: 0,
+        };
+        Self { reader, core }
+    }
+
+    /// Takes a burst that `port` received at `now` (nanoseconds of a monotonic clock) through the pipeline. The burst
+    /// is empty afterwards; its packets are in `out`, or wait for a neighbour.
+    pub fn process(
+        &mut self,
+        now: u64,
+        port: PortId,
+        burst: &mut ArrayVec<P::Buf, BURST>,
+        out: &mut Output<P::Buf>,
+    ) {
+        let snapshot: &Snapshot = self.reader.load();
+        let core = &mut self.core;
+        let bytes: usize = burst.iter().map(PacketBuf::len).sum();
+        let counters = core.stats.port(port);
+        counters.rx_packets.add(burst.len() as u64);
+        counters.rx_bytes.add(bytes as u64);
+        let Some(view) = snapshot.port(port).filter(|view| view.admin_up) else {
+            core.stats.count_drop(
+                DropReason::NoDevice,
+                Direction::Ingress,
+                burst.len() as u64,
+                bytes as u64,
+            );
+            burst.drain(..).for_each(|buf| out.discard(buf));
+            return;
+        };
+        let rx = Rx {
+            snapshot,
+            port,
+            view,
+            now,
+            born: now,
+        };
+        core.runs = core.runs.wrapping_add(1);
+        let timed = core.runs.is_multiple_of(TIMED);
+        match view.role {
+            Role::Pod => core.burst::<true>(&rx, burst, out, timed),
+            Role::Uplink => core.burst::<false>(&rx, burst, out, timed),
+            Role::Host => {
+                if let Some(frame) = burst.first().and_then(|buf| buf.data().first_chunk::<12>()) {
+                    let [.., a, b, c, d, e, f] = *frame;
+                    core.host_mac.learn(MacAddr([a, b, c, d, e, f]));
+                }
+                core.burst::<false>(&rx, burst, out, timed);
+            }
+        }
+    }
+
+    /// Looks after the packets that wait for neighbours. Call it once in each round of the poll loop.
+    pub fn tick(&mut self, now: u64, out: &mut Output<P::Buf>) {
+        if !self.core.parking.is_empty() {
+            self.core.retry(self.reader.load(), now, out);
+        }
+    }
+
+    /// What happened since the last call that the control plane has to know.
+    pub fn events(&mut self) -> impl Iterator<Item = NeighbourEvent> + '_ {
+        self.core.events.drain(..)
+    }
+
+    /// Counts packets that the worker could not send.
+    pub fn count_unsent(&mut self, port: PortId, reason: DropReason, packets: u64, bytes: u64) {
+        self.core.stats.port(port).tx_full.add(packets);
+        let direction = match self.reader.load().port(port) {
+            Some(view) if view.role == Role::Pod => Direction::Ingress,
+            _ => Direction::Egress,
+        };
+        self.core.stats.count_drop(reason, direction, packets, bytes);
+    }
+
+    /// Frees everything that waits, before the buffers' pool goes away.
+    pub fn clear(&mut self) {
+        self.core.parking.clear();
+        self.core.stats.parked.set(0);
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> &Arc<WorkerStats> {
+        &self.core.stats
+    }
+
+    /// The pool new packets are made from.
+    pub fn pool(&mut self) -> &mut P {
+        &mut self.core.pool
+    }
+}
+
+impl<P: BufPool> Core<P> {
+    fn burst<const POD: bool>(
+        &mut self,
+        rx: &Rx<'_>,
+        burst: &mut ArrayVec<P::Buf, BURST>,
+        out: &mut Output<P::Buf>,
+        timed: bool,
+    ) {
+        let packets = burst.len() as u64;
+        if timed {
+            let start = (self.cycles)();
+            self.classify::<POD>(rx, burst);
+            let middle = (self.cycles)();
+            let slow = self.rewrite(rx, burst, out);
+            let end = (self.cycles)();
+            for (stage, cycles) in [(Stage::Classify, middle - start), (Stage::Rewrite, end - middle)] {
+                let stats = self.stats.stage(stage);
+                stats.timed_packets.add(packets);
+                stats.timed_cycles.add(cycles);
+            }
+            self.count(packets, slow);
+        } else {
+            self.classify::<POD>(rx, burst);
+            let slow = self.rewrite(rx, burst, out);
+            self.count(packets, slow);
+        }
+    }
+
+    fn count(&self, packets: u64, slow: u64) {
+        for stage in [Stage::Classify, Stage::Rewrite] {
+            let stats = self.stats.stage(stage);
+            stats.calls.add(1);
+            stats.packets.add(packets);
+        }
+        if slow > 0 {
+            let stats = self.stats.stage(Stage::Slow);
+            stats.calls.add(1);
+            stats.packets.add(slow);
+        }
+    }
+
+    /// Drops a packet and says why.
+    pub(crate) fn discard(&self, rx: &Rx<'_>, reason: DropReason, buf: P::Buf, out: &mut Output<P::Buf>) {
+        self.stats.count_drop(reason, rx.direction(), 1, buf.len() as u64);
+        out.discard(buf);
+    }
+}

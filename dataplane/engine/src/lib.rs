@@ -1,0 +1,30 @@
+//! The packet pipeline: what happens between a burst received and bursts to send.
+//!
+//! [`Engine::process`] takes a burst from one port. The fast path ([`fast`]) checks headers, looks destinations up and
+//! rewrites; whatever is not a plain packet for a known neighbour or endpoint goes one by one through the slow path
+//! ([`slow`]), which follows the specification's order of checks. The engine works on any [`PacketBuf`] and is told
+//! the time, so it runs whole in a unit test.
+//!
+//! [`PacketBuf`]: octoplane_packet::PacketBuf
+
+#![forbid(unsafe_code)]
+
+mod arp;
+mod drop_reason;
+mod engine;
+mod event;
+mod fast;
+mod icmp;
+mod limiter;
+mod ndp;
+mod output;
+mod parking;
+pub mod probe;
+mod slow;
+mod stats;
+
+pub use drop_reason::{Direction, DropReason};
+pub use engine::{BURST, Engine, EngineConfig, HostMac};
+pub use event::NeighbourEvent;
+pub use output::{Output, PORT_QUEUE};
+pub use stats::{Counter, PortStats, Stage, StageStats, Tally, WorkerStats};

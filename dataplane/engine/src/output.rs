@@ -1,0 +1,82 @@
+//! Where packets leave the pipeline.
+
+use arrayvec::ArrayVec;
+use octoplane_tables::model::PortId;
+
+/// Packets that wait for one port at most: two bursts, and what the slow path adds.
+pub const PORT_QUEUE: usize = 256;
+
+/// Packets to send, by port, and packets to free.
+///
+/// Buffers are never dropped one by one in the pipeline: the worker frees [`Output::free`] in bulk.
+pub struct Output<B> {
+    ports: Vec<ArrayVec<B, PORT_QUEUE>>,
+    /// One bit a port that has packets.
+    touched: [u64; 4],
+    /// Buffers that nobody needs any more.
+    pub free: ArrayVec<B, PORT_QUEUE>,
+}
+
+impl<B> Output<B> {
+    /// Queues for ports 0 to `ports` − 1.
+    pub fn new(ports: usize) -> Self {
+        Self {
+            ports: (0..ports).map(|_| ArrayVec::new()).collect(),
+            touched: [0; 4],
+            free: ArrayVec::new(),
+        }
+    }
+
+    /// Queues a packet for a port; gives it back when the queue is full or the port unknown.
+    #[inline(always)]
+    pub fn send(&mut self, port: PortId, buf: B) -> Result<(), B> {
+        match self.ports.get_mut(usize::from(port)) {
+            Some(queue) => {
+                self.touched[(usize::from(port) / 64) & 3] |= 1 << (port % 64);
+                queue.try_push(buf).map_err(|full| full.element())
+            }
+            None => Err(buf),
+        }
+    }
+
+    /// Gives up a buffer.
+    pub fn discard(&mut self, buf: B) {
+        // When the list is full the buffer is freed on the spot: slower, never wrong.
+        drop(self.free.try_push(buf));
+    }
+
+    /// The queue of one port.
+    pub fn queue(&mut self, port: PortId) -> Option<&mut ArrayVec<B, PORT_QUEUE>> {
+        self.ports.get_mut(usize::from(port))
+    }
+
+    /// Takes the set of ports that were sent to since the last call, lowest first.
+    #[inline]
+    pub fn take_touched(&mut self) -> impl Iterator<Item = PortId> + use<B> {
+        let touched = std::mem::take(&mut self.touched);
+        touched.into_iter().enumerate().flat_map(|(word, mut bits)| {
+            std::iter::from_fn(move || {
+                let bit = bits.trailing_zeros();
+                bits &= bits.wrapping_sub(1);
+                (bit < 64).then_some((word as u32 * 64 + bit) as PortId)
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn touched_ports_come_out_once() {
+        let mut output = Output::new(200);
+        for port in [3, 130, 3, 64] {
+            output.send(port, ()).unwrap();
+        }
+        assert_eq!(output.take_touched().collect::<Vec<_>>(), [3, 64, 130]);
+        assert_eq!(output.take_touched().count(), 0);
+        assert_eq!(output.queue(3).unwrap().len(), 2);
+        assert!(output.send(200, ()).is_err());
+    }
+}

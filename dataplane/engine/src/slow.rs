@@ -1,0 +1,321 @@
+//! The slow path: every check in the order of the specification (1.2 for pods, 1.5 for uplinks), one packet at a time.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use octoplane_packet::checksum::{fold, sum};
+use octoplane_packet::headers::{
+    ETHERNET_LEN, Ethernet, IPV6_LEN, Ipv4, Ipv6, ethertype, icmp4, icmp6, protocol,
+};
+use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
+use octoplane_tables::model::{PortId, Role};
+use octoplane_tables::{Action, Target};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::drop_reason::DropReason;
+use crate::engine::{Core, Rx};
+use crate::fast::{may_send4, may_send6};
+use crate::icmp::Error;
+use crate::output::Output;
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Sent, as it is now, out of a port.
+    Send(PortId),
+    /// Dropped and counted.
+    Drop(DropReason),
+    /// Dropped and counted, and its sender is told.
+    Refuse(DropReason, Error),
+    /// For the kernel; dropped for this reason if there is no way to it.
+    Punt(DropReason),
+    /// It ends here as it should.
+    Consumed,
+    /// An answer was made of it.
+    Answer,
+    /// It waits until the Ethernet address of a neighbour on a port is known.
+    Park(PortId, IpAddr),
+}
+
+use Verdict::{Drop, Punt, Refuse};
+
+impl<P: BufPool> Core<P> {
+    /// Takes one packet through all checks and carries the verdict out.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn slow(&mut self, rx: &Rx<'_>, mut buf: P::Buf, out: &mut Output<P::Buf>) {
+        let mut verdict = self.inspect(rx, &mut buf);
+        if let Punt(otherwise) = verdict {
+            verdict = self.punt(rx, &mut buf, otherwise);
+        }
+        let port = match verdict {
+            Verdict::Send(port) => port,
+            Verdict::Answer => {
+                self.stats.answered.add(1);
+                rx.port
+            }
+            Refuse(reason, error) => {
+                self.icmp_error(rx, buf.data(), error, out);
+                return self.discard(rx, reason, buf, out);
+            }
+            Drop(reason) | Punt(reason) => return self.discard(rx, reason, buf, out),
+            Verdict::Consumed => {
+                self.stats.consumed.add(1);
+                return out.discard(buf);
+            }
+            Verdict::Park(port, next_hop) => return self.park(rx, port, next_hop, buf, out),
+        };
+        if let Err(buf) = out.send(port, buf) {
+            self.discard(rx, DropReason::TxFull, buf, out);
+        }
+    }
+
+    fn inspect(&mut self, rx: &Rx<'_>, buf: &mut P::Buf) -> Verdict {
+        if !buf.is_contiguous() {
+            return Drop(DropReason::Segmented);
+        }
+        let role = rx.view.role;
+        loop {
+            let Ok((ethernet, rest)) = Ethernet::ref_from_prefix(buf.data()) else {
+                return Drop(DropReason::InvalidPacket);
+            };
+            let group = ethernet.dst[0] & 1 != 0;
+            if role != Role::Pod && !group && ethernet.dst != rx.view.mac.0 {
+                return Drop(DropReason::OtherStation);
+            }
+            return match ethernet.ethertype.get() {
+                ethertype::ARP => self.arp(rx, buf),
+                ethertype::IPV4 => self.ipv4(rx, buf, group),
+                ethertype::IPV6 => self.ipv6(rx, buf, group),
+                ethertype::VLAN | ethertype::QINQ if role != Role::Pod => {
+                    let Some(&[high, low]) = rest.first_chunk() else {
+                        return Drop(DropReason::InvalidPacket);
+                    };
+                    if u16::from_be_bytes([high, low]) & 0xfff != 0 {
+                        return Drop(DropReason::VlanFiltered);
+                    }
+                    // A priority tag (VLAN id 0) says nothing about where the packet belongs.
+                    buf.data_mut().copy_within(..12, 4);
+                    if buf.trim_front(4).is_err() {
+                        return Drop(DropReason::InvalidPacket);
+                    }
+                    continue;
+                }
+                other => match role {
+                    Role::Uplink => Punt(DropReason::UnsupportedL3),
+                    _ if other < ethertype::MIN => Drop(DropReason::UnsupportedL2),
+                    _ => Drop(DropReason::UnsupportedL3),
+                },
+            };
+        }
+    }
+
+    fn ipv4(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, group: bool) -> Verdict {
+        let packet = &buf.data()[ETHERNET_LEN..];
+        let Ok((header, _)) = Ipv4::ref_from_prefix(packet) else {
+            return Drop(DropReason::InvalidPacket);
+        };
+        let (len, total) = (header.header_len(), usize::from(header.total_len.get()));
+        if header.version_ihl >> 4 != 4 || len < 20 || total < len || total > packet.len() {
+            return Drop(DropReason::InvalidPacket);
+        }
+        let intact = match buf.ip_checksum_status() {
+            ChecksumStatus::Good => true,
+            ChecksumStatus::Bad => false,
+            ChecksumStatus::Unknown => fold(sum(&packet[..len])) == 0xffff,
+        };
+        if !intact {
+            return Drop(DropReason::L3Checksum);
+        }
+        let (src, dst) = (Ipv4Addr::from(header.src), Ipv4Addr::from(header.dst));
+        if rx.view.role == Role::Pod && !may_send4(rx.snapshot, src.to_bits(), rx) {
+            return Drop(DropReason::InvalidSource);
+        }
+        if src.is_multicast() || src.is_broadcast() {
+            return Drop(DropReason::InvalidPacket);
+        }
+        if group && rx.view.role != Role::Pod || dst.is_multicast() || dst.is_broadcast() {
+            // Nothing that was sent to many is forwarded (RFC 1812, section 5.3.4).
+            return not_forwarded(rx);
+        }
+        let target = *rx.snapshot.route4(dst.to_bits());
+        let ttl = header.ttl;
+        let error = match self.route(rx, &target, dst.into(), total, ttl) {
+            Ok(()) => None,
+            Err(verdict @ Refuse(DropReason::FragmentationNeeded, _)) => {
+                // Who allows fragments is not told (RFC 1191): the sender would not understand.
+                let told = header.flags_fragment.get() & Ipv4::DF != 0;
+                Some(if told {
+                    verdict
+                } else {
+                    Drop(DropReason::FragmentationNeeded)
+                })
+            }
+            Err(verdict) => Some(verdict),
+        };
+        if let Some(verdict) = error {
+            return verdict;
+        }
+        match target.action {
+            Action::Forward | Action::Deliver => {
+                let data = buf.data_mut();
+                let Ok((header, _)) = Ipv4::mut_from_prefix(&mut data[ETHERNET_LEN..]) else {
+                    return Drop(DropReason::InvalidPacket);
+                };
+                header.ttl -= 1;
+                header.checksum.set(0);
+                let checksum = !fold(sum(&data[ETHERNET_LEN..ETHERNET_LEN + len]));
+                data[ETHERNET_LEN + 10..ETHERNET_LEN + 12].copy_from_slice(&checksum.to_be_bytes());
+                data[..12].copy_from_slice(&target.macs);
+                Verdict::Send(target.port)
+            }
+            _ => {
+                let (fragment, is_icmp) = (header.is_fragment(), header.protocol == protocol::ICMP);
+                let echo = is_icmp && packet.get(len) == Some(&icmp4::ECHO_REQUEST);
+                self.ours(rx, &target, echo, fragment, |core| {
+                    core.answer_echo4(rx, buf, len, total)
+                })
+            }
+        }
+    }
+
+    fn ipv6(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, group: bool) -> Verdict {
+        let packet = &buf.data()[ETHERNET_LEN..];
+        let Ok((header, _)) = Ipv6::ref_from_prefix(packet) else {
+            return Drop(DropReason::InvalidPacket);
+        };
+        let total = usize::from(header.payload_len.get()) + IPV6_LEN;
+        if header.version_class_flow.get() >> 28 != 6 || total > packet.len() {
+            return Drop(DropReason::InvalidPacket);
+        }
+        let (src, dst) = (Ipv6Addr::from(header.src), Ipv6Addr::from(header.dst));
+        if src.is_multicast() {
+            return Drop(DropReason::InvalidPacket);
+        }
+        // Neighbour discovery comes before the source check: a pod asks from its link-local address, too.
+        let kind = if header.next_header == protocol::ICMPV6 {
+            packet.get(IPV6_LEN).copied()
+        } else {
+            None
+        };
+        if matches!(
+            kind,
+            Some(icmp6::NEIGHBOUR_SOLICITATION | icmp6::NEIGHBOUR_ADVERTISEMENT)
+        ) {
+            return self.neighbour_discovery(rx, buf, total);
+        }
+        let gateway = rx.snapshot.gateways().ipv6;
+        if rx.view.role == Role::Pod && !may_send6(rx.snapshot, src.to_bits(), rx) {
+            return Drop(DropReason::InvalidSource);
+        }
+        if group && rx.view.role != Role::Pod || dst.is_multicast() {
+            return not_forwarded(rx);
+        }
+        if src.is_unicast_link_local() || dst.is_unicast_link_local() && dst != gateway {
+            return not_forwarded(rx);
+        }
+        let target = *rx.snapshot.route6(dst.to_bits());
+        if let Err(verdict) = self.route(rx, &target, dst.into(), total, header.hop_limit) {
+            return verdict;
+        }
+        match target.action {
+            Action::Forward | Action::Deliver => {
+                let data = buf.data_mut();
+                data[ETHERNET_LEN + 7] -= 1;
+                data[..12].copy_from_slice(&target.macs);
+                Verdict::Send(target.port)
+            }
+            _ => {
+                let echo = kind == Some(icmp6::ECHO_REQUEST);
+                self.ours(rx, &target, echo, false, |core| core.answer_echo6(rx, buf, total))
+            }
+        }
+    }
+
+    /// Whether the packet may go where its target says: `Ok` if it is forwarded, or is for this machine.
+    fn route(&self, rx: &Rx<'_>, target: &Target, dst: IpAddr, size: usize, ttl: u8) -> Result<(), Verdict> {
+        match target.action {
+            Action::Forward | Action::Deliver | Action::Resolve | Action::Glean => {
+                if ttl <= 1 {
+                    return Err(Refuse(DropReason::TtlExceeded, Error::TimeExceeded));
+                }
+                if size > usize::from(target.mtu) {
+                    return Err(Refuse(DropReason::FragmentationNeeded, Error::TooBig(target.mtu)));
+                }
+                match target.action {
+                    Action::Resolve => Err(Verdict::Park(target.port, target.next_hop.unwrap_or(dst))),
+                    Action::Glean => Err(Verdict::Park(target.port, dst)),
+                    _ => Ok(()),
+                }
+            }
+            Action::Gateway | Action::Local => Ok(()),
+            Action::None | Action::Host => Err(if rx.view.role == Role::Host {
+                // It came from the kernel, which has no better idea.
+                Drop(DropReason::Unroutable)
+            } else {
+                Punt(DropReason::Unroutable)
+            }),
+            Action::Blackhole => Err(Drop(DropReason::Unroutable)),
+            Action::PortDown => Err(Drop(DropReason::NoDevice)),
+        }
+    }
+
+    /// A packet to one of our own addresses. Pings of the gateway are answered here; our addresses on links belong to
+    /// the kernel, if there is a way to it.
+    fn ours(
+        &mut self,
+        rx: &Rx<'_>,
+        target: &Target,
+        echo: bool,
+        fragment: bool,
+        answer: impl FnOnce(&mut Self) -> Verdict,
+    ) -> Verdict {
+        let kernel = rx.snapshot.host_port().is_some() && rx.view.role != Role::Host;
+        if echo && (target.action == Action::Gateway || !kernel) {
+            return if fragment {
+                Drop(DropReason::Fragment)
+            } else {
+                answer(self)
+            };
+        }
+        if rx.view.role == Role::Host {
+            Drop(DropReason::Unroutable)
+        } else {
+            Punt(DropReason::LocalHostUnreachable)
+        }
+    }
+
+    /// Hands a packet to the kernel: as many a second as the configuration allows, so that a flood of them cannot
+    /// starve forwarding.
+    fn punt(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, otherwise: DropReason) -> Verdict {
+        let Some((id, port)) = rx
+            .snapshot
+            .host_port()
+            .and_then(|id| rx.snapshot.port(id).map(|port| (id, port)))
+        else {
+            return Drop(otherwise);
+        };
+        if !port.admin_up {
+            return Drop(DropReason::NoDevice);
+        }
+        if !self.exceptions.allow(rx.now) {
+            return Drop(DropReason::RateLimited);
+        }
+        let kernel = self.host_mac.get().unwrap_or(port.mac);
+        if let Ok((ethernet, _)) = Ethernet::mut_from_prefix(buf.data_mut())
+            && ethernet.dst[0] & 1 == 0
+        {
+            ethernet.dst.as_mut_bytes().copy_from_slice(&kernel.0);
+        }
+        self.stats.punted.add(1);
+        Verdict::Send(id)
+    }
+}
+
+/// A packet to many, or of link-local scope: the kernel's, unless it came from there.
+fn not_forwarded(rx: &Rx<'_>) -> Verdict {
+    if rx.view.role == Role::Host {
+        Verdict::Consumed
+    } else {
+        Punt(DropReason::Unroutable)
+    }
+}
