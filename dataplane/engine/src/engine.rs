@@ -192,6 +192,12 @@ impl<P: BufPool> Engine<P> {
         }
     }
 
+    /// Lets go of old tables. [`Engine::process`] does it by itself; an idle worker must, too, or their memory cannot be
+    /// used again.
+    pub fn refresh(&mut self) {
+        self.reader.load();
+    }
+
     /// What happened since the last call that the control plane has to know.
     pub fn events(&mut self) -> impl Iterator<Item = NeighbourEvent> + '_ {
         self.core.events.drain(..)

@@ -1,0 +1,79 @@
+//! `[exception]`, `[icmp]`, `[neighbours]` and `[capacity]`.
+
+use std::time::Duration;
+
+use super::Section;
+use crate::{Capacity, Exception, Icmp, Neighbours};
+
+/// Most entries a table may be given: beyond it a typing mistake is likelier than a need.
+const MOST: usize = 1 << 24;
+
+pub(super) fn exception(mut section: Section<'_>) -> Exception {
+    let default = Exception::default();
+    let rate_pps = section.integer(
+        "rate_pps",
+        1..=100_000_000,
+        "packets per second",
+        default.rate_pps,
+    );
+    let burst = section.integer("burst", 1..=1_000_000, "packets", default.burst);
+    section.finish();
+    Exception { rate_pps, burst }
+}
+
+pub(super) fn icmp(mut section: Section<'_>) -> Icmp {
+    let default = Icmp::default();
+    let rate = section.integer(
+        "error_rate_pps",
+        0..=1_000_000,
+        "packets per second",
+        default.error_rate_pps,
+    );
+    let burst = section.integer("error_burst", 0..=1_000_000, "packets", default.error_burst);
+    section.finish();
+    Icmp {
+        error_rate_pps: rate,
+        error_burst: burst,
+    }
+}
+
+pub(super) fn neighbours(mut section: Section<'_>, capacity: &Capacity) -> Neighbours {
+    let default = Neighbours::default();
+    let max_parked = section.integer("max_parked", 0..=65_536, "packets", default.max_parked);
+    let default_retry = u64::try_from(default.retry.as_millis()).unwrap_or(u64::MAX);
+    let retry = section.integer("retry_ms", 10..=60_000, "milliseconds", default_retry);
+    let reachable = section.integer("reachable_s", 1..=86_400, "seconds", default.reachable.as_secs());
+    let max_learned = section.auto_integer("max_learned", 0..=MOST, "neighbours");
+    if let Some(learned) = max_learned
+        && learned > capacity.neighbours
+    {
+        section.place("max_learned").wrong(format!(
+            "{learned} is more than the table holds, expected at most capacity.neighbours, {}",
+            capacity.neighbours
+        ));
+    }
+    section.finish();
+    Neighbours {
+        max_parked,
+        retry: Duration::from_millis(retry),
+        reachable: Duration::from_secs(reachable),
+        max_learned: max_learned.unwrap_or(capacity.neighbours / 2),
+    }
+}
+
+pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
+    let default = Capacity::default();
+    let endpoints = section.integer("endpoints", 1..=MOST, "endpoints", default.endpoints);
+    let routes = section.integer("routes", 1..=MOST, "routes", default.routes);
+    let neighbours = section.integer("neighbours", 1..=MOST, "neighbours", default.neighbours);
+    let fib_nodes_v4 = section.auto_integer("fib_nodes_v4", 64..=MOST, "nodes");
+    let fib_nodes_v6 = section.auto_integer("fib_nodes_v6", 64..=MOST, "nodes");
+    section.finish();
+    Capacity {
+        endpoints,
+        routes,
+        neighbours,
+        fib_nodes_v4,
+        fib_nodes_v6,
+    }
+}

@@ -1,0 +1,25 @@
+//! The pinned threads that poll device queues and run the engine.
+//!
+//! [`assign`] decides which worker has which queue, [`Worker::start`] makes a thread of one, [`Handle`] is what the
+//! rest of the daemon holds of it: counters, and a queue of [`Command`]s.
+
+#![forbid(unsafe_code)]
+
+mod assign;
+mod backoff;
+mod clock;
+mod command;
+mod handle;
+mod handoff;
+mod poll;
+mod ports;
+mod stats;
+
+pub use assign::{Assignment, assign};
+pub use backoff::Poll;
+pub use clock::Clock;
+pub use command::Command;
+pub use handle::{Handle, StartError, Worker};
+pub use handoff::Handoff;
+pub use ports::{PortQueues, Transmit};
+pub use stats::{BURST_BUCKETS, LoopStats};

@@ -1,0 +1,222 @@
+//! The poll loop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crossbeam::queue::ArrayQueue;
+use dpdk::{ArrayVec, Mbuf, cycles, free_all, mempool::MbufAllocator};
+use octoplane_engine::{BURST, DropReason, Engine, NeighbourEvent, Output, PORT_QUEUE, Stage};
+use octoplane_packet::{BufPool, PacketBuf};
+use octoplane_tables::model::{MAX_PORTS, PortId};
+
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::command::Command;
+use crate::handoff::Handoff;
+use crate::ports::{PortQueues, Transmit};
+use crate::stats::LoopStats;
+
+/// Packets taken from the kernel in one round: it gets a quarter of what a device gets, and cannot crowd others out.
+const EXCEPTION_BURST: usize = 16;
+/// Packets that wait to be sent before a round is over: an output queue holds this many and another burst, with room
+/// for the errors it may cause.
+const FLUSH: usize = PORT_QUEUE - 2 * BURST;
+/// Rounds between looks at the command queue.
+const HOUSEKEEPING: u64 = 64;
+/// Frames of the control plane sent in one round.
+const COMMANDS: usize = 32;
+
+/// Everything a worker thread works with.
+pub(crate) struct PollLoop {
+    pub(crate) engine: Engine<MbufAllocator>,
+    pub(crate) ports: Vec<PortQueues>,
+    /// Packets other workers want sent by this one.
+    pub(crate) inbox: Arc<Handoff>,
+    pub(crate) commands: Arc<ArrayQueue<Command>>,
+    pub(crate) events: Arc<ArrayQueue<NeighbourEvent>>,
+    pub(crate) stats: Arc<LoopStats>,
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) backoff: Backoff,
+    pub(crate) clock: Clock,
+    /// Most packets taken from a queue at a time.
+    pub(crate) burst: usize,
+}
+
+impl PollLoop {
+    /// Polls until told to stop, then gives all buffers back.
+    pub(crate) fn run(mut self) {
+        let mut out = Output::new(MAX_PORTS);
+        let mut rounds = 0_u64;
+        let mut last = cycles::now();
+        while !self.stop.load(Relaxed) {
+            let packets = self.round(last, &mut out);
+            rounds += 1;
+            if rounds.is_multiple_of(HOUSEKEEPING) || packets == 0 {
+                self.housekeeping(&mut out);
+            }
+            let slept = if packets > 0 {
+                self.backoff.busy();
+                false
+            } else {
+                self.backoff.idle()
+            };
+            let now = cycles::now();
+            let spent = now.wrapping_sub(last);
+            last = now;
+            self.stats.rounds.set(rounds);
+            if packets > 0 {
+                &self.stats.busy_cycles
+            } else {
+                &self.stats.idle_cycles
+            }
+            .add(spent);
+            if slept {
+                self.stats.sleeps.add(1);
+            }
+        }
+        self.engine.clear();
+        while self.inbox.pop().is_some() {}
+    }
+
+    /// One look at every queue. Returns how many packets there were.
+    #[inline(always)]
+    fn round(&mut self, start: u64, out: &mut Output<Mbuf>) -> usize {
+        let now = self.clock.ns(start);
+        let (mut total, mut pending) = (0, 0);
+        let mut burst = ArrayVec::<Mbuf, BURST>::new();
+        for index in 0..self.ports.len() {
+            for queue in 0..self.ports.get(index).map_or(0, |port| port.rx.len()) {
+                let Some(port) = self.ports.get_mut(index) else {
+                    break;
+                };
+                let Some(rx) = port.rx.get_mut(queue) else { break };
+                let most = if port.exception { EXCEPTION_BURST } else { BURST };
+                let packets = rx.burst_up_to(&mut burst, most.min(self.burst));
+                if packets == 0 {
+                    continue;
+                }
+                let id = port.port;
+                self.stats.burst(packets);
+                total += packets;
+                pending += packets;
+                self.engine.process(now, id, &mut burst, out);
+                if pending > FLUSH - BURST {
+                    self.flush(out);
+                    pending = 0;
+                }
+            }
+        }
+        if !self.inbox.is_empty() {
+            total += self.take_over(out);
+        }
+        self.engine.tick(now, out);
+        self.flush(out);
+        total
+    }
+
+    /// Queues what other workers want sent.
+    fn take_over(&mut self, out: &mut Output<Mbuf>) -> usize {
+        for taken in 0..BURST {
+            let Some((port, packet)) = self.inbox.pop() else {
+                return taken;
+            };
+            if let Err(packet) = out.send(port, packet) {
+                self.engine
+                    .count_unsent(port, DropReason::TxFull, 1, packet.len() as u64);
+            }
+        }
+        BURST
+    }
+
+    /// Gives everything that waits to the devices. What a device does not take is dropped and counted: waiting for it
+    /// would make all others wait.
+    #[inline(always)]
+    fn flush(&mut self, out: &mut Output<Mbuf>) {
+        for id in out.take_touched() {
+            let Some(queue) = out.queue(id) else { continue };
+            let Some(port) = self.ports.iter_mut().find(|port| port.port == id) else {
+                unsent(&mut self.engine, id, DropReason::NoDevice, queue);
+                continue;
+            };
+            let asked = queue.len() as u64;
+            match &mut port.tx {
+                Transmit::Queue(tx) => {
+                    let sent = tx.burst(queue);
+                    self.engine.stats().port(id).tx_packets.add(sent as u64);
+                    let stage = self.engine.stats().stage(Stage::Transmit);
+                    stage.calls.add(1);
+                    stage.packets.add(asked);
+                    if !queue.is_empty() {
+                        unsent(&mut self.engine, id, DropReason::TxFull, queue);
+                    }
+                }
+                Transmit::Handoff(inbox) => {
+                    let mut rest = ArrayVec::<Mbuf, PORT_QUEUE>::new();
+                    for packet in queue.drain(..) {
+                        if let Err(packet) = inbox.push(id, packet) {
+                            // As many fit here as came from a queue of the same size.
+                            rest.push(packet);
+                        }
+                    }
+                    self.stats.handed_off.add(asked - rest.len() as u64);
+                    if !rest.is_empty() {
+                        unsent(&mut self.engine, id, DropReason::HandoffFull, &mut rest);
+                    }
+                }
+                Transmit::None => unsent(&mut self.engine, id, DropReason::NoDevice, queue),
+            }
+        }
+        if !out.free.is_empty() {
+            free_all(&mut out.free);
+        }
+    }
+
+    /// What need not be done for every burst.
+    fn housekeeping(&mut self, out: &mut Output<Mbuf>) {
+        // Even a worker without packets must let go of old tables.
+        self.engine.refresh();
+        for event in self.engine.events() {
+            if self.events.push(event).is_err() {
+                self.stats.lost_events.add(1);
+            }
+        }
+        for _ in 0..COMMANDS {
+            let Some(command) = self.commands.pop() else { break };
+            match command {
+                Command::Send { port, frame } => self.send(port, &frame, out),
+                Command::Attach(queues) => {
+                    self.ports.retain(|port| port.port != queues.port);
+                    self.ports.push(queues);
+                }
+                Command::Detach(id) => self.ports.retain(|port| port.port != id),
+            }
+        }
+        self.flush(out);
+    }
+
+    fn send(&mut self, port: PortId, frame: &[u8], out: &mut Output<Mbuf>) {
+        let Some(mut packet) = self.engine.pool().alloc() else {
+            return self.stats.no_buffer.add(1);
+        };
+        match packet.append(frame.len()) {
+            Ok(data) => data.copy_from_slice(frame),
+            Err(_) => return self.stats.no_buffer.add(1),
+        }
+        if let Err(packet) = out.send(port, packet) {
+            self.engine
+                .count_unsent(port, DropReason::TxFull, 1, packet.len() as u64);
+        }
+    }
+}
+
+/// Drops and counts what could not be sent.
+fn unsent(
+    engine: &mut Engine<MbufAllocator>,
+    port: PortId,
+    reason: DropReason,
+    queue: &mut ArrayVec<Mbuf, PORT_QUEUE>,
+) {
+    let bytes: usize = queue.iter().map(PacketBuf::len).sum();
+    engine.count_unsent(port, reason, queue.len() as u64, bytes as u64);
+    free_all(queue);
+}
