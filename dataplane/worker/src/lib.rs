@@ -1,12 +1,14 @@
 //! The pinned threads that poll device queues and run the engine.
 //!
-//! [`assign`] decides which worker has which queue, [`Worker::start`] makes a thread of one, [`Handle`] is what the
-//! rest of the daemon holds of it: counters, and a queue of [`Command`]s.
+//! [`Dataplane::start`] makes ports, tables and workers of a [`Plan`]: [`assign`] decides which worker has which queue,
+//! [`Worker::start`] makes a thread of one, [`Handle`] is what the rest of the daemon holds of it (counters, and a queue
+//! of [`Command`]s).
 
 #![forbid(unsafe_code)]
 
 mod assign;
 mod backoff;
+mod bringup;
 mod clock;
 mod command;
 mod handle;
@@ -17,6 +19,7 @@ mod stats;
 
 pub use assign::{Assignment, assign};
 pub use backoff::Poll;
+pub use bringup::{BoundPort, BringupError, Dataplane, Plan, PortPlan};
 pub use clock::Clock;
 pub use command::Command;
 pub use handle::{Handle, StartError, Worker};
