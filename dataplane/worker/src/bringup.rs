@@ -1,6 +1,6 @@
 //! Brings a data plane up from a plan, and down again in order.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
@@ -126,8 +126,8 @@ pub struct BoundPort {
     pub id: PortId,
     /// Its plan.
     pub plan: PortPlan,
-    /// The device.
-    pub device: Port,
+    /// The device, which one thread at a time may ask.
+    pub device: Mutex<Port>,
     /// What the device is.
     pub info: PortInfo,
     /// What was configured.
@@ -218,7 +218,12 @@ impl Dataplane {
         self.workers.into_iter().for_each(Handle::join);
         let mut errors = Vec::new();
         for bound in self.ports {
-            if let Err(error) = bound.device.close() {
+            if let Err(error) = bound
+                .device
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner)
+                .close()
+            {
                 errors.push(BringupError::Port {
                     port: bound.plan.name,
                     error,
@@ -277,7 +282,7 @@ fn configure(
     Ok(BoundPort {
         id,
         plan: plan.clone(),
-        device,
+        device: Mutex::new(device),
         info,
         applied,
         mac,
@@ -291,10 +296,15 @@ fn share_out(
     inboxes: &[Arc<Handoff>],
     queues: &mut [Vec<PortQueues>],
 ) -> Result<(), BringupError> {
-    let (rx, tx) = bound.device.start().map_err(|error| BringupError::Port {
-        port: bound.plan.name.clone(),
-        error,
-    })?;
+    let (rx, tx) = bound
+        .device
+        .get_mut()
+        .unwrap_or_else(PoisonError::into_inner)
+        .start()
+        .map_err(|error| BringupError::Port {
+            port: bound.plan.name.clone(),
+            error,
+        })?;
     let mut rx: Vec<_> = rx.into_iter().map(Some).collect();
     let mut tx: Vec<_> = tx.into_iter().map(Some).collect();
     for (worker, queues) in queues.iter_mut().enumerate() {

@@ -1,0 +1,34 @@
+//! Generates the Rust side of the protos, and the descriptor set that reflection serves.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+const PROTOS: [&str; 3] = ["objects", "config", "stats"];
+
+fn main() -> ExitCode {
+    println!("cargo:rerun-if-changed=proto");
+    let protoc = std::env::var("PROTOC").unwrap_or_else(|_| "protoc".into());
+    if Command::new(&protoc).arg("--version").output().is_err() {
+        println!(
+            "cargo:error=protoc, the Protocol Buffers compiler, is missing: apt-get install protobuf-compiler"
+        );
+        return ExitCode::FAILURE;
+    }
+    let Some(out) = std::env::var_os("OUT_DIR").map(PathBuf::from) else {
+        return ExitCode::FAILURE;
+    };
+    let files: Vec<String> = PROTOS
+        .iter()
+        .map(|name| format!("proto/octoplane/v1/{name}.proto"))
+        .collect();
+    let result = tonic_prost_build::configure()
+        .file_descriptor_set_path(out.join("octoplane.bin"))
+        .compile_protos(&files, &["proto".to_owned()]);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("cargo:error={error}");
+            ExitCode::FAILURE
+        }
+    }
+}

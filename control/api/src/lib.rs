@@ -1,0 +1,45 @@
+//! The gRPC API of the data plane. The protos in `proto/` are the documentation.
+
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Channel, Endpoint, Error, Uri};
+
+/// `octoplane.v1`, as generated.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated"
+)]
+pub mod v1 {
+    tonic::include_proto!("octoplane.v1");
+
+    /// All protos, for reflection.
+    pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("octoplane");
+}
+
+/// Where the daemon listens unless it is told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/octoplane/octoplane.sock";
+
+/// Largest message that clients accept and send, in bytes.
+pub const MAX_MESSAGE: usize = 64 << 20;
+
+/// Objects that clients and the server put into one message of a stream.
+pub const CHUNK: usize = 4096;
+
+/// Connects to a control socket.
+pub async fn connect(socket: &Path) -> Result<Channel, Error> {
+    let socket: PathBuf = socket.into();
+    let dial = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { tokio::net::UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    // The name is never resolved: the connector dials the socket.
+    Endpoint::from_static("http://octoplane.invalid")
+        .connect_with_connector(dial)
+        .await
+}

@@ -1,0 +1,208 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Looks at the Octoplane data plane and programs it.
+///
+/// Exit status: 0 done, 1 the data plane refused, 2 the command line or a file is wrong, 3 nobody answers.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Arguments {
+    /// The daemon's control socket.
+    #[arg(long, global = true, env = "OCTOPLANE_SOCKET", default_value = octoplane_api::DEFAULT_SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// How to print.
+    #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+    /// For both.
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// The daemon, its workers, how full its tables are.
+    Status,
+    /// Ports.
+    #[command(subcommand)]
+    Port(PortVerb),
+    /// Endpoints.
+    #[command(subcommand)]
+    Endpoint(EndpointVerb),
+    /// Routes.
+    #[command(subcommand)]
+    Route(RouteVerb),
+    /// Neighbours on uplinks.
+    #[command(subcommand)]
+    Neigh(NeighVerb),
+    /// Make the tables equal to a file, and print what that changes: + new, ~ different, - gone.
+    Apply {
+        /// YAML or JSON; - for standard input.
+        #[arg(short, long)]
+        file: PathBuf,
+        /// Only print what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Print the tables in the form that apply reads.
+    Export,
+    /// Print what changes, until interrupted.
+    Watch {
+        /// Everything that is there first.
+        #[arg(long)]
+        initial: bool,
+    },
+    /// Dropped packets by reason.
+    Drops,
+    /// Pipeline stages by worker.
+    Stages,
+    /// A completion script for a shell.
+    Completion {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PortVerb {
+    /// All ports.
+    List,
+    /// Counters.
+    Stats {
+        /// Names; none for all.
+        names: Vec<String>,
+        /// With the driver's own counters.
+        #[arg(long)]
+        xstats: bool,
+    },
+    /// Change a port.
+    Set {
+        /// Its name.
+        name: String,
+        /// Largest IP packet in bytes.
+        #[arg(long)]
+        mtu: Option<u16>,
+        /// Administrative state.
+        #[arg(long)]
+        admin: Option<Admin>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Admin {
+    Up,
+    Down,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EndpointVerb {
+    /// Create or replace one.
+    Add(EndpointArguments),
+    /// Remove some.
+    Del {
+        /// Ids.
+        #[arg(required = true)]
+        ids: Vec<u32>,
+    },
+    /// All endpoints.
+    List,
+    /// One endpoint.
+    Get {
+        /// Its id.
+        id: u32,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EndpointArguments {
+    /// Its id, 1 to 4294967295.
+    pub(crate) id: u32,
+    /// Name of its port.
+    #[arg(long)]
+    pub(crate) port: String,
+    /// Its Ethernet address.
+    #[arg(long)]
+    pub(crate) mac: String,
+    /// Its security identity.
+    #[arg(long)]
+    pub(crate) identity: u32,
+    /// An address of it; give it again for more.
+    #[arg(long = "address", required = true)]
+    pub(crate) addresses: Vec<String>,
+    /// A name for people.
+    #[arg(long, default_value = "")]
+    pub(crate) name: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteVerb {
+    /// Create or replace one: through a neighbour (--via and --port), on a link (--port), to the kernel, or nowhere.
+    Add(RouteArguments),
+    /// Remove some.
+    Del {
+        /// Prefixes.
+        #[arg(required = true)]
+        prefixes: Vec<String>,
+    },
+    /// All routes.
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RouteArguments {
+    /// Destinations.
+    pub(crate) prefix: String,
+    /// The next hop.
+    #[arg(long, requires = "port")]
+    pub(crate) via: Option<String>,
+    /// Name of the uplink.
+    #[arg(long, required_unless_present_any = ["host", "blackhole"])]
+    pub(crate) port: Option<String>,
+    /// To this machine's kernel.
+    #[arg(long, conflicts_with_all = ["via", "port", "blackhole"])]
+    pub(crate) host: bool,
+    /// Nowhere.
+    #[arg(long, conflicts_with_all = ["via", "port"])]
+    pub(crate) blackhole: bool,
+    /// Largest IP packet in bytes, where it is less than the port's.
+    #[arg(long)]
+    pub(crate) mtu: Option<u16>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NeighVerb {
+    /// Create or replace a static one.
+    Add {
+        /// Its address.
+        address: String,
+        /// Name of the uplink.
+        #[arg(long)]
+        port: String,
+        /// Its Ethernet address.
+        #[arg(long)]
+        mac: String,
+    },
+    /// Remove one.
+    Del {
+        /// Its address.
+        address: String,
+        /// Name of the uplink.
+        #[arg(long)]
+        port: String,
+    },
+    /// All neighbours.
+    List,
+}

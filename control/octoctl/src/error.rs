@@ -1,0 +1,48 @@
+//! What can go wrong, and the exit status it has.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The data plane said no.
+    #[error("{}", .0.message())]
+    Refused(#[from] tonic::Status),
+    /// The command line or a file is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// Nobody answers.
+    #[error("cannot connect to {}: {}; is octoplaned running, and may you use its socket?", socket.display(), root(error))]
+    Connect {
+        /// The socket.
+        socket: PathBuf,
+        /// What failed.
+        error: tonic::transport::Error,
+    },
+    /// This machine is in the way.
+    #[error("{0}")]
+    Local(io::Error),
+}
+
+impl Failure {
+    /// 1: refused, 2: usage or file, 3: no connection.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Refused(status) if status.code() == tonic::Code::Unavailable => 3,
+            Self::Refused(_) | Self::Local(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Connect { .. } => 3,
+        })
+    }
+}
+
+/// The innermost reason: the outer ones only say "transport error".
+fn root(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}

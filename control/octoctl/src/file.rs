@@ -1,0 +1,351 @@
+//! The state file: what `apply` reads and `export` writes.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use octoplane_api::v1;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+
+/// Everything that is programmed. What is missing is empty.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct State {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ports: Vec<Port>,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) routes: Vec<Route>,
+    pub(crate) neighbours: Vec<Neighbour>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Endpoint {
+    pub(crate) id: u32,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) name: String,
+    pub(crate) port: String,
+    pub(crate) mac: String,
+    pub(crate) identity: u32,
+    pub(crate) addresses: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    pub(crate) prefix: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) via: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) target: Option<Target>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mtu: Option<u16>,
+}
+
+/// Where a route leads that has no port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Target {
+    /// To this machine's kernel.
+    Host,
+    /// Nowhere.
+    Blackhole,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Neighbour {
+    pub(crate) port: String,
+    pub(crate) address: String,
+    pub(crate) mac: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) learned: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Port {
+    pub(crate) name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) role: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mac: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mtu: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) admin: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) addresses: Vec<String>,
+}
+
+/// Reads a file, or standard input for `-`. JSON is YAML.
+pub(crate) fn read(path: &Path) -> Result<State, Failure> {
+    let bad = |error: String| Failure::Usage(format!("{}: {error}", path.display()));
+    let mut text = String::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .map_err(|error| bad(error.to_string()))?;
+    } else {
+        text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+    }
+    parse(&text).map_err(bad)
+}
+
+/// Reads a state.
+pub(crate) fn parse(text: &str) -> Result<State, String> {
+    let first = text.trim_start().as_bytes().first();
+    if first == Some(&b'{') {
+        return serde_json::from_str(text).map_err(|error| error.to_string());
+    }
+    if first.is_none() {
+        // Almost surely a mistake, and it would remove everything.
+        return Err("the file is empty; to remove everything write {}".into());
+    }
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
+impl State {
+    /// As messages for the data plane, in chunks. A mistake names the entry.
+    pub(crate) fn into_requests(self, dry_run: bool) -> Result<Vec<v1::ReplaceRequest>, Failure> {
+        let all = v1::ReplaceRequest {
+            endpoints: self.endpoints.into_iter().map(Into::into).collect(),
+            routes: named("routes", self.routes)?,
+            // What was learned is not programmed; an exported file may hold it.
+            neighbours: self
+                .neighbours
+                .into_iter()
+                .filter(|it| !it.learned)
+                .map(Into::into)
+                .collect(),
+            ports: named("ports", self.ports)?,
+            dry_run,
+        };
+        let size = octoplane_api::CHUNK;
+        let mut requests: Vec<v1::ReplaceRequest> = all
+            .endpoints
+            .chunks(size)
+            .map(|part| v1::ReplaceRequest {
+                endpoints: part.into(),
+                ..empty(dry_run)
+            })
+            .collect();
+        requests.extend(all.routes.chunks(size).map(|part| v1::ReplaceRequest {
+            routes: part.into(),
+            ..empty(dry_run)
+        }));
+        requests.extend(all.neighbours.chunks(size).map(|part| v1::ReplaceRequest {
+            neighbours: part.into(),
+            ..empty(dry_run)
+        }));
+        requests.push(v1::ReplaceRequest {
+            ports: all.ports,
+            ..empty(dry_run)
+        });
+        Ok(requests)
+    }
+}
+
+fn empty(dry_run: bool) -> v1::ReplaceRequest {
+    v1::ReplaceRequest {
+        dry_run,
+        ..Default::default()
+    }
+}
+
+fn named<T: TryInto<M, Error = String>, M>(list: &str, objects: Vec<T>) -> Result<Vec<M>, Failure> {
+    let convert = |(index, object): (usize, T)| {
+        object
+            .try_into()
+            .map_err(|error| Failure::Usage(format!("{list}[{index}]: {error}")))
+    };
+    objects.into_iter().enumerate().map(convert).collect()
+}
+
+impl From<Endpoint> for v1::Endpoint {
+    fn from(it: Endpoint) -> Self {
+        Self {
+            id: it.id,
+            name: it.name,
+            port: it.port,
+            mac: it.mac,
+            identity: it.identity,
+            addresses: it.addresses,
+        }
+    }
+}
+
+impl From<v1::Endpoint> for Endpoint {
+    fn from(it: v1::Endpoint) -> Self {
+        Self {
+            id: it.id,
+            name: it.name,
+            port: it.port,
+            mac: it.mac,
+            identity: it.identity,
+            addresses: it.addresses,
+        }
+    }
+}
+
+impl TryFrom<Route> for v1::Route {
+    type Error = String;
+
+    fn try_from(it: Route) -> Result<Self, String> {
+        use v1::route::{Target as Message, Via};
+        let target = match (it.target, it.port, it.via) {
+            (Some(Target::Host), None, None) => Message::Host(true),
+            (Some(Target::Blackhole), None, None) => Message::Blackhole(true),
+            (None, Some(port), via) => Message::Via(Via {
+                port,
+                gateway: via.unwrap_or_default(),
+            }),
+            (None, None, Some(_)) => return Err(format!("route {}: via needs port", it.prefix)),
+            _ => {
+                return Err(format!(
+                    "route {}: expected either port (with via) or target",
+                    it.prefix
+                ));
+            }
+        };
+        Ok(Self {
+            prefix: it.prefix,
+            target: Some(target),
+            mtu: it.mtu.unwrap_or(0).into(),
+        })
+    }
+}
+
+impl From<v1::Route> for Route {
+    fn from(it: v1::Route) -> Self {
+        use v1::route::Target as Message;
+        let (target, port, via) = match it.target {
+            Some(Message::Via(via)) => (
+                None,
+                Some(via.port),
+                Some(via.gateway).filter(|text| !text.is_empty()),
+            ),
+            Some(Message::Host(_)) => (Some(Target::Host), None, None),
+            Some(Message::Blackhole(_)) | None => (Some(Target::Blackhole), None, None),
+        };
+        Self {
+            prefix: it.prefix,
+            via,
+            port,
+            target,
+            mtu: u16::try_from(it.mtu).ok().filter(|mtu| *mtu > 0),
+        }
+    }
+}
+
+impl From<Neighbour> for v1::Neighbour {
+    fn from(it: Neighbour) -> Self {
+        Self {
+            port: it.port,
+            address: it.address,
+            mac: it.mac,
+            learned: it.learned,
+        }
+    }
+}
+
+impl From<v1::Neighbour> for Neighbour {
+    fn from(it: v1::Neighbour) -> Self {
+        Self {
+            port: it.port,
+            address: it.address,
+            mac: it.mac,
+            learned: it.learned,
+        }
+    }
+}
+
+impl TryFrom<Port> for v1::Port {
+    type Error = String;
+
+    fn try_from(it: Port) -> Result<Self, String> {
+        let admin_up = match it.admin.as_deref() {
+            None => None,
+            Some("up") => Some(true),
+            Some("down") => Some(false),
+            Some(other) => {
+                return Err(format!(
+                    "port {}: admin: \"{other}\", expected up or down",
+                    it.name
+                ));
+            }
+        };
+        Ok(Self {
+            name: it.name,
+            mtu: it.mtu.unwrap_or(0).into(),
+            admin_up,
+            ..Default::default()
+        })
+    }
+}
+
+impl From<v1::Port> for Port {
+    fn from(it: v1::Port) -> Self {
+        let role = match it.role() {
+            v1::Role::Pod => "pod",
+            v1::Role::Uplink => "uplink",
+            v1::Role::Host => "host",
+            v1::Role::Unspecified => "unspecified",
+        };
+        Self {
+            role: Some(role.into()),
+            mac: Some(it.mac),
+            mtu: u16::try_from(it.mtu).ok(),
+            admin: Some(if it.admin_up == Some(false) { "down" } else { "up" }.into()),
+            name: it.name,
+            addresses: it.addresses,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_and_json_say_the_same() {
+        let yaml = "
+endpoints:
+  - {id: 1, name: default/web, port: pod1, mac: '02:00:00:00:00:01', identity: 1001, addresses: [10.0.0.2, 'fd00::2']}
+routes:
+  - {prefix: 0.0.0.0/0, via: 192.0.2.1, port: uplink0, mtu: 1450}
+  - {prefix: 10.9.0.0/16, target: blackhole}
+ports:
+  - {name: pod1, mtu: 1500, admin: up}
+";
+        let state = parse(yaml).unwrap();
+        let json = serde_json::to_string(&state).unwrap();
+        assert_eq!(parse(&json).unwrap(), state);
+        assert_eq!(state.routes[0].mtu, Some(1450));
+        let requests = state.into_requests(true).unwrap();
+        assert!(requests.iter().all(|request| request.dry_run));
+        assert_eq!(requests[0].endpoints[0].addresses, ["10.0.0.2", "fd00::2"]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, expected) in [
+            ("endpoints:\n  - {id: 1, prot: x}", "prot"),
+            ("endpoint: []", "endpoint"),
+            ("routes:\n  - {prefix: 0.0.0.0/0, target: hots}", "hots"),
+            ("", "empty"),
+            ("{\"endpoints\": [}", "line 1"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        let state =
+            parse("routes:\n  - {prefix: 0.0.0.0/0, port: u}\n  - {prefix: 10.0.0.0/8, via: 192.0.2.1}")
+                .unwrap();
+        let error = state.into_requests(false).unwrap_err().to_string();
+        assert_eq!(error, "routes[1]: route 10.0.0.0/8: via needs port");
+    }
+}

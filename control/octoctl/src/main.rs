@@ -1,0 +1,74 @@
+//! `octoctl`: looks at the data plane and programs it, over its control socket.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod error;
+mod file;
+mod output;
+mod program;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::cli::{Arguments, Verb};
+use crate::error::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match &arguments.verb {
+        Verb::Completion { shell } => {
+            clap_complete::generate(
+                *shell,
+                &mut Arguments::command(),
+                "octoctl",
+                &mut std::io::stdout(),
+            );
+            Ok(())
+        }
+        _ => tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Failure::Local)
+            .and_then(|runtime| runtime.block_on(run(arguments))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("octoctl: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    // A file with mistakes is refused before anybody is asked.
+    let wanted = match &arguments.verb {
+        Verb::Apply { file, .. } => Some(file::read(file)?),
+        _ => None,
+    };
+    let channel = octoplane_api::connect(&arguments.socket)
+        .await
+        .map_err(|error| Failure::Connect {
+            socket: arguments.socket.clone(),
+            error,
+        })?;
+    match arguments.verb {
+        Verb::Completion { .. } => Ok(()),
+        Verb::Apply { dry_run, .. } => {
+            let wanted = wanted.unwrap_or_default();
+            program::replace(channel, wanted, dry_run, arguments.output).await
+        }
+        Verb::Endpoint(verb) => program::endpoint(channel, verb, arguments.output).await,
+        Verb::Route(verb) => program::route(channel, verb, arguments.output).await,
+        Verb::Neigh(verb) => program::neighbour(channel, verb, arguments.output).await,
+        Verb::Port(verb) => program::port(channel, verb, arguments.output).await,
+        Verb::Export => program::export(channel, arguments.output).await,
+        Verb::Watch { initial } => show::watch(channel, initial, arguments.output).await,
+        Verb::Status => show::status(channel, arguments.output).await,
+        Verb::Drops => show::drops(channel, arguments.output).await,
+        Verb::Stages => show::stages(channel, arguments.output).await,
+    }
+}

@@ -1,0 +1,253 @@
+//! Between messages and the tables' types.
+
+use std::net::IpAddr;
+
+use octoplane_api::v1;
+use octoplane_packet::{MacAddr, Prefix};
+use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId, Role, Route, RouteTarget};
+use octoplane_tables::{Event, Object, State};
+use tonic::Status;
+
+/// A field that does not fit its type; the message names it.
+pub(crate) type Invalid = Status;
+
+fn invalid(message: String) -> Invalid {
+    Status::invalid_argument(message)
+}
+
+fn address(object: &str, field: &str, text: &str) -> Result<IpAddr, Invalid> {
+    text.parse().map_err(|_| {
+        invalid(format!(
+            "{object}: {field}: \"{}\" is not an IPv4 or IPv6 address",
+            clip(text)
+        ))
+    })
+}
+
+fn mac(object: &str, text: &str) -> Result<MacAddr, Invalid> {
+    text.parse()
+        .map_err(|error| invalid(format!("{object}: mac: {error}")))
+}
+
+fn prefix(object: &str, text: &str) -> Result<Prefix, Invalid> {
+    text.parse()
+        .map_err(|error| invalid(format!("{object}: prefix: {error}")))
+}
+
+fn port(state: &State, object: &str, name: &str) -> Result<PortId, Invalid> {
+    state.port_by_name(name).map(|port| port.id).ok_or_else(|| {
+        let names: Vec<&str> = state.ports().map(|port| port.name.as_str()).collect();
+        Status::not_found(format!(
+            "{object}: port: there is no port \"{}\", only {}",
+            clip(name),
+            names.join(", ")
+        ))
+    })
+}
+
+fn mtu(object: &str, value: u32) -> Result<u16, Invalid> {
+    u16::try_from(value).map_err(|_| {
+        invalid(format!(
+            "{object}: mtu: {value} is out of range, expected at most 65535"
+        ))
+    })
+}
+
+/// Texts from outside are not repeated at any length.
+fn clip(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+/// A change in the tables' terms.
+pub(crate) fn change(state: &State, change: v1::Change) -> Result<Change, Invalid> {
+    use v1::change::Change as Step;
+    let step = change
+        .change
+        .ok_or_else(|| invalid("change: nothing is set, expected one of its fields".into()))?;
+    Ok(match step {
+        Step::PutEndpoint(message) => Change::PutEndpoint(endpoint(state, message)?),
+        Step::RemoveEndpoint(id) => Change::RemoveEndpoint { id },
+        Step::PutRoute(message) => Change::PutRoute(route(state, message)?),
+        Step::RemoveRoute(text) => Change::RemoveRoute {
+            prefix: prefix(&format!("route {}", clip(&text)), &text)?,
+        },
+        Step::PutNeighbour(message) => Change::PutNeighbour(neighbour(state, &message)?),
+        Step::RemoveNeighbour(message) => {
+            let object = format!("neighbour {}", clip(&message.address));
+            Change::RemoveNeighbour {
+                port: port(state, &object, &message.port)?,
+                addr: address(&object, "address", &message.address)?,
+            }
+        }
+        Step::SetPort(message) => set_port(state, &message)?,
+    })
+}
+
+/// An endpoint in the tables' terms.
+pub(crate) fn endpoint(state: &State, message: v1::Endpoint) -> Result<Endpoint, Invalid> {
+    let object = if message.name.is_empty() {
+        format!("endpoint {}", message.id)
+    } else {
+        format!("endpoint {} ({})", message.id, clip(&message.name))
+    };
+    Ok(Endpoint {
+        id: message.id,
+        port: port(state, &object, &message.port)?,
+        mac: mac(&object, &message.mac)?,
+        identity: message.identity,
+        addresses: message
+            .addresses
+            .iter()
+            .enumerate()
+            .map(|(index, text)| address(&object, &format!("addresses[{index}]"), text))
+            .collect::<Result<_, _>>()?,
+        name: message.name,
+    })
+}
+
+/// A route in the tables' terms.
+pub(crate) fn route(state: &State, message: v1::Route) -> Result<Route, Invalid> {
+    use v1::route::Target;
+    let object = format!("route {}", clip(&message.prefix));
+    let target = match message.target {
+        Some(Target::Via(via)) => {
+            let port = port(state, &object, &via.port)?;
+            if via.gateway.is_empty() {
+                RouteTarget::Link { port }
+            } else {
+                RouteTarget::Gateway {
+                    port,
+                    gateway: address(&object, "gateway", &via.gateway)?,
+                }
+            }
+        }
+        Some(Target::Host(true)) => RouteTarget::Host,
+        Some(Target::Blackhole(true)) => RouteTarget::Blackhole,
+        _ => {
+            return Err(invalid(format!(
+                "{object}: target: expected one of via, host, blackhole"
+            )));
+        }
+    };
+    Ok(Route {
+        prefix: prefix(&object, &message.prefix)?,
+        target,
+        mtu: if message.mtu == 0 {
+            None
+        } else {
+            Some(mtu(&object, message.mtu)?)
+        },
+    })
+}
+
+/// A static neighbour in the tables' terms.
+pub(crate) fn neighbour(state: &State, message: &v1::Neighbour) -> Result<Neighbour, Invalid> {
+    let object = format!("neighbour {}", clip(&message.address));
+    Ok(Neighbour {
+        port: port(state, &object, &message.port)?,
+        addr: address(&object, "address", &message.address)?,
+        mac: Some(mac(&object, &message.mac)?),
+        origin: Origin::Static,
+    })
+}
+
+/// A port's new attributes in the tables' terms.
+pub(crate) fn set_port(state: &State, message: &v1::Port) -> Result<Change, Invalid> {
+    let object = format!("port {}", clip(&message.name));
+    Ok(Change::SetPort {
+        id: port(state, &object, &message.name)?,
+        mtu: if message.mtu == 0 {
+            None
+        } else {
+            Some(mtu(&object, message.mtu)?)
+        },
+        admin_up: message.admin_up,
+    })
+}
+
+fn port_name(state: &State, id: PortId) -> String {
+    state
+        .port(id)
+        .map_or_else(|| id.to_string(), |port| port.name.clone())
+}
+
+/// An endpoint as a message.
+pub(crate) fn endpoint_message(state: &State, endpoint: &Endpoint) -> v1::Endpoint {
+    v1::Endpoint {
+        id: endpoint.id,
+        name: endpoint.name.clone(),
+        port: port_name(state, endpoint.port),
+        mac: endpoint.mac.to_string(),
+        identity: endpoint.identity,
+        addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// A route as a message.
+pub(crate) fn route_message(state: &State, route: &Route) -> v1::Route {
+    use v1::route::{Target, Via};
+    let target = match route.target {
+        RouteTarget::Gateway { port, gateway } => Target::Via(Via {
+            port: port_name(state, port),
+            gateway: gateway.to_string(),
+        }),
+        RouteTarget::Link { port } => Target::Via(Via {
+            port: port_name(state, port),
+            gateway: String::new(),
+        }),
+        RouteTarget::Host => Target::Host(true),
+        RouteTarget::Blackhole => Target::Blackhole(true),
+    };
+    v1::Route {
+        prefix: route.prefix.to_string(),
+        target: Some(target),
+        mtu: route.mtu.unwrap_or(0).into(),
+    }
+}
+
+/// A neighbour as a message.
+pub(crate) fn neighbour_message(state: &State, neighbour: &Neighbour) -> v1::Neighbour {
+    v1::Neighbour {
+        port: port_name(state, neighbour.port),
+        address: neighbour.addr.to_string(),
+        mac: neighbour.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        learned: neighbour.origin == Origin::Learned,
+    }
+}
+
+/// A port as a message.
+pub(crate) fn port_message(port: &Port) -> v1::Port {
+    v1::Port {
+        name: port.name.clone(),
+        role: match port.role {
+            Role::Pod => v1::Role::Pod,
+            Role::Uplink => v1::Role::Uplink,
+            Role::Host => v1::Role::Host,
+        }
+        .into(),
+        mac: port.mac.to_string(),
+        mtu: port.mtu.into(),
+        admin_up: Some(port.admin_up),
+        addresses: port
+            .addresses
+            .iter()
+            .map(|(addr, len)| format!("{addr}/{len}"))
+            .collect(),
+    }
+}
+
+/// An event as a message.
+pub(crate) fn event_message(state: &State, event: &Event) -> v1::Event {
+    use v1::event::Object as Message;
+    let object = match &event.object {
+        Object::Endpoint(endpoint) => Message::Endpoint(endpoint_message(state, endpoint)),
+        Object::Route(route) => Message::Route(route_message(state, route)),
+        Object::Neighbour(neighbour) => Message::Neighbour(neighbour_message(state, neighbour)),
+        Object::Port(port) => Message::Port(port_message(port)),
+    };
+    v1::Event {
+        revision: event.revision,
+        removed: event.removed,
+        object: Some(object),
+    }
+}

@@ -1,0 +1,61 @@
+//! The service `Stats`.
+
+use std::sync::Arc;
+
+use octoplane_api::v1;
+use tonic::{Request, Response, Status};
+
+use crate::dataplane::Dataplane;
+
+pub(crate) struct StatsService<D>(pub(crate) Arc<D>);
+
+#[tonic::async_trait]
+impl<D: Dataplane> v1::stats_server::Stats for StatsService<D> {
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::Status>, Status> {
+        let store = self.0.store();
+        let tables = store.usage().into_iter().map(|usage| v1::Table {
+            name: usage.table.into(),
+            used: usage.used as u64,
+            capacity: usage.capacity as u64,
+        });
+        let tables = tables.collect();
+        Ok(Response::new(v1::Status {
+            revision: store.state().revision(),
+            tables,
+            ..self.0.status()
+        }))
+    }
+
+    async fn get_port_stats(
+        &self,
+        request: Request<v1::GetPortStatsRequest>,
+    ) -> Result<Response<v1::PortStatsList>, Status> {
+        let v1::GetPortStatsRequest { names, xstats } = request.into_inner();
+        let mut ports = self.0.port_stats(xstats);
+        if let Some(unknown) = names
+            .iter()
+            .find(|name| !ports.iter().any(|port| port.name == **name))
+        {
+            let unknown: String = unknown.chars().take(64).collect();
+            return Err(Status::not_found(format!(
+                "names: there is no port \"{unknown}\""
+            )));
+        }
+        if !names.is_empty() {
+            ports.retain(|port| names.contains(&port.name));
+        }
+        Ok(Response::new(v1::PortStatsList { ports }))
+    }
+
+    async fn get_drops(&self, _: Request<v1::GetDropsRequest>) -> Result<Response<v1::DropList>, Status> {
+        Ok(Response::new(v1::DropList {
+            drops: self.0.drops(),
+        }))
+    }
+
+    async fn get_stages(&self, _: Request<v1::GetStagesRequest>) -> Result<Response<v1::StageList>, Status> {
+        Ok(Response::new(v1::StageList {
+            stages: self.0.stages(),
+        }))
+    }
+}

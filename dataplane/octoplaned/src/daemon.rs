@@ -1,0 +1,146 @@
+//! The daemon's life: devices, workers, control, and all of it in reverse.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use dpdk::Eal;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use octoplane_config::schema::Config;
+use octoplane_control::Server;
+use octoplane_worker::{Command, Dataplane};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::neighbours::Neighbours;
+use crate::status::Daemon;
+use crate::{plan, report};
+
+/// Runs until a signal says to stop.
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    let begin = Instant::now();
+    // A second daemon must be refused before it touches the first one's devices.
+    let control = plan::control(config);
+    control.probe().context("control socket")?;
+    let eal = Eal::init(&plan::eal(config)).context("DPDK did not start")?;
+    info!("{}", dpdk::eal::version());
+    // All threads that are started from here on, but for the workers, which pin themselves.
+    keep_off_workers(&config.workers.control_cores)?;
+    let dataplane = Dataplane::start(&eal, &plan::dataplane(config))?;
+    for bound in &dataplane.ports {
+        info!("{}", report::port(bound));
+        if bound.applied.mtu < bound.plan.mtu {
+            warn!(
+                "ports.{}.mtu: the device stays at {} bytes, {} were configured",
+                bound.plan.name, bound.applied.mtu, bound.plan.mtu
+            );
+        }
+    }
+    for worker in &dataplane.workers {
+        info!(
+            "worker {} polls on CPU {} ({:?})",
+            worker.number, worker.core, worker.poll
+        );
+    }
+    let dataplane = Arc::new(dataplane);
+    let daemon = Arc::new(Daemon::new(Arc::clone(&dataplane), begin.elapsed()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let neighbours = start_neighbours(config, &dataplane, &stop)?;
+    let served = serve(control, Arc::clone(&daemon), begin);
+    info!("stopping");
+    stop.store(true, Relaxed);
+    if neighbours.join().is_err() {
+        warn!("the neighbour thread panicked");
+    }
+    for line in report::counters(&dataplane) {
+        info!("{line}");
+    }
+    drop(daemon);
+    let Ok(dataplane) = Arc::try_unwrap(dataplane) else {
+        bail!("something still uses the data plane")
+    };
+    let errors = dataplane.stop();
+    for error in &errors {
+        warn!("{error}");
+    }
+    served?;
+    eal.cleanup().context("DPDK did not stop cleanly")?;
+    if !errors.is_empty() {
+        bail!("{} ports did not stop cleanly", errors.len());
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// Serves the control socket until a signal comes.
+fn serve(control: Server, daemon: Arc<Daemon>, begin: Instant) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("control threads")?;
+    runtime.block_on(async {
+        let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
+        let bound = control.bind().context("control socket")?;
+        info!(
+            "ready after {} ms, control socket {}",
+            begin.elapsed().as_millis(),
+            bound.path().display()
+        );
+        let shutdown = async move {
+            tokio::select! {
+                _ = term.recv() => info!("SIGTERM"),
+                _ = int.recv() => info!("SIGINT"),
+            }
+        };
+        bound.serve(daemon, shutdown).await.context("control socket")
+    })?;
+    Ok(())
+}
+
+fn start_neighbours(
+    config: &Config,
+    dataplane: &Arc<Dataplane>,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<thread::JoinHandle<()>> {
+    let (sender, stop) = (Arc::downgrade(dataplane), Arc::clone(stop));
+    let full = Mutex::new(false);
+    let send = move |port, frame| {
+        let Some(dataplane) = sender.upgrade() else { return };
+        let owner = dataplane
+            .ports
+            .get(usize::from(port))
+            .and_then(|bound| bound.assignment.tx_owner.first());
+        let Some(worker) = owner.and_then(|owner| dataplane.workers.get(*owner)) else {
+            return;
+        };
+        let refused = worker.command(Command::Send { port, frame }).is_err();
+        if let Ok(mut full) = full.lock() {
+            if refused && !*full {
+                warn!("worker {} takes no more frames", worker.number);
+            }
+            *full = refused;
+        }
+    };
+    let neighbours = Neighbours::new(dataplane.store.clone(), Box::new(send), config.neighbours);
+    let events = Arc::clone(&dataplane.events);
+    thread::Builder::new()
+        .name("neighbours".into())
+        .spawn(move || neighbours.run(|| events.pop(), &stop))
+        .context("neighbour thread")
+}
+
+/// Confines the calling thread and its children to the control CPUs.
+fn keep_off_workers(cpus: &[usize]) -> anyhow::Result<()> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        set.set(cpu)
+            .with_context(|| format!("workers.control_cores: CPU {cpu}"))?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set).context("workers.control_cores")
+}

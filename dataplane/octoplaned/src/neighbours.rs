@@ -1,0 +1,272 @@
+//! Who is where on the uplinks: keeps the neighbour table that the workers' news feed (RFC 826, RFC 4861).
+//!
+//! Workers hear answers and find stations missing; they tell this thread, which asks, waits, asks again, and programs
+//! the tables. A station that has not been heard for a while is asked whether it is still there before it is forgotten.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use octoplane_config::schema;
+use octoplane_engine::{NeighbourEvent, probe};
+use octoplane_packet::MacAddr;
+use octoplane_tables::model::{Change, Neighbour, Origin, PortId, RouteTarget};
+use octoplane_tables::{SharedStore, State};
+use tracing::{debug, warn};
+
+/// How often a station is asked before it is given up (RFC 4861, MAX_MULTICAST_SOLICIT).
+pub(crate) const TRIES: u32 = 3;
+
+/// How long the thread sleeps between looks at the news: what resolving a neighbour costs on top of the answer's way.
+const NAP: Duration = Duration::from_millis(2);
+/// How often timers are looked at.
+const TICK: Duration = Duration::from_millis(50);
+/// How often the routes are searched for gateways that nobody has asked for.
+const GATEWAYS: Duration = Duration::from_millis(500);
+
+type Key = (PortId, IpAddr);
+
+/// What is known of a station that this thread looks after. Static neighbours are not among them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Station {
+    mac: Option<MacAddr>,
+    /// When it was heard last.
+    heard: Instant,
+    /// Questions since then.
+    asked: u32,
+    /// When the next question is due.
+    next: Instant,
+}
+
+/// Sends a frame out of a port.
+pub(crate) type Send = Box<dyn Fn(PortId, Vec<u8>) + std::marker::Send>;
+
+/// The table of stations and the means to keep it.
+pub(crate) struct Neighbours {
+    store: SharedStore,
+    send: Send,
+    config: schema::Neighbours,
+    stations: HashMap<Key, Station>,
+    /// Next hops of routes: asked for without end, so that their routes work from the first packet.
+    gateways: BTreeSet<Key>,
+    gateways_of: Option<u64>,
+}
+
+impl Neighbours {
+    pub(crate) fn new(store: SharedStore, send: Send, config: schema::Neighbours) -> Self {
+        Self {
+            store,
+            send,
+            config,
+            stations: HashMap::new(),
+            gateways: BTreeSet::new(),
+            gateways_of: None,
+        }
+    }
+
+    /// Works until told to stop. `news` yields what workers said, `None` when there is no more for now.
+    pub(crate) fn run(mut self, news: impl Fn() -> Option<NeighbourEvent>, stop: &Arc<AtomicBool>) {
+        let mut next_tick = Instant::now();
+        let mut next_gateways = next_tick;
+        while !stop.load(Relaxed) {
+            let now = Instant::now();
+            let mut changes = Vec::new();
+            let state = self.store.state();
+            while let Some(event) = news() {
+                self.hear(&state, event, now, &mut changes);
+            }
+            if now >= next_gateways {
+                next_gateways = now + GATEWAYS;
+                self.look_for_gateways(&state, now);
+            }
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.tick(&state, now, &mut changes);
+                self.store.reclaim();
+            }
+            self.apply(changes);
+            std::thread::sleep(NAP);
+        }
+    }
+
+    fn hear(&mut self, state: &State, event: NeighbourEvent, now: Instant, changes: &mut Vec<Change>) {
+        match event {
+            NeighbourEvent::Wanted { port, addr } => {
+                if !self.stations.contains_key(&(port, addr)) && self.may_add(state, (port, addr)) {
+                    self.ask_first(state, (port, addr), now);
+                }
+            }
+            NeighbourEvent::Heard {
+                port,
+                addr,
+                mac,
+                addressed,
+            } => {
+                let key = (port, addr);
+                if state
+                    .neighbour(port, addr)
+                    .is_some_and(|known| known.origin == Origin::Static)
+                {
+                    return;
+                }
+                let known = self.stations.get(&key).copied();
+                // Who only passes by may move an entry, not make one: else anybody could fill the table.
+                if known.is_none() && !(addressed && self.may_add(state, key)) {
+                    return;
+                }
+                if known.and_then(|station| station.mac) != Some(mac) {
+                    debug!(%addr, %mac, port, "neighbour");
+                    let neighbour = Neighbour {
+                        port,
+                        addr,
+                        mac: Some(mac),
+                        origin: Origin::Learned,
+                    };
+                    changes.push(Change::PutNeighbour(neighbour));
+                }
+                let next = now + self.config.reachable;
+                self.stations.insert(
+                    key,
+                    Station {
+                        mac: Some(mac),
+                        heard: now,
+                        asked: 0,
+                        next,
+                    },
+                );
+            }
+        }
+    }
+
+    /// Whether a station belongs on this link, and there is room for it.
+    fn may_add(&self, state: &State, (port, addr): Key) -> bool {
+        let on_link =
+            matches!(state.route_to(addr), Some((_, RouteTarget::Link { port: link })) if link == port);
+        let room = self.stations.len() < self.config.max_learned;
+        room && (on_link || self.gateways.contains(&(port, addr)) || is_gateway(state, (port, addr)))
+    }
+
+    fn look_for_gateways(&mut self, state: &State, now: Instant) {
+        if self.gateways_of != Some(state.revision()) {
+            self.gateways_of = Some(state.revision());
+            self.gateways = state
+                .routes()
+                .filter_map(|route| gateway(&route.target))
+                .collect();
+        }
+        let missing: Vec<Key> = self
+            .gateways
+            .iter()
+            .filter(|&&(port, addr)| {
+                !self.stations.contains_key(&(port, addr)) && state.neighbour(port, addr).is_none()
+            })
+            .copied()
+            .collect();
+        for key in missing {
+            self.ask_first(state, key, now);
+        }
+    }
+
+    fn ask_first(&mut self, state: &State, key: Key, now: Instant) {
+        self.ask(state, key, None);
+        let next = now + self.config.retry;
+        self.stations.insert(
+            key,
+            Station {
+                mac: None,
+                heard: now,
+                asked: 1,
+                next,
+            },
+        );
+    }
+
+    /// Repeats questions, and forgets who does not answer them.
+    fn tick(&mut self, state: &State, now: Instant, changes: &mut Vec<Change>) {
+        let due: Vec<(Key, Station)> = self
+            .stations
+            .iter()
+            .filter(|(_, station)| now >= station.next)
+            .map(|(key, station)| (*key, *station))
+            .collect();
+        for (key, station) in due {
+            let (port, addr) = key;
+            if station.asked < TRIES {
+                // Its last known address is asked first, in case it is still there.
+                self.ask(state, key, station.mac);
+                let asked = station.asked + 1;
+                self.stations.insert(
+                    key,
+                    Station {
+                        asked,
+                        next: now + self.config.retry,
+                        ..station
+                    },
+                );
+                continue;
+            }
+            self.stations.remove(&key);
+            if station.mac.is_some() {
+                debug!(%addr, port, "neighbour is gone");
+                if state
+                    .neighbour(port, addr)
+                    .is_some_and(|known| known.origin == Origin::Learned)
+                {
+                    changes.push(Change::RemoveNeighbour { port, addr });
+                }
+            }
+        }
+    }
+
+    fn ask(&self, state: &State, (port, addr): Key, known: Option<MacAddr>) {
+        let Some(view) = state.port(port) else { return };
+        let same_family = |own: &&(IpAddr, u8)| own.0.is_ipv4() == addr.is_ipv4();
+        let on_link = |own: &&(IpAddr, u8)| octoplane_packet::Prefix::containing(own.0, own.1).contains(addr);
+        let source = view
+            .addresses
+            .iter()
+            .find(on_link)
+            .or_else(|| view.addresses.iter().find(same_family));
+        let Some((source, _)) = source else {
+            debug!(%addr, port = view.name, "no address of this family to ask from");
+            return;
+        };
+        if let Some(frame) = probe::question(view.mac, *source, addr, known) {
+            (self.send)(port, frame);
+        }
+    }
+
+    fn apply(&self, changes: Vec<Change>) {
+        if changes.is_empty() {
+            return;
+        }
+        // Between reading the state and now the control plane may have changed it: only what still fits is applied.
+        let result = self.store.update(|state| {
+            changes
+                .into_iter()
+                .filter(|change| match change {
+                    Change::RemoveNeighbour { port, addr } => state
+                        .neighbour(*port, *addr)
+                        .is_some_and(|known| known.origin == Origin::Learned),
+                    _ => true,
+                })
+                .collect()
+        });
+        if let Err(error) = result {
+            warn!(%error, "neighbours were not learned");
+        }
+    }
+}
+
+fn gateway(target: &RouteTarget) -> Option<Key> {
+    match *target {
+        RouteTarget::Gateway { port, gateway } => Some((port, gateway)),
+        RouteTarget::Link { .. } | RouteTarget::Host | RouteTarget::Blackhole => None,
+    }
+}
+
+fn is_gateway(state: &State, key: Key) -> bool {
+    state.routes().any(|route| gateway(&route.target) == Some(key))
+}
