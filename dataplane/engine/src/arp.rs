@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use octoplane_packet::headers::{Arp, ETHERNET_LEN, Ethernet};
 use octoplane_packet::{BufPool, MacAddr, PacketBuf};
+use octoplane_tables::Action;
 use octoplane_tables::model::Role;
 use zerocopy::FromBytes;
 
@@ -28,7 +29,8 @@ impl<P: BufPool> Core<P> {
             // A pod has one neighbour, us: whatever it asks for is reached through the gateway. Only when it checks
             // that nobody has its own address there must be silence.
             Role::Pod => from != to && !owned_by_sender(rx, to),
-            Role::Host => from != to,
+            // The kernel, too, may check (RFC 5227) whether it may have an address: only what is taken is answered.
+            Role::Host => from != to && (!from.is_unspecified() || taken(rx, to)),
             Role::Uplink => rx.view.addresses.contains(&IpAddr::V4(to)),
         };
         if rx.view.role == Role::Uplink && !from.is_unspecified() {
@@ -64,6 +66,14 @@ impl<P: BufPool> Core<P> {
         }
         Verdict::Answer
     }
+}
+
+/// Whether an endpoint, or the gateway, has this address.
+fn taken(rx: &Rx<'_>, addr: Ipv4Addr) -> bool {
+    matches!(
+        rx.snapshot.route4(addr.to_bits()).action,
+        Action::Deliver | Action::Gateway
+    )
 }
 
 /// Whether an endpoint behind the receiving port has this address.

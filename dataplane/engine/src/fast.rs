@@ -6,7 +6,7 @@
 
 use arrayvec::ArrayVec;
 use octoplane_packet::checksum::{ipv4_header_ok, update};
-use octoplane_packet::headers::ethertype;
+use octoplane_packet::headers::{ETHERNET_LEN, ethertype, icmp6, protocol};
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
 use octoplane_tables::{Action, Snapshot};
 
@@ -27,7 +27,7 @@ const V6: usize = 54;
 pub(crate) struct Meta {
     /// Number of the target; 0 (no target) leaves the packet to the slow path.
     target: u32,
-    /// Bytes of the IP packet.
+    /// Bytes behind the Ethernet header: the IP packet, and what the sender padded it with.
     size: u16,
     kind: Kind,
 }
@@ -165,12 +165,19 @@ fn plain4<const POD: bool, B: PacketBuf>(rx: &Rx<'_>, buf: &B, header: &[u8; V4]
     if !(fits && ttl && sum && buf.is_contiguous()) {
         return Meta::default();
     }
-    if POD && !may_send4(rx.snapshot, be32(header, 26), rx) {
+    let (src, dst) = (be32(header, 26), be32(header, 30));
+    // A pod's own addresses were checked when it got them.
+    let may_send = if POD {
+        may_send4(rx.snapshot, src, rx)
+    } else {
+        routable4(src)
+    };
+    if !(may_send && routable4(dst)) {
         return Meta::default();
     }
     Meta {
-        target: rx.snapshot.find4(be32(header, 30)),
-        size: total,
+        target: rx.snapshot.find4(dst),
+        size: behind_ethernet(buf),
         kind: Kind::V4,
     }
 }
@@ -179,23 +186,48 @@ fn plain4<const POD: bool, B: PacketBuf>(rx: &Rx<'_>, buf: &B, header: &[u8; V4]
 fn plain6<const POD: bool, B: PacketBuf>(rx: &Rx<'_>, buf: &B, header: &[u8; V6]) -> Meta {
     let payload = be16(header, 18);
     let fits = usize::from(payload) + V6 <= buf.len();
-    let Some(size) = payload.checked_add(40) else {
-        return Meta::default();
-    };
-    let src = be128(header, 22);
-    // Multicast and link-local sources are never forwarded (RFC 4291, sections 2.5.6 and 2.7).
-    let routable = src >> 120 != 0xff && src >> 118 != 0x3fa;
-    if !(fits && header[21] > 1 && routable && buf.is_contiguous()) {
+    if !(fits && header[21] > 1 && buf.is_contiguous()) {
         return Meta::default();
     }
-    if POD && !may_send6(rx.snapshot, src, rx) {
+    // Neighbour discovery is never forwarded, whatever its destination.
+    if header[20] == protocol::ICMPV6
+        && let Some(&(icmp6::NEIGHBOUR_SOLICITATION | icmp6::NEIGHBOUR_ADVERTISEMENT)) = buf.data().get(V6)
+    {
+        return Meta::default();
+    }
+    let (src, dst) = (be128(header, 22), be128(header, 38));
+    let may_send = if POD {
+        may_send6(rx.snapshot, src, rx)
+    } else {
+        routable6(src)
+    };
+    if !(may_send && routable6(dst)) {
         return Meta::default();
     }
     Meta {
-        target: rx.snapshot.find6(be128(header, 38)),
-        size,
+        target: rx.snapshot.find6(dst),
+        size: behind_ethernet(buf),
         kind: Kind::V6,
     }
+}
+
+#[inline(always)]
+fn behind_ethernet<B: PacketBuf>(buf: &B) -> u16 {
+    u16::try_from(buf.len() - ETHERNET_LEN).unwrap_or(u16::MAX)
+}
+
+/// Whether packets from or to this address are forwarded: not "this network", loopback, multicast, reserved or
+/// broadcast (RFC 1812, sections 4.2.2.11 and 5.3.7), even if a default route covers it.
+#[inline(always)]
+pub(crate) fn routable4(addr: u32) -> bool {
+    let net = addr >> 24;
+    net.wrapping_sub(1) < 223 && net != 127
+}
+
+/// The same for IPv6: not multicast, link-local, unspecified or loopback (RFC 4291, section 2).
+#[inline(always)]
+pub(crate) fn routable6(addr: u128) -> bool {
+    addr >> 120 != 0xff && addr >> 118 != 0x3fa && addr > 1
 }
 
 /// Whether an endpoint behind the receiving port owns this source address (specification, 1.2 step 7).

@@ -265,13 +265,16 @@ fn own4(rx: &Rx<'_>) -> Option<Ipv4Addr> {
 /// The same for IPv6.
 fn own6(rx: &Rx<'_>) -> Option<Ipv6Addr> {
     match rx.view.role {
-        Role::Uplink => rx.view.addresses.iter().find_map(|addr| {
-            if let IpAddr::V6(own) = addr {
-                Some(*own)
-            } else {
-                None
-            }
-        }),
+        Role::Uplink => rx
+            .view
+            .addresses
+            .iter()
+            .filter_map(|addr| match addr {
+                IpAddr::V6(own) => Some(*own),
+                IpAddr::V4(_) => None,
+            })
+            // A link-local address is no use to a sender behind a router (RFC 6724, rule 2).
+            .min_by_key(Ipv6Addr::is_unicast_link_local),
         Role::Pod | Role::Host => Some(rx.snapshot.gateways().ipv6),
     }
 }
@@ -304,7 +307,11 @@ fn may_report6(packet: &[u8]) -> bool {
     let mut next = header.next_header;
     for _ in 0..8 {
         match next {
-            protocol::ICMPV6 => return rest.first().is_some_and(|kind| !icmp6::is_error(*kind)),
+            protocol::ICMPV6 => {
+                return rest
+                    .first()
+                    .is_some_and(|kind| !icmp6::is_error(*kind) && *kind != icmp6::REDIRECT);
+            }
             0 | 43 | 60 => {
                 let [following, units, ..] = *rest else {
                     return false;

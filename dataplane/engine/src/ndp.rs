@@ -56,6 +56,9 @@ impl<P: BufPool> Core<P> {
             return Verdict::Drop(DropReason::InvalidPacket);
         };
         if message[0] == icmp6::NEIGHBOUR_ADVERTISEMENT {
+            if dst.is_multicast() && message[4] & SOLICITED != 0 {
+                return Verdict::Drop(DropReason::InvalidPacket);
+            }
             if rx.view.role == Role::Uplink
                 && let Some(mac) = options.target
             {
@@ -67,7 +70,7 @@ impl<P: BufPool> Core<P> {
         if src.is_unspecified() && (options.source.is_some() || !is_solicited_node(dst)) {
             return Verdict::Drop(DropReason::InvalidPacket);
         }
-        let flags = match self.answer_for(rx, target) {
+        let flags = match self.answer_for(rx, src, target) {
             Ok(flags) => flags,
             Err(verdict) => return verdict,
         };
@@ -81,15 +84,20 @@ impl<P: BufPool> Core<P> {
     }
 
     /// Whether a solicitation for `target` is answered, and with which flags.
-    fn answer_for(&self, rx: &Rx<'_>, target: Ipv6Addr) -> Result<u8, Verdict> {
+    fn answer_for(&self, rx: &Rx<'_>, src: Ipv6Addr, target: Ipv6Addr) -> Result<u8, Verdict> {
+        let action = rx.snapshot.route6(target.to_bits()).action;
         match rx.view.role {
             Role::Uplink if rx.view.addresses.contains(&IpAddr::V6(target)) => Ok(ROUTER | OVERRIDE),
             Role::Uplink => Err(Verdict::Consumed),
+            // The kernel checks whether it may have an address (RFC 4862, section 5.4): only what is taken is answered.
+            Role::Host if src.is_unspecified() && !matches!(action, Action::Deliver | Action::Gateway) => {
+                Err(Verdict::Consumed)
+            }
             Role::Host => Ok(ROUTER),
             Role::Pod if target == rx.snapshot.gateways().ipv6 => Ok(ROUTER),
             // Duplicate address detection: a pod may have its own address.
             Role::Pod if crate::fast::may_send6(rx.snapshot, target.to_bits(), rx) => Err(Verdict::Consumed),
-            Role::Pod if rx.snapshot.route6(target.to_bits()).action == Action::Deliver => Ok(OVERRIDE),
+            Role::Pod if action == Action::Deliver => Ok(OVERRIDE),
             // A link-local address is the pod's own business: nobody else is on its link.
             Role::Pod if target.is_unicast_link_local() => Err(Verdict::Consumed),
             Role::Pod => Err(Verdict::Drop(DropReason::UnknownL3Target)),

@@ -109,7 +109,7 @@ impl<P: BufPool> Core<P> {
             else {
                 break;
             };
-            let Some(view) = snapshot.port(rx_port) else {
+            let Some(view) = snapshot.port(rx_port).filter(|view| view.admin_up) else {
                 self.stats
                     .count_drop(DropReason::NoDevice, Direction::Ingress, 1, buf.len() as u64);
                 out.discard(buf);

@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
-use crate::fast::{may_send4, may_send6};
+use crate::fast::{may_send4, may_send6, routable4, routable6};
 use crate::icmp::Error;
 use crate::output::Output;
 
@@ -101,6 +101,7 @@ impl<P: BufPool> Core<P> {
                     continue;
                 }
                 other => match role {
+                    Role::Uplink if other < ethertype::MIN => Punt(DropReason::UnsupportedL2),
                     Role::Uplink => Punt(DropReason::UnsupportedL3),
                     _ if other < ethertype::MIN => Drop(DropReason::UnsupportedL2),
                     _ => Drop(DropReason::UnsupportedL3),
@@ -130,12 +131,16 @@ impl<P: BufPool> Core<P> {
         if rx.view.role == Role::Pod && !may_send4(rx.snapshot, src.to_bits(), rx) {
             return Drop(DropReason::InvalidSource);
         }
-        if src.is_multicast() || src.is_broadcast() {
+        if !src.is_unspecified() && !routable4(src.to_bits()) {
             return Drop(DropReason::InvalidPacket);
         }
-        if group && rx.view.role != Role::Pod || dst.is_multicast() || dst.is_broadcast() {
+        let to_many = group && rx.view.role != Role::Pod || dst.is_multicast() || dst.is_broadcast();
+        if to_many || src.is_unspecified() {
             // Nothing that was sent to many is forwarded (RFC 1812, section 5.3.4).
             return not_forwarded(rx);
+        }
+        if !routable4(dst.to_bits()) {
+            return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route4(dst.to_bits());
         let ttl = header.ttl;
@@ -157,6 +162,7 @@ impl<P: BufPool> Core<P> {
         }
         match target.action {
             Action::Forward | Action::Deliver => {
+                trim_to_mtu(buf, &target, total);
                 let data = buf.data_mut();
                 let Ok((header, _)) = Ipv4::mut_from_prefix(&mut data[ETHERNET_LEN..]) else {
                     return Drop(DropReason::InvalidPacket);
@@ -170,7 +176,9 @@ impl<P: BufPool> Core<P> {
             }
             _ => {
                 let (fragment, is_icmp) = (header.is_fragment(), header.protocol == protocol::ICMP);
-                let echo = is_icmp && packet.get(len) == Some(&icmp4::ECHO_REQUEST);
+                // A later fragment does not say what it is a part of.
+                let later = header.flags_fragment.get() & Ipv4::OFFSET != 0;
+                let echo = is_icmp && (later || packet.get(len) == Some(&icmp4::ECHO_REQUEST));
                 self.ours(rx, &target, echo, fragment, |core| {
                     core.answer_echo4(rx, buf, len, total)
                 })
@@ -205,13 +213,24 @@ impl<P: BufPool> Core<P> {
         }
         let gateway = rx.snapshot.gateways().ipv6;
         if rx.view.role == Role::Pod && !may_send6(rx.snapshot, src.to_bits(), rx) {
-            return Drop(DropReason::InvalidSource);
+            // A pod that pings a link-local gateway does so from its own link-local address, which no endpoint has.
+            let local = src.is_unicast_link_local() && dst.is_unicast_link_local() && dst == gateway;
+            return match kind {
+                Some(icmp6::ECHO_REQUEST) if local => self.answer_echo6(rx, buf, total),
+                _ => Drop(DropReason::InvalidSource),
+            };
         }
         if group && rx.view.role != Role::Pod || dst.is_multicast() {
             return not_forwarded(rx);
         }
-        if src.is_unicast_link_local() || dst.is_unicast_link_local() && dst != gateway {
+        if src.is_loopback() {
+            return Drop(DropReason::InvalidPacket);
+        }
+        if !routable6(src.to_bits()) || dst.is_unicast_link_local() && dst != gateway {
             return not_forwarded(rx);
+        }
+        if dst.is_unspecified() || dst.is_loopback() {
+            return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route6(dst.to_bits());
         if let Err(verdict) = self.route(rx, &target, dst.into(), total, header.hop_limit) {
@@ -219,14 +238,19 @@ impl<P: BufPool> Core<P> {
         }
         match target.action {
             Action::Forward | Action::Deliver => {
+                trim_to_mtu(buf, &target, total);
                 let data = buf.data_mut();
                 data[ETHERNET_LEN + 7] -= 1;
                 data[..12].copy_from_slice(&target.macs);
                 Verdict::Send(target.port)
             }
             _ => {
-                let echo = kind == Some(icmp6::ECHO_REQUEST);
-                self.ours(rx, &target, echo, false, |core| core.answer_echo6(rx, buf, total))
+                let fragment = header.next_header == protocol::FRAGMENT
+                    && packet.get(IPV6_LEN) == Some(&protocol::ICMPV6);
+                let echo = fragment || kind == Some(icmp6::ECHO_REQUEST);
+                self.ours(rx, &target, echo, fragment, |core| {
+                    core.answer_echo6(rx, buf, total)
+                })
             }
         }
     }
@@ -308,6 +332,15 @@ impl<P: BufPool> Core<P> {
         }
         self.stats.punted.add(1);
         Verdict::Send(id)
+    }
+}
+
+/// Cuts off what stands behind an IP packet of `total` bytes if the frame would be too large with it.
+fn trim_to_mtu<B: PacketBuf>(buf: &mut B, target: &Target, total: usize) {
+    let payload = buf.len() - ETHERNET_LEN;
+    if payload > usize::from(target.mtu) {
+        // Never more than there is: `total` was checked against the buffer.
+        let _ = buf.trim_back(payload - total);
     }
 }
 

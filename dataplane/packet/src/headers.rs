@@ -27,6 +27,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
 }
@@ -199,6 +201,8 @@ pub mod icmp6 {
     pub const NEIGHBOUR_SOLICITATION: u8 = 135;
     /// Neighbour advertisement.
     pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+    /// Redirect.
+    pub const REDIRECT: u8 = 137;
 
     /// Whether the type is an error (types below 128).
     pub fn is_error(kind: u8) -> bool {

@@ -258,9 +258,7 @@ pub(crate) fn lla(kind: u8, mac: Mac) -> Vec<u8> {
 pub(crate) fn solicitation(src: &str, target: &str, options: &[u8]) -> Ip6 {
     let (group, _) = solicited_node(target);
     let body = [&v6(target).octets()[..], options].concat();
-    ip6(src, &group.to_string())
-        .ttl(255)
-        .icmp(135, 0, [0; 4], &body)
+    ip6(src, &group.to_string()).ttl(255).icmp(135, 0, [0; 4], &body)
 }
 
 /// A neighbour advertisement.

@@ -336,7 +336,10 @@ impl<P: BufPool<Buf = HeapBuf>> Lab<P> {
                 .extend(queue.drain(..).map(|buf| (port, buf.data().to_vec())));
         }
         for port in 0..4 {
-            assert!(self.out.queue(port).unwrap().is_empty(), "port {port} not touched");
+            assert!(
+                self.out.queue(port).unwrap().is_empty(),
+                "port {port} not touched"
+            );
         }
         for (index, (new, old)) in after.drops.iter().zip(&before.drops).enumerate() {
             if new.0 > old.0 {

@@ -1,0 +1,20 @@
+//! The pipeline from burst to bursts, held against the RFCs and the specification of the datapath.
+//!
+//! Packets are built and answers taken apart byte by byte (`common/bytes.rs`), without the headers and checksums of the
+//! crates under test.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod arp;
+mod checks;
+mod conserve;
+mod forward;
+mod host;
+mod icmp;
+mod model;
+mod mtu;
+mod ndp;
+mod parking;
