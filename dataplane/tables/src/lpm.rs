@@ -105,12 +105,14 @@ impl Key for u128 {
 }
 
 /// One byte of the tree. `prefix` holds the bytes above it, so that skipped ones can be checked.
+///
+/// Not aligned to cache lines on purpose: the arena would then be zeroed by hand, all of it, instead of by the system
+/// page by page as it is used. A slot lies in one line anyway.
 #[derive(FromZeros)]
-#[repr(C, align(64))]
+#[repr(C)]
 struct Node {
     slots: [AtomicU64; 256],
     prefix: [AtomicU64; 2],
-    pad: [u64; 6],
 }
 
 /// A slot: link in the upper half; in the lower half how many bits of this byte the value's prefix has (4 bits), then
@@ -247,7 +249,7 @@ pub struct Edit<'a, K: Key> {
 }
 
 impl<K: Key> LpmWriter<K> {
-    /// An empty tree with room for `nodes` nodes of 2,112 bytes. Memory is taken from the system as nodes are first used.
+    /// An empty tree with room for `nodes` nodes of 2,064 bytes. Memory is taken from the system as nodes are first used.
     pub fn new(nodes: usize) -> Result<Self, ArenaFull> {
         // Node 0 stands for "none".
         let count = nodes.clamp(1, (1 << NODE_BITS) - 2) + 1;

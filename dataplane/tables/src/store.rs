@@ -30,9 +30,9 @@ pub struct Capacity {
     pub routes: usize,
     /// Neighbours, static and learned.
     pub neighbours: usize,
-    /// Nodes of the IPv4 forwarding table, 2,112 bytes each.
+    /// Nodes of the IPv4 forwarding table, 2,064 bytes each.
     pub fib_nodes_v4: usize,
-    /// Nodes of the IPv6 forwarding table, 2,112 bytes each.
+    /// Nodes of the IPv6 forwarding table, 2,064 bytes each.
     pub fib_nodes_v6: usize,
 }
 

@@ -197,14 +197,14 @@ fn a_flood_for_the_kernel_is_limited() {
     }
     .lab();
     let frame = ip4("10.0.0.1", "198.51.100.7").frame(OURS[0], EP1);
-    let outcome = lab.burst(POD0, &vec![&frame; 60]);
+    let outcome = lab.burst(POD0, &[&frame; 60]);
     assert_eq!((outcome.sent.len(), outcome.freed, outcome.punted), (10, 50, 10));
     assert_eq!(outcome.drops, [(198, octoplane_engine::Direction::Egress, 50)]);
     // Forwarding goes on.
     lab.one(POD0, &ip4("10.0.0.1", "10.0.0.2").frame(OURS[0], EP1))
         .only();
     lab.now += SECOND / 20;
-    assert_eq!(lab.burst(POD0, &vec![&frame; 60]).sent.len(), 5);
+    assert_eq!(lab.burst(POD0, &[&frame; 60]).sent.len(), 5);
 }
 
 #[test]

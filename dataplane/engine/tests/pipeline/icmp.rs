@@ -366,18 +366,18 @@ fn errors_are_rate_limited() {
     .lab();
     let v4 = ip4("10.0.0.1", "10.0.0.2").ttl(1).frame(OURS[0], EP1);
     let v6 = ip6("fd00::1", "fd00::2").ttl(1).frame(OURS[0], EP1);
-    let outcome = lab.burst(POD0, &vec![&v4; 20]);
+    let outcome = lab.burst(POD0, &[&v4; 20]);
     assert_eq!(
         (outcome.sent.len(), outcome.icmp_errors, outcome.icmp_suppressed),
         (5, 5, 15)
     );
     assert_eq!((outcome.drop_count(), outcome.freed), (20, 20));
-    let outcome = lab.burst(POD0, &vec![&v6; 20]);
+    let outcome = lab.burst(POD0, &[&v6; 20]);
     assert_eq!(outcome.sent.len(), 5);
     lab.now += SECOND / 5;
-    assert_eq!(lab.burst(POD0, &vec![&v4; 20]).sent.len(), 2);
+    assert_eq!(lab.burst(POD0, &[&v4; 20]).sent.len(), 2);
     lab.now += 60 * SECOND;
-    assert_eq!(lab.burst(POD0, &vec![&v4; 20]).sent.len(), 5);
+    assert_eq!(lab.burst(POD0, &[&v4; 20]).sent.len(), 5);
 }
 
 #[test]
