@@ -61,7 +61,7 @@ pub(crate) struct Neighbour {
     pub(crate) port: String,
     pub(crate) address: String,
     pub(crate) mac: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub(crate) learned: bool,
 }
 

@@ -149,6 +149,10 @@ impl<P: BufPool> Engine<P> {
     ) {
         let snapshot: &Snapshot = self.reader.load();
         let core = &mut self.core;
+        if !core.parking.is_empty() {
+            // With these tables a packet of the burst may be sent at once: not before those that waited.
+            core.retry(snapshot, now, out);
+        }
         let bytes: usize = burst.iter().map(PacketBuf::len).sum();
         let counters = core.stats.port(port);
         counters.rx_packets.add(burst.len() as u64);

@@ -79,7 +79,12 @@ pub fn attach_all(eal: &Eal, devargs: &str) -> Result<Vec<PortId>, HotplugError>
 /// [`PortError::Open`] if a port of the device is open, and the rest of [`HotplugError`].
 pub fn detach(eal: &Eal, id: PortId) -> Result<(), HotplugError> {
     let port = Port::open(eal, id)?;
-    detach_port(port).map_err(|failed| failed.error)
+    detach_port(port).map_err(|failed| {
+        if let Some(port) = failed.port {
+            port.release();
+        }
+        failed.error
+    })
 }
 
 /// A device was not removed.
@@ -116,17 +121,21 @@ pub fn detach_port(mut port: Port) -> Result<(), DetachFailed> {
     let _one = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
     // Closing returns the buffers in the queues to their pools, which are freed after that.
     drop(port);
+    let removed = remove(&info);
+    // Held until now, so that nobody opens them meanwhile.
     drop(others);
-    remove(&info).map_err(|error| DetachFailed { error, port: None })
+    removed.map_err(|error| DetachFailed { error, port: None })
 }
 
-/// Opens the other ports of a device, so that nobody uses them while it goes.
+/// Claims the other ports of a device, so that nobody uses them while it goes. Its driver closes them.
 fn siblings(eal: &Eal, id: PortId, info: &port::PortInfo) -> Result<Vec<OpenPort>, PortError> {
     let mut opened = Vec::new();
     for other in ports(eal).filter(|&other| other != id) {
         let of = port::info_of(eal, other)?;
         if of.bus == info.bus && of.device == info.device {
-            opened.push(OpenPort::claim(eal, other)?);
+            let mut claim = OpenPort::claim(eal, other)?;
+            claim.close_on_drop = false;
+            opened.push(claim);
         }
     }
     Ok(opened)

@@ -45,7 +45,8 @@ pub enum MempoolError {
 ///
 /// The pool is freed with its last handle. Ports hold handles of the pools they fill buffers from. Buffers do not (that
 /// would cost a reference count per packet), so a pool whose last handle goes while buffers are out is left in place,
-/// and the EAL with it, until the process ends.
+/// and the EAL with it, until the process ends. A thread that frees buffers keeps a handle, or a queue of a port that
+/// has one, while it does: a buffer counts as home a few instructions before DPDK has finished with it.
 #[derive(Debug, Clone)]
 pub struct Mempool {
     pool: Arc<Pool>,

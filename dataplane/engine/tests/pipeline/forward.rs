@@ -249,6 +249,28 @@ fn special_sources_are_not_forwarded() {
     }
 }
 
+/// What claims to come from this very machine, or from many, is not even the kernel's.
+#[test]
+fn impossible_sources_are_dropped() {
+    let mut lab = Plan {
+        host: true,
+        ..Plan::default()
+    }
+    .lab();
+    for src in ["127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
+        for dst in ["10.0.0.1", OWN4, "224.0.0.1"] {
+            let frame = ip4(src, dst).frame(OURS[2], ROUTER);
+            assert_eq!(lab.one(UPLINK, &frame).dropped(), 134, "{src}");
+        }
+    }
+    for src in ["::1", "ff02::1", "ff0e::1"] {
+        for dst in ["fd00::1", OWN6] {
+            let frame = ip6(src, dst).frame(OURS[2], ROUTER);
+            assert_eq!(lab.one(UPLINK, &frame).dropped(), 134, "{src}");
+        }
+    }
+}
+
 /// RFC 1812, section 5.3.4.
 #[test]
 fn link_layer_broadcasts_are_not_forwarded() {

@@ -306,6 +306,10 @@ fn no_errors_over_ipv4_about() {
     // Frames to many.
     let frame = ip4("10.0.0.1", "10.0.0.2").ttl(1).frame([0xff; 6], EP1);
     assert!(lab.one(POD0, &frame).sent.is_empty());
+    // Packets to many.
+    for dst in ["224.0.0.251", "239.1.1.1", "255.255.255.255"] {
+        assert_eq!(lab.one(POD0, &expired(ip4("10.0.0.1", dst))).dropped(), 151);
+    }
     // But about first fragments and other ICMP: traceroute works with pings.
     for packet in [
         ip4("10.0.0.1", "10.0.0.2").flags(0x2000),
@@ -344,6 +348,10 @@ fn no_errors_over_ipv6_about() {
                 "type {kind} behind {first}"
             );
         }
+    }
+    // Packets to many.
+    for dst in ["ff02::fb", "ff05::2"] {
+        assert_eq!(lab.one(POD0, &expired(ip6("fd00::1", dst))).dropped(), 151);
     }
     // But about pings, with and without extension headers.
     let ping = ping6("fd00::1", "fd00::2", &[]);

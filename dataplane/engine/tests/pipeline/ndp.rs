@@ -170,6 +170,7 @@ fn invalid_messages() {
             vec![1, 0, 0, 0, 0, 0, 0, 0],
             vec![1, 2, 0, 0, 0, 0, 0, 0],
             vec![14, 1],
+            vec![14],
             [&option[..], &[5, 0, 0, 0, 0, 0, 0, 0]].concat(),
         ] {
             assert_eq!(
@@ -329,6 +330,11 @@ fn the_kernel_is_answered_but_may_have_its_own_addresses() {
     for target in ["fe80::2ff:1", OWN6, "2001:db8::77"] {
         lab.one(HOST, &frame(&solicitation("::", target, &[]), target, KERNEL))
             .silent();
+    }
+    for taken in ["fd00::1", GATEWAY6] {
+        let outcome = lab.one(HOST, &frame(&solicitation("::", taken, &[]), taken, KERNEL));
+        let (flags, to) = flags(outcome.only().1, HOST, "ff02::1", taken);
+        assert_eq!((flags & SOLICITED, to), (0, [0x33, 0x33, 0, 0, 0, 1]));
     }
 }
 

@@ -31,6 +31,9 @@ fn packets_wait_and_leave_in_order() {
     let outcome = lab.one(POD0, &frames[0]);
     assert_eq!((outcome.parked, outcome.sent.len(), outcome.freed), (1, 0, 0));
     assert_eq!(outcome.events, [wanted("192.0.2.9")]);
+    lab.apply(vec![neighbour("192.0.2.10", Some(STATION))]);
+    lab.tick(1);
+    assert_eq!(lab.tick(1).events, [], "no change, no question");
     let outcome = lab.burst(POD0, &frames[1..]);
     assert_eq!((outcome.parked, outcome.drop_count()), (5, 0));
     assert_eq!(outcome.events, [], "one question is enough");
@@ -48,6 +51,22 @@ fn packets_wait_and_leave_in_order() {
     assert_eq!((outcome.parked, outcome.freed), (0, 0));
     // And from now on nothing waits.
     lab.one(POD0, &frames[0]).only();
+}
+
+/// What comes after the neighbour is known does not overtake what waited for it.
+#[test]
+fn those_who_wait_go_first() {
+    let mut lab = lab();
+    let frames: Vec<_> = (0..4).map(|id| numbered(id, "192.0.2.9")).collect();
+    lab.burst(POD0, &frames[..2]);
+    lab.apply(vec![neighbour("192.0.2.9", Some(STATION))]);
+    let mut sent = lab.burst(POD0, &frames[2..]).sent;
+    sent.extend(lab.tick(1).sent);
+    let want: Vec<_> = frames
+        .iter()
+        .map(|frame| (UPLINK, forwarded(frame, STATION, OURS[2])))
+        .collect();
+    assert_eq!(sent, want);
 }
 
 #[test]

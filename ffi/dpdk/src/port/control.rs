@@ -51,6 +51,13 @@ impl Port {
         self.open.id()
     }
 
+    /// Lets go of a port nothing was done to, leaving it for others to open.
+    pub(crate) fn release(mut self) {
+        if let Some(open) = Arc::get_mut(&mut self.open) {
+            open.close_on_drop = false;
+        }
+    }
+
     pub(crate) fn eal(&self) -> &Eal {
         &self.open.eal
     }

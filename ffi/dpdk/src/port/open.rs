@@ -15,6 +15,8 @@ static OPEN: [AtomicBool; dpdk_sys::OCT_MAX_ETHPORTS as usize] =
 pub(crate) struct OpenPort {
     id: PortId,
     pub(crate) started: bool,
+    /// Whether dropping this closes the port, or merely lets go of it.
+    pub(crate) close_on_drop: bool,
     /// Pools that queues may hold buffers of. They are dropped after the port is closed.
     pub(crate) pools: Vec<Mempool>,
     pub(crate) eal: Eal,
@@ -27,14 +29,16 @@ impl OpenPort {
         if flag.swap(true, Ordering::AcqRel) {
             return Err(PortError::Open(id));
         }
-        // From here on dropping `open` releases the claim.
-        let open = Self {
+        // From here on dropping `open` releases the claim. What does not exist must not be closed.
+        let mut open = Self {
             id,
             started: false,
+            close_on_drop: false,
             pools: Vec::new(),
             eal: eal.clone(),
         };
         if super::ports(eal).any(|existing| existing == id) {
+            open.close_on_drop = true;
             Ok(open)
         } else {
             Err(PortError::Missing(id))
@@ -54,7 +58,9 @@ impl Drop for OpenPort {
             if self.started {
                 let _ = dpdk_sys::rte_eth_dev_stop(self.id.0);
             }
-            let _ = dpdk_sys::rte_eth_dev_close(self.id.0);
+            if self.close_on_drop {
+                let _ = dpdk_sys::rte_eth_dev_close(self.id.0);
+            }
         }
         if let Some(flag) = OPEN.get(usize::from(self.id.0)) {
             flag.store(false, Ordering::Release);

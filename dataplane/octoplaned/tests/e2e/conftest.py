@@ -1,0 +1,191 @@
+"""A data plane with pods and a router in network namespaces of its own, for one test."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[4]
+BIN = Path(os.environ.get("OCTOPLANE_BIN", ROOT / "target" / "debug"))
+GATEWAY4, GATEWAY6 = "169.254.1.1", "fe80::1"
+
+_labs = itertools.count()
+
+
+def run(*command, check=True, timeout=60, **kwargs):
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, **kwargs)
+    if check and result.returncode != 0:
+        raise AssertionError(f"{' '.join(map(str, command))}: {result.returncode}\n{result.stdout}{result.stderr}")
+    return result
+
+
+class Lab:
+    """Namespaces `PREFIX-NAME`; the far ends of their cables lie in `PREFIX-dp`, where the daemon runs."""
+
+    def __init__(self, directory, host=False, poll="adaptive"):
+        # Unique on the machine, so that tests can run side by side.
+        self.prefix = f"ot{os.getpid()}x{next(_labs)}"
+        self.directory = Path(directory)
+        self.socket = self.directory / "control.sock"
+        self.config = self.directory / "octoplaned.toml"
+        self.processes = []
+        self.daemon = None
+        self.namespaces = []
+        self.host = host
+        self.poll = poll
+        self._build()
+
+    def _build(self):
+        self._namespace("dp")
+        self.inside("dp", "sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.disable_ipv6=1",
+                    "net.ipv6.conf.default.disable_ipv6=1")
+        for index in (1, 2):
+            self._cable(f"pod{index}", f"02:00:00:00:00:0{index}")
+            pod = f"pod{index}"
+            self.inside(pod, "ip", "address", "add", f"10.200.0.{index}/32", "dev", "eth0")
+            self.inside(pod, "ip", "-6", "address", "add", f"fd00:200::{index}/128", "dev", "eth0", "nodad")
+            self.inside(pod, "ip", "route", "add", GATEWAY4, "dev", "eth0", "scope", "link")
+            self.inside(pod, "ip", "route", "add", "default", "via", GATEWAY4, "dev", "eth0")
+            self.inside(pod, "ip", "-6", "route", "add", "default", "via", GATEWAY6, "dev", "eth0")
+        self._cable("router", "02:00:00:00:00:fe")
+        self.inside("router", "ip", "address", "add", "192.0.2.254/24", "dev", "eth0")
+        self.inside("router", "ip", "-6", "address", "add", "2001:db8::fe/64", "dev", "eth0", "nodad")
+        self.inside("router", "ip", "route", "add", "10.200.0.0/16", "via", "192.0.2.1")
+        self.inside("router", "ip", "-6", "route", "add", "fd00:200::/64", "via", "2001:db8::1")
+        ports = [("pod1", "pod", ""), ("pod2", "pod", ""),
+                 ("router", "uplink", 'addresses = ["192.0.2.1/24", "2001:db8::1/64"]')]
+        if self.host:
+            self._cable("kernel", "02:00:00:00:00:aa")
+            self.inside("kernel", "ip", "address", "add", "192.0.2.1/32", "dev", "eth0")
+            self.inside("kernel", "ip", "route", "add", "default", "dev", "eth0", "src", "192.0.2.1")
+            ports.append(("kernel", "host", ""))
+        text = [
+            "[memory]", "hugepages = false", f'[workers]\npoll = "{self.poll}"',
+            f'[control]\nsocket = "{self.socket}"',
+            "[neighbours]\nretry_ms = 200\nreachable_s = 2",
+        ]
+        for number, (name, role, more) in enumerate(ports):
+            text.append(f'[[ports]]\nname = "{name}"\nrole = "{role}"\n'
+                        f'device = "net_af_packet{number},iface={name}"\n{more}')
+        self.config.write_text("\n".join(text) + "\n")
+        self.state = {
+            "endpoints": [
+                {"id": i, "name": f"test/pod{i}", "port": f"pod{i}", "mac": f"02:00:00:00:00:0{i}",
+                 "identity": 1000 + i, "addresses": [f"10.200.0.{i}", f"fd00:200::{i}"]} for i in (1, 2)
+            ],
+            "routes": [{"prefix": "0.0.0.0/0", "via": "192.0.2.254", "port": "router"},
+                       {"prefix": "::/0", "via": "2001:db8::fe", "port": "router"}],
+        }
+
+    def _namespace(self, name):
+        run("ip", "netns", "add", f"{self.prefix}-{name}")
+        self.namespaces.append(name)
+        self.inside(name, "ip", "link", "set", "lo", "up")
+
+    def _cable(self, name, mac):
+        self._namespace(name)
+        run("ip", "link", "add", name, "netns", f"{self.prefix}-dp", "type", "veth",
+            "peer", "name", "eth0", "netns", f"{self.prefix}-{name}")
+        self.inside("dp", "ip", "link", "set", name, "up")
+        self.inside(name, "ip", "link", "set", "eth0", "address", mac)
+        self.inside(name, "ip", "link", "set", "eth0", "up")
+        self.inside(name, "ethtool", "-K", "eth0", "tx", "off")
+
+    def command(self, name, *command):
+        return ["ip", "netns", "exec", f"{self.prefix}-{name}", *map(str, command)]
+
+    def inside(self, name, *command, **kwargs):
+        return run(*self.command(name, *command), **kwargs)
+
+    def spawn(self, name, *command, **kwargs):
+        process = subprocess.Popen(self.command(name, *command), **kwargs)
+        self.processes.append(process)
+        return process
+
+    def start(self):
+        log = open(self.directory / "daemon.log", "a")
+        self.daemon = self.spawn("dp", BIN / "octoplaned", "--config", self.config, stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while self.octoctl("status", check=False).returncode != 0:
+            assert self.daemon.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def log(self):
+        return (self.directory / "daemon.log").read_text()
+
+    def octoctl(self, *arguments, **kwargs):
+        return run(BIN / "octoctl", "--socket", self.socket, *arguments, **kwargs)
+
+    def json(self, *arguments):
+        return json.loads(self.octoctl("-o", "json", *arguments).stdout)
+
+    def apply(self, state=None, **kwargs):
+        return self.octoctl("apply", "-f", "-", input=json.dumps(state or self.state), **kwargs)
+
+    def drops(self):
+        totals = {}
+        for drop in self.json("drops"):
+            totals[drop["code"]] = totals.get(drop["code"], 0) + drop["packets"]
+        return totals
+
+    def worker(self, field):
+        return sum(worker[field] for worker in self.json("status")["workers"])
+
+    def ping(self, pod, target, count=3, *more):
+        result = self.inside(pod, "ping", "-n", "-c", count, "-i", "0.05", "-W", "2", *more, target, check=False)
+        match = re.search(r"(\d+) received", result.stdout)
+        return int(match.group(1)) if match else 0
+
+    def stop(self):
+        """An ordered stop; returns the exit status."""
+        self.daemon.send_signal(signal.SIGTERM)
+        return self.daemon.wait(20)
+
+    def close(self):
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self.processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for name in self.namespaces:
+            run("ip", "netns", "del", f"{self.prefix}-{name}", check=False)
+
+
+@pytest.fixture
+def make_lab():
+    labs = []
+    with tempfile.TemporaryDirectory(prefix="octoplane-") as directory:
+        def make(**kwargs):
+            place = Path(directory) / str(len(labs))
+            place.mkdir()
+            # Listed first: a lab that fails half-way is taken down, too.
+            lab = Lab.__new__(Lab)
+            labs.append(lab)
+            lab.processes, lab.namespaces = [], []
+            lab.__init__(place, **kwargs)
+            return lab
+        try:
+            yield make
+        finally:
+            for lab in labs:
+                lab.close()
+
+
+@pytest.fixture
+def lab(make_lab):
+    lab = make_lab()
+    lab.start()
+    lab.apply()
+    return lab
