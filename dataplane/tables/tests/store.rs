@@ -1,5 +1,7 @@
 //! Transactions, precedence and publication, seen from a worker's side.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::net::IpAddr;
 
 use octoplane_packet::{MacAddr, Prefix};

@@ -14,7 +14,10 @@ pub enum HotplugError {
     /// The device arguments have a NUL byte in them.
     #[error("device arguments {0}")]
     NulByte(#[from] NulByte),
-    /// No driver takes the device, or it is there already (`EEXIST`).
+    /// The device is there already.
+    #[error("device {0:?} is there already")]
+    Exists(String),
+    /// No driver takes the device.
     #[error("device {devargs:?} cannot be added: {errno}")]
     Attach {
         /// What was asked for.
@@ -62,6 +65,10 @@ pub fn attach(eal: &Eal, devargs: &str) -> Result<PortId, HotplugError> {
 pub fn attach_all(eal: &Eal, devargs: &str) -> Result<Vec<PortId>, HotplugError> {
     let c_devargs = cstr::to_c(devargs)?;
     let _one = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    // DPDK reports success for a device it has.
+    if let Some(name) = device_name(devargs).filter(|name| port::port_by_name(eal, name).is_some()) {
+        return Err(HotplugError::Exists(name.to_owned()));
+    }
     let before: BTreeSet<PortId> = ports(eal).collect();
     // SAFETY: the EAL runs and the argument is a C string that DPDK copies.
     Errno::check(unsafe { dpdk_sys::rte_dev_probe(c_devargs.as_ptr()) }).map_err(|errno| {
@@ -71,6 +78,16 @@ pub fn attach_all(eal: &Eal, devargs: &str) -> Result<Vec<PortId>, HotplugError>
         }
     })?;
     Ok(ports(eal).filter(|id| !before.contains(id)).collect())
+}
+
+/// The device's name in `[bus:]name[,arguments]`. PCI addresses have colons of their own.
+fn device_name(devargs: &str) -> Option<&str> {
+    let name = devargs.split(',').next()?;
+    Some(
+        name.strip_prefix("vdev:")
+            .or_else(|| name.strip_prefix("pci:"))
+            .unwrap_or(name),
+    )
 }
 
 /// Removes the device that port `id` belongs to, with all its ports. None of them may be open.

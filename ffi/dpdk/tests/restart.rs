@@ -6,7 +6,7 @@
     reason = "a test fails by panicking, in its helpers too"
 )]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
 use dpdk::{Eal, EalOptions};
@@ -24,12 +24,15 @@ fn start() -> Child {
         .unwrap()
 }
 
-fn wait_ready(child: &mut Child) {
-    let out = BufReader::new(child.stdout.take().unwrap());
-    assert!(
-        out.lines().map_while(Result::ok).any(|line| line.contains(READY)),
-        "the child did not start"
-    );
+/// Returns the pipe, without which the child fails to print that it passed.
+fn wait_ready(child: &mut Child) -> impl BufRead + use<> {
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(READY) {
+        line.clear();
+        assert_ne!(out.read_line(&mut line).unwrap(), 0, "the child did not start");
+    }
+    out
 }
 
 #[test]
@@ -48,13 +51,14 @@ fn starts_again_after_kill() {
     }
     for _ in 0..2 {
         let mut child = start();
-        wait_ready(&mut child);
+        let _out = wait_ready(&mut child);
         // SIGKILL.
         child.kill().unwrap();
         assert!(!child.wait().unwrap().success());
     }
     let mut last = start();
-    wait_ready(&mut last);
+    let mut out = wait_ready(&mut last);
     drop(last.stdin.take());
+    out.read_to_string(&mut String::new()).unwrap();
     assert!(last.wait().unwrap().success());
 }

@@ -29,7 +29,7 @@ def run(*command, check=True, timeout=60, **kwargs):
 class Lab:
     """Namespaces `PREFIX-NAME`; the far ends of their cables lie in `PREFIX-dp`, where the daemon runs."""
 
-    def __init__(self, directory, host=False, poll="adaptive"):
+    def __init__(self, directory, host=False, poll="adaptive", driver="net_af_packet"):
         # Unique on the machine, so that tests can run side by side.
         self.prefix = f"ot{os.getpid()}x{next(_labs)}"
         self.directory = Path(directory)
@@ -40,6 +40,7 @@ class Lab:
         self.namespaces = []
         self.host = host
         self.poll = poll
+        self.driver = driver
         self._build()
 
     def _build(self):
@@ -73,7 +74,7 @@ class Lab:
         ]
         for number, (name, role, more) in enumerate(ports):
             text.append(f'[[ports]]\nname = "{name}"\nrole = "{role}"\n'
-                        f'device = "net_af_packet{number},iface={name}"\n{more}')
+                        f'device = "{self.driver}{number},iface={name}"\n{more}')
         self.config.write_text("\n".join(text) + "\n")
         self.state = {
             "endpoints": [

@@ -55,40 +55,51 @@ def quiet(lab):
         time.sleep(0.2)
 
 
+def received(lab):
+    quiet(lab)
+    return lab.json("port", "stats", "pod1")[0]["rx_packets"]
+
+
 def dropped(lab, kind):
-    quiet(lab)
-    before = lab.drops()
+    """Sends a kind of garbage. Returns how many packets arrived (a busy machine may lose some before they reach the
+    data plane) and how many were dropped by code."""
+    packets, before = received(lab), lab.drops()
     sent = send(lab, kind)
-    quiet(lab)
-    after = lab.drops()
-    return sent, {code: after[code] - before.get(code, 0) for code in after if after[code] != before.get(code, 0)}
+    after, arrived = lab.drops(), received(lab) - packets
+    while (now := lab.drops()) != after or received(lab) - packets != arrived:
+        # Something came in between the two looks.
+        after, arrived = now, received(lab) - packets
+    assert arrived > sent // 10, (arrived, sent)
+    return arrived, {code: after[code] - before.get(code, 0) for code in after if after[code] != before.get(code, 0)}
 
 
 def test_each_kind_of_garbage_is_counted_and_nothing_leaks(lab):
-    # No stray traffic of the pod's own kernel in between: its neighbour discovery goes quiet after a while.
     assert lab.ping("pod1", "10.200.0.2") == 3
-    time.sleep(1)
+    # No stray traffic of the pod's own kernel in between.
+    lab.inside("pod1", "sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+    quiet(lab)
     used = lab.json("status")["mbufs_in_use"]
 
-    sent, drops = dropped(lab, "truncated")
+    arrived, drops = dropped(lab, "truncated")
     # An IPv4 packet shorter than it says, an IPv6 packet shorter than its header.
-    assert drops.get(134, 0) == sent, drops
-    sent, drops = dropped(lab, "checksum")
-    assert drops.get(153) == sent, drops
-    sent, drops = dropped(lab, "source")
-    assert drops.get(132, 0) >= sent, drops
-    sent, drops = dropped(lab, "vlan")
-    assert drops.get(139) == sent, drops
-    sent, drops = dropped(lab, "ethertypes")
+    assert drops.get(134) == arrived, drops
+    arrived, drops = dropped(lab, "checksum")
+    assert drops.get(153, 0) + drops.get(132, 0) == arrived, drops
+    arrived, drops = dropped(lab, "source")
+    assert drops.get(132, 0) + drops.get(134, 0) == arrived, drops
+    arrived, drops = dropped(lab, "vlan")
+    assert drops.get(139, 0) + drops.get(132, 0) == arrived, drops
+    arrived, drops = dropped(lab, "ethertypes")
     # Below 0x600 it is a length: another protocol family, another code.
-    lengths = len([t for t in range(0, 0x600, 13)])
-    assert drops.get(166) == lengths and drops.get(139) == sent - lengths, (drops, sent)
+    assert drops.get(166, 0) > 0
+    assert drops.get(166, 0) + drops.get(139, 0) + drops.get(132, 0) == arrived, (drops, arrived)
     lab.inside("pod1", "ip", "link", "set", "eth0", "mtu", "2000")
-    sent, drops = dropped(lab, "jumbo")
-    device = lab.json("port", "stats", "pod1")[0]["device_stats"]
-    assert drops.get(136, 0) + device["rx_missed"] + device["rx_errors"] >= 0
-    sent, drops = dropped(lab, "noise")
-    assert sent == 3000 and sum(drops.values()) > 1000, drops
+    lab.inside("dp", "ip", "link", "set", "pod1", "mtu", "2000")
+    arrived, drops = dropped(lab, "jumbo")
+    # What the driver's buffers cut off contradicts its own length; what they hold is too large for the other pod.
+    assert drops.get(136, 0) + drops.get(134, 0) + drops.get(132, 0) == arrived, drops
+    arrived, drops = dropped(lab, "noise")
+    assert sum(drops.values()) > arrived // 3, drops
 
     assert lab.ping("pod1", "10.200.0.2") == 3
     time.sleep(1)

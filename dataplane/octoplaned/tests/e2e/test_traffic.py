@@ -5,7 +5,8 @@ import signal
 import subprocess
 import time
 
-from conftest import BIN
+import pytest
+from conftest import BIN, ROOT
 
 
 def test_ping_everywhere(lab):
@@ -75,8 +76,19 @@ def test_tcp(lab):
     with_server(lab, "fd00:200::2")
 
 
-def test_udp_jumps_no_mtu_and_fragments_pass(lab):
+def test_fragments_pass(lab):
+    assert lab.ping("pod1", "fd00:200::2", 3, "-s", "4000") == 3
+
+
+def test_fragments_of_ipv4_pass(make_lab):
+    # The AF_PACKET driver has the kernel put IPv4 fragments together (and then cuts the packet off): not with it.
+    if subprocess.run([ROOT / "scripts" / "lib" / "has-af-xdp"], capture_output=True).returncode != 0:
+        pytest.skip("this kernel or DPDK has no AF_XDP")
+    lab = make_lab(driver="net_af_xdp")
+    lab.start()
+    lab.apply()
     assert lab.ping("pod1", "10.200.0.2", 3, "-s", "4000", "-M", "dont") == 3
+    with_server(lab, "10.200.0.2")
 
 
 def test_the_kernel_gets_what_is_not_ours(make_lab):

@@ -1,0 +1,83 @@
+//! `octobench instructions`: the engine alone, on heap buffers, for an instruction counter to watch.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use dpdk::ArrayVec;
+use octoplane_engine::{BURST, Direction, DropReason, Engine, EngineConfig, HostMac, Output, WorkerStats};
+use octoplane_packet::{HeapBuf, HeapPool};
+use octoplane_tables::Store;
+use octoplane_tables::model::MAX_PORTS;
+
+use crate::cli::{Case, InstructionArgs};
+use crate::frames::Frame;
+use crate::generator::model_ports;
+use crate::scenario::{GATEWAYS, Scenario};
+use crate::worker::CAPACITY;
+
+/// Different packets, which are repeated.
+const FLOWS: u32 = 1024;
+
+/// Runs the packets through and prints how many there were.
+pub(crate) fn run(args: &InstructionArgs) -> anyhow::Result<()> {
+    let (scenario, ipv6) = match args.case {
+        Case::PodToPod4 => (Scenario::PodToPod, false),
+        Case::Uplink4 | Case::Bare => (Scenario::Uplink, false),
+        Case::Uplink6 => (Scenario::Uplink, true),
+    };
+    let mut store = Store::new(model_ports(scenario), GATEWAYS, CAPACITY)?;
+    store.apply(scenario.changes(FLOWS))?;
+    let stats = Arc::new(WorkerStats::default());
+    let mut engine = Engine::new(
+        store.reader(),
+        HeapPool::default(),
+        Arc::clone(&stats),
+        Arc::new(HostMac::default()),
+        &EngineConfig::default(),
+    );
+    let frames = scenario.frames(0, ipv6, FLOWS, &[64], false);
+    let size = u64::from(args.burst);
+    let bursts = args.packets / size;
+    let mut out = Output::new(MAX_PORTS);
+    let mut burst: ArrayVec<HeapBuf, BURST> = (0..args.burst).map(|_| HeapBuf::new(&[])).collect();
+    let mut spare = ArrayVec::<HeapBuf, BURST>::new();
+    let mut source = frames.iter().cycle();
+    for _ in 0..bursts {
+        fill(&mut burst, &mut source);
+        if args.case == Case::Bare {
+            collect(&mut burst, &mut spare);
+            std::mem::swap(&mut burst, &mut spare);
+            continue;
+        }
+        engine.process(0, 0, &mut burst, &mut out);
+        for port in out.take_touched() {
+            if let Some(queue) = out.queue(port) {
+                collect(queue, &mut burst);
+            }
+        }
+    }
+    let dropped: u64 = DropReason::ALL
+        .iter()
+        .map(|&reason| stats.drops(reason, Direction::Ingress).packets.get())
+        .sum();
+    let forwarded = if args.case == Case::Bare { 0 } else { bursts * size };
+    ensure!(
+        dropped == 0 && stats.fast.packets.get() == forwarded,
+        "not all packets took the fast path"
+    );
+    println!("{}", bursts * size);
+    Ok(())
+}
+
+/// Moves everything to the back of `to`.
+#[inline(never)]
+fn collect<const N: usize>(from: &mut ArrayVec<HeapBuf, N>, to: &mut ArrayVec<HeapBuf, BURST>) {
+    to.extend(from.drain(..));
+}
+
+#[inline(never)]
+fn fill<'a>(burst: &mut ArrayVec<HeapBuf, BURST>, source: &mut impl Iterator<Item = &'a Frame>) {
+    for (buf, frame) in burst.iter_mut().zip(source) {
+        buf.fill(frame.header());
+    }
+}

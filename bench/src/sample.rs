@@ -1,0 +1,54 @@
+//! What one run yields.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Figures of one run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// Million packets sent a second.
+    pub(crate) mpps: f64,
+    /// Packets sent.
+    pub(crate) packets: u64,
+    /// Seconds measured.
+    pub(crate) seconds: f64,
+    /// TSC cycles of rounds that had packets, per packet received. Not known of other programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cycles_per_packet: Option<f64>,
+    /// Packets in a burst.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mean_burst: Option<f64>,
+    /// Dropped packets by reason.
+    pub(crate) drops: BTreeMap<String, u64>,
+}
+
+impl Sample {
+    /// All drops.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.drops.values().sum()
+    }
+}
+
+/// The median; 0 of nothing.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[n / 2],
+        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median([]), 0.0);
+        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+}

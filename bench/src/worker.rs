@@ -1,0 +1,96 @@
+//! The data plane itself, as the daemon runs it.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, ensure};
+use octoplane_engine::{Direction, DropReason, EngineConfig, WorkerStats};
+use octoplane_tables::Capacity;
+use octoplane_worker::{Dataplane, Plan, Poll, PortPlan};
+
+use crate::job::Setup;
+use crate::measure::{Totals, measure};
+use crate::sample::Sample;
+use crate::scenario::{GATEWAYS, port_mac};
+
+/// Room for what the scenarios program.
+pub(crate) const CAPACITY: Capacity = Capacity {
+    endpoints: 1024,
+    routes: 4096,
+    neighbours: 1024,
+    fib_nodes_v4: 16_384,
+    fib_nodes_v6: 16_384,
+};
+
+/// Measures the worker loop on real devices.
+pub(crate) fn run(setup: &Setup) -> anyhow::Result<Sample> {
+    let eal = setup.eal()?;
+    let dataplane = Dataplane::start(&eal, &plan(setup)).context("the data plane does not start")?;
+    dataplane.store.apply(setup.scenario.changes(setup.flows))?;
+    let sample = measure(setup, || totals(&dataplane));
+    for error in dataplane.stop() {
+        eprintln!("octobench: {error}");
+    }
+    ensure!(sample.packets > 0, "no packet came through");
+    Ok(sample)
+}
+
+fn plan(setup: &Setup) -> Plan {
+    let ports = setup
+        .scenario
+        .roles()
+        .into_iter()
+        .enumerate()
+        .map(|(port, role)| PortPlan {
+            name: format!("port{port}"),
+            role,
+            device: setup.device(port),
+            rx_queues: None,
+            tx_queues: None,
+            rx_descriptors: 1024,
+            tx_descriptors: 1024,
+            mtu: 1500,
+            mac: Some(port_mac(port)),
+            addresses: setup.scenario.link(port),
+            promiscuous: true,
+        })
+        .collect();
+    Plan {
+        ports,
+        cores: setup.workers.clone(),
+        poll: Poll::Busy,
+        burst: setup.burst.into(),
+        mbufs: setup.mbufs,
+        mbuf_cache: setup.mbuf_cache,
+        data_room: dpdk::mempool::DEFAULT_DATA_ROOM,
+        gateways: GATEWAYS,
+        capacity: CAPACITY,
+        engine: EngineConfig::default(),
+    }
+}
+
+fn totals(dataplane: &Dataplane) -> Totals {
+    let mut totals = Totals::default();
+    for worker in &dataplane.workers {
+        totals.received += worker.loop_stats.packets.get();
+        totals.bursts += worker.loop_stats.bursts.get();
+        totals.busy_cycles += worker.loop_stats.busy_cycles.get();
+        for port in 0..2 {
+            totals.sent += worker.stats.port(port).tx_packets.get();
+        }
+        add_drops(&worker.stats, &mut totals.drops);
+    }
+    totals
+}
+
+/// Adds an engine's drops by reason.
+pub(crate) fn add_drops(stats: &WorkerStats, drops: &mut BTreeMap<String, u64>) {
+    for &reason in DropReason::ALL {
+        let packets: u64 = Direction::ALL
+            .iter()
+            .map(|&direction| stats.drops(reason, direction).packets.get())
+            .sum();
+        if packets > 0 {
+            *drops.entry(reason.text().to_owned()).or_default() += packets;
+        }
+    }
+}
