@@ -153,11 +153,10 @@ impl<P: BufPool> Engine<P> {
             // With these tables a packet of the burst may be sent at once: not before those that waited.
             core.retry(snapshot, now, out);
         }
-        let bytes: usize = burst.iter().map(PacketBuf::len).sum();
-        let counters = core.stats.port(port);
-        counters.rx_packets.add(burst.len() as u64);
-        counters.rx_bytes.add(bytes as u64);
+        core.stats.port(port).rx_packets.add(burst.len() as u64);
         let Some(view) = snapshot.port(port).filter(|view| view.admin_up) else {
+            let bytes: usize = burst.iter().map(PacketBuf::len).sum();
+            core.stats.port(port).rx_bytes.add(bytes as u64);
             core.stats.count_drop(
                 DropReason::NoDevice,
                 Direction::Ingress,
@@ -243,9 +242,10 @@ impl<P: BufPool> Core<P> {
         timed: bool,
     ) {
         let packets = burst.len() as u64;
+        let bytes;
         if timed {
             let start = (self.cycles)();
-            self.classify::<POD>(rx, burst);
+            bytes = self.classify::<POD>(rx, burst);
             let middle = (self.cycles)();
             let slow = self.rewrite(rx, burst, out);
             let end = (self.cycles)();
@@ -256,10 +256,11 @@ impl<P: BufPool> Core<P> {
             }
             self.count(packets, slow);
         } else {
-            self.classify::<POD>(rx, burst);
+            bytes = self.classify::<POD>(rx, burst);
             let slow = self.rewrite(rx, burst, out);
             self.count(packets, slow);
         }
+        self.stats.port(rx.port).rx_bytes.add(bytes);
     }
 
     fn count(&self, packets: u64, slow: u64) {

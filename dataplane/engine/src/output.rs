@@ -39,6 +39,17 @@ impl<B> Output<B> {
         }
     }
 
+    /// Queues packets for one port, as many as there is room for; the others stay.
+    #[inline(always)]
+    pub fn send_all<const N: usize>(&mut self, port: PortId, burst: &mut ArrayVec<B, N>) {
+        let Some(queue) = self.ports.get_mut(usize::from(port)) else {
+            return;
+        };
+        self.touched[(usize::from(port) / 64) & 3] |= 1 << (port % 64);
+        let room = queue.remaining_capacity().min(burst.len());
+        queue.extend(burst.drain(..room));
+    }
+
     /// Gives up a buffer.
     pub fn discard(&mut self, buf: B) {
         // When the list is full the buffer is freed on the spot: slower, never wrong.

@@ -34,20 +34,17 @@ pub fn checksum(data: &[u8]) -> u16 {
 /// Whether the 20 bytes of an IPv4 header without options sum up to minus zero.
 #[inline(always)]
 pub fn ipv4_header_ok(header: &[u8; 20]) -> bool {
-    let word = |at: usize| {
-        u64::from(u32::from_ne_bytes([
-            header[at],
-            header[at + 1],
-            header[at + 2],
-            header[at + 3],
-        ]))
-    };
-    // Byte order does not matter for a comparison with all ones (RFC 1071, section 2 B).
-    let total = word(0) + word(4) + word(8) + word(12) + word(16);
-    let folded = (total & 0xffff_ffff) + (total >> 32);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    folded == 0xffff
+    let (high, rest) = header.split_at(8);
+    let (middle, low) = rest.split_at(8);
+    let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+    let low = low.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    // Byte order does not matter for a comparison with all ones (RFC 1071, section 2 B), nor does word size as long as
+    // carries come back at the other end.
+    let (total, carry) = word(high).overflowing_add(word(middle));
+    let (total, carry) = total.overflowing_add(u64::from(low) + u64::from(carry));
+    let total = total + u64::from(carry);
+    // 2^16 is 1 modulo 65535, so what folds to all ones is a multiple of that. Zero is one, too, but no header is zero.
+    total.is_multiple_of(0xffff) && total != 0
 }
 
 /// The checksum after a 16-bit word under it changed from `old` to `new` (RFC 1624, equation 3).

@@ -40,6 +40,9 @@ pub trait Key: Copy + Eq + Hash + Send + Sync + std::fmt::Debug + 'static {
 
     /// From two words, high word first.
     fn from_words(words: [u64; 2]) -> Self;
+
+    /// From the words of a node, of which only those that matter are read.
+    fn load(words: &[AtomicU64; 2]) -> Self;
 }
 
 impl Key for u32 {
@@ -71,6 +74,11 @@ impl Key for u32 {
     fn from_words(words: [u64; 2]) -> Self {
         words[1] as Self
     }
+
+    #[inline(always)]
+    fn load(words: &[AtomicU64; 2]) -> Self {
+        words[1].load(Relaxed) as Self
+    }
 }
 
 impl Key for u128 {
@@ -101,6 +109,11 @@ impl Key for u128 {
     #[inline(always)]
     fn from_words(words: [u64; 2]) -> Self {
         Self::from(words[0]) << 64 | Self::from(words[1])
+    }
+
+    #[inline(always)]
+    fn load(words: &[AtomicU64; 2]) -> Self {
+        Self::from_words([words[0].load(Relaxed), words[1].load(Relaxed)])
     }
 }
 
@@ -205,12 +218,15 @@ impl<K: Key> Lpm<K> {
     pub fn lookup(&self, key: K) -> u32 {
         let mut best = 0;
         let mut link = self.root;
+        // Bytes of the key that are known to lead here.
+        let mut checked = 0;
         while link != Link::NONE {
             let Some(node) = self.arena.node(link) else { break };
-            let prefix = K::from_words([node.prefix[0].load(Relaxed), node.prefix[1].load(Relaxed)]);
-            if !key.shares(prefix, link.depth()) {
+            // Only skipped bytes have to be compared; the prefix is on a cache line that is not needed otherwise.
+            if link.depth() != checked && !key.shares(K::load(&node.prefix), link.depth()) {
                 break;
             }
+            checked = link.depth() + 1;
             let slot = Slot(node.slots[usize::from(key.byte(link.depth()))].load(Relaxed));
             if slot.value() != 0 {
                 best = slot.value();
