@@ -48,7 +48,7 @@ pub(crate) enum Verb {
     /// Neighbours on uplinks.
     #[command(subcommand)]
     Neigh(NeighVerb),
-    /// Make the tables equal to a file, and print what that changes: + new, ~ different, - gone.
+    /// Make the tables equal to a file, and print what that changes: + new or different, - gone.
     Apply {
         /// YAML or JSON; - for standard input.
         #[arg(short, long)]
