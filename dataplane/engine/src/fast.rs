@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use octoplane_packet::checksum::ipv4_header_ok;
 use octoplane_packet::headers::{ETHERNET_LEN, ethertype, icmp6, protocol};
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
-use octoplane_tables::{Snapshot, Target};
+use octoplane_tables::{Action, Snapshot, Target};
 
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
@@ -82,7 +82,9 @@ impl<P: BufPool> Core<P> {
         let mut same = true;
         for ((buf, meta), way) in burst.iter_mut().zip(&self.metas).zip(&mut ports) {
             let target = rx.snapshot.target(meta.target);
-            if meta.size >= target.limit {
+            let usable =
+                matches!(target.action, Action::Forward | Action::Deliver) && meta.size <= target.mtu;
+            if !usable {
                 same = false;
                 continue;
             }

@@ -43,9 +43,6 @@ pub trait Key: Copy + Eq + Hash + Send + Sync + std::fmt::Debug + 'static {
 
     /// From the words of a node, of which only those that matter are read.
     fn load(words: &[AtomicU64; 2]) -> Self;
-
-    /// The key without its first `bytes` bytes, fewer than it has; zeros follow at the end.
-    fn skip(self, bytes: u8) -> Self;
 }
 
 impl Key for u32 {
@@ -81,11 +78,6 @@ impl Key for u32 {
     #[inline(always)]
     fn load(words: &[AtomicU64; 2]) -> Self {
         words[1].load(Relaxed) as Self
-    }
-
-    #[inline(always)]
-    fn skip(self, bytes: u8) -> Self {
-        self << (8 * (bytes & 3))
     }
 }
 
@@ -123,11 +115,17 @@ impl Key for u128 {
     fn load(words: &[AtomicU64; 2]) -> Self {
         Self::from_words([words[0].load(Relaxed), words[1].load(Relaxed)])
     }
+}
 
-    #[inline(always)]
-    fn skip(self, bytes: u8) -> Self {
-        self << (8 * (bytes & 15))
-    }
+/// One byte of the tree. `prefix` holds the bytes above it, so that skipped ones can be checked.
+///
+/// Not aligned to cache lines on purpose: the arena would then be zeroed by hand, all of it, instead of by the system
+/// page by page as it is used. A slot lies in one line anyway.
+#[derive(FromZeros)]
+#[repr(C)]
+struct Node {
+    slots: [AtomicU64; 256],
+    prefix: [AtomicU64; 2],
 }
 
 /// A slot: link in the upper half; in the lower half how many bits of this byte the value's prefix has (4 bits), then
@@ -188,36 +186,12 @@ impl Link {
     }
 }
 
-/// Slots of a node.
-const SLOTS: usize = 256;
-
-/// The nodes of all versions of one tree. Slots of node `n` start at `n * SLOTS`; they lie apart from the prefixes,
-/// which a lookup reads only where bytes were skipped. The system gives the memory page by page as it is used: nothing
-/// here is aligned in a way that would have it zeroed by hand.
-struct Arena {
-    slots: Box<[AtomicU64]>,
-    /// The bytes above each node, so that skipped ones can be checked: high word, low word.
-    prefixes: Box<[[AtomicU64; 2]]>,
-}
+/// The nodes of all versions of one tree.
+struct Arena(Box<[Node]>);
 
 impl Arena {
-    fn new(nodes: usize) -> Result<Self, ArenaFull> {
-        let slots = nodes.checked_mul(SLOTS).ok_or(ArenaFull)?;
-        Ok(Self {
-            slots: <[AtomicU64]>::new_box_zeroed_with_elems(slots).map_err(|_| ArenaFull)?,
-            prefixes: <[[AtomicU64; 2]]>::new_box_zeroed_with_elems(nodes).map_err(|_| ArenaFull)?,
-        })
-    }
-
-    #[inline(always)]
-    fn slot(&self, link: Link, index: u8) -> Option<&AtomicU64> {
-        self.slots
-            .get((link.node() as usize * SLOTS) | usize::from(index))
-    }
-
-    #[inline(always)]
-    fn prefix(&self, link: Link) -> Option<&[AtomicU64; 2]> {
-        self.prefixes.get(link.node() as usize)
+    fn node(&self, link: Link) -> Option<&Node> {
+        self.0.get(link.node() as usize)
     }
 }
 
@@ -233,10 +207,7 @@ impl<K: Key> Lpm<K> {
     /// A tree without prefixes.
     pub fn empty() -> Self {
         Self {
-            arena: Arc::new(Arena {
-                slots: Box::default(),
-                prefixes: Box::default(),
-            }),
+            arena: Arc::new(Arena(Box::new([]))),
             root: Link::NONE,
             key: std::marker::PhantomData,
         }
@@ -247,29 +218,20 @@ impl<K: Key> Lpm<K> {
     pub fn lookup(&self, key: K) -> u32 {
         let mut best = 0;
         let mut link = self.root;
-        // How many bytes of the key are known to lead here, and what is left of it.
-        let (mut depth, mut rest) = (0, key);
+        // Bytes of the key that are known to lead here.
+        let mut checked = 0;
         while link != Link::NONE {
-            if link.depth() != depth {
-                depth = link.depth();
-                let Some(prefix) = self.arena.prefix(link) else {
-                    break;
-                };
-                if !key.shares(K::load(prefix), depth) {
-                    break;
-                }
-                rest = key.skip(depth);
-            }
-            let Some(slot) = self.arena.slot(link, rest.byte(0)) else {
+            let Some(node) = self.arena.node(link) else { break };
+            // Only skipped bytes have to be compared; the prefix is on a cache line that is not needed otherwise.
+            if link.depth() != checked && !key.shares(K::load(&node.prefix), link.depth()) {
                 break;
-            };
-            let slot = Slot(slot.load(Relaxed));
+            }
+            checked = link.depth() + 1;
+            let slot = Slot(node.slots[usize::from(key.byte(link.depth()))].load(Relaxed));
             if slot.value() != 0 {
                 best = slot.value();
             }
             link = slot.link();
-            depth += 1;
-            rest = rest.skip(1);
         }
         best
     }
@@ -307,8 +269,9 @@ impl<K: Key> LpmWriter<K> {
     pub fn new(nodes: usize) -> Result<Self, ArenaFull> {
         // Node 0 stands for "none".
         let count = nodes.clamp(1, (1 << NODE_BITS) - 2) + 1;
+        let arena = <[Node]>::new_box_zeroed_with_elems(count).map_err(|_| ArenaFull)?;
         Ok(Self {
-            arena: Arc::new(Arena::new(count)?),
+            arena: Arc::new(Arena(arena)),
             root: Link::NONE,
             free: (1..count as u32).rev().collect(),
             rib: Default::default(),
@@ -343,7 +306,7 @@ impl<K: Key> LpmWriter<K> {
 
     /// Nodes in use (those waiting to be recycled included) and nodes there are.
     pub fn usage(&self) -> (usize, usize) {
-        let all = self.arena.prefixes.len() - 1;
+        let all = self.arena.0.len() - 1;
         (all - self.free.len(), all)
     }
 
@@ -491,13 +454,13 @@ impl<K: Key> Edit<'_, K> {
         let number = self.writer.free.pop().ok_or(ArenaFull)?;
         self.fresh.insert(number);
         let link = Link::new(number, depth);
-        if let Some(words) = self.writer.arena.prefix(link) {
-            for (word, value) in words.iter().zip(prefix.network(8 * depth).words()) {
-                word.store(value, Relaxed);
+        if let Some(node) = self.writer.arena.node(link) {
+            let [high, low] = prefix.network(8 * depth).words();
+            node.prefix[0].store(high, Relaxed);
+            node.prefix[1].store(low, Relaxed);
+            for slot in &node.slots {
+                slot.store(0, Relaxed);
             }
-        }
-        for index in 0..=255 {
-            self.set(link, index, Slot::default());
         }
         Ok(link)
     }
@@ -511,24 +474,26 @@ impl<K: Key> Edit<'_, K> {
     }
 
     fn prefix(&self, link: Link) -> K {
-        self.writer
+        let words = self
+            .writer
             .arena
-            .prefix(link)
-            .map_or_else(|| K::from_words([0; 2]), K::load)
+            .node(link)
+            .map(|n| [n.prefix[0].load(Relaxed), n.prefix[1].load(Relaxed)]);
+        K::from_words(words.unwrap_or_default())
     }
 
     fn slot(&self, link: Link, index: u8) -> Slot {
         Slot(
             self.writer
                 .arena
-                .slot(link, index)
-                .map_or(0, |slot| slot.load(Relaxed)),
+                .node(link)
+                .map_or(0, |node| node.slots[usize::from(index)].load(Relaxed)),
         )
     }
 
-    fn set(&self, link: Link, index: u8, value: Slot) {
-        if let Some(slot) = self.writer.arena.slot(link, index) {
-            slot.store(value.0, Relaxed);
+    fn set(&self, link: Link, index: u8, slot: Slot) {
+        if let Some(node) = self.writer.arena.node(link) {
+            node.slots[usize::from(index)].store(slot.0, Relaxed);
         }
     }
 }

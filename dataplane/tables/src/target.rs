@@ -44,9 +44,6 @@ pub struct Target {
     pub port: PortId,
     /// Largest IP packet on this path, in bytes.
     pub mtu: u16,
-    /// One more than `mtu` where a packet only has to be rewritten and sent ([`Action::Forward`], [`Action::Deliver`]),
-    /// else 0: a size below it says in one comparison that the packet needs nothing else.
-    pub limit: u16,
     /// Endpoint id of [`Action::Deliver`], else 0.
     pub endpoint: u32,
     /// Security identity of the endpoint, else 0.
@@ -98,7 +95,6 @@ static NONE: Target = Target {
     macs: [0; 12],
     port: 0,
     mtu: 0,
-    limit: 0,
     endpoint: 0,
     identity: 0,
     action: Action::None,

@@ -138,18 +138,12 @@ fn build(key: TargetKey, state: &State) -> Target {
         action,
         ..Target::default()
     };
-    let towards = |port: &Port, action, mtu: Option<u16>, dst: MacAddr| {
-        let mtu = mtu.unwrap_or(port.mtu).min(port.mtu);
-        let action = if port.admin_up { action } else { Action::PortDown };
-        let only_send = matches!(action, Action::Forward | Action::Deliver);
-        Target {
-            macs: macs(dst, port.mac),
-            port: port.id,
-            mtu,
-            limit: if only_send { mtu.saturating_add(1) } else { 0 },
-            action,
-            ..Target::default()
-        }
+    let towards = |port: &Port, action, mtu: Option<u16>, dst: MacAddr| Target {
+        macs: macs(dst, port.mac),
+        port: port.id,
+        mtu: mtu.unwrap_or(port.mtu).min(port.mtu),
+        action: if port.admin_up { action } else { Action::PortDown },
+        ..Target::default()
     };
     match key {
         TargetKey::Endpoint(id) => {
