@@ -48,7 +48,7 @@ pub(crate) enum Verb {
     /// Neighbours on uplinks.
     #[command(subcommand)]
     Neigh(NeighVerb),
-    /// Make the tables equal to a file, and print what that changes: + new or different, - gone.
+    /// Make the tables equal to a file, and print what that changes: + new, ~ different, - gone.
     Apply {
         /// YAML or JSON; - for standard input.
         #[arg(short, long)]
@@ -62,8 +62,14 @@ pub(crate) enum Verb {
     /// Print what changes, until interrupted.
     Watch {
         /// Everything that is there first.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "from")]
         initial: bool,
+        /// Go on after this revision.
+        #[arg(long, value_name = "REVISION")]
+        from: Option<u64>,
+        /// Only this kind; give it again for more.
+        #[arg(long = "kind", value_enum)]
+        kinds: Vec<Kind>,
     },
     /// Dropped packets by reason.
     Drops,
@@ -74,6 +80,28 @@ pub(crate) enum Verb {
         /// Which shell.
         shell: Shell,
     },
+    /// The version of this program.
+    Version,
+}
+
+/// What sort of thing an object is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Endpoint,
+    Route,
+    Neighbour,
+    Port,
+}
+
+impl From<Kind> for octoplane_api::v1::Kind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Endpoint => Self::Endpoint,
+            Kind::Route => Self::Route,
+            Kind::Neighbour => Self::Neighbour,
+            Kind::Port => Self::Port,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -93,7 +121,7 @@ pub(crate) enum PortVerb {
         /// Its name.
         name: String,
         /// Largest IP packet in bytes.
-        #[arg(long)]
+        #[arg(long, required_unless_present = "admin")]
         mtu: Option<u16>,
         /// Administrative state.
         #[arg(long)]

@@ -10,6 +10,9 @@ pub(crate) enum Failure {
     /// The data plane said no.
     #[error("{}", .0.message())]
     Refused(#[from] tonic::Status),
+    /// The data plane said no to an entry of a file; the text says where that is.
+    #[error("{0}")]
+    Entry(String),
     /// The command line or a file is wrong.
     #[error("{0}")]
     Usage(String),
@@ -31,7 +34,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Refused(status) if status.code() == tonic::Code::Unavailable => 3,
-            Self::Refused(_) | Self::Local(_) => 1,
+            Self::Refused(_) | Self::Entry(_) | Self::Local(_) => 1,
             Self::Usage(_) => 2,
             Self::Connect { .. } => 3,
         })

@@ -81,9 +81,25 @@ pub(crate) struct Port {
     pub(crate) addresses: Vec<String>,
 }
 
+/// A state file that was read.
+#[derive(Debug)]
+pub(crate) struct Source {
+    /// What it is called in messages.
+    pub(crate) name: String,
+    /// As it is written.
+    pub(crate) text: String,
+    /// What it says.
+    pub(crate) state: State,
+}
+
 /// Reads a file, or standard input for `-`. JSON is YAML.
-pub(crate) fn read(path: &Path) -> Result<State, Failure> {
-    let bad = |error: String| Failure::Usage(format!("{}: {error}", path.display()));
+pub(crate) fn read(path: &Path) -> Result<Source, Failure> {
+    let name = if path.as_os_str() == "-" {
+        "standard input".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    let bad = |error: String| Failure::Usage(format!("{name}: {error}"));
     let mut text = String::new();
     if path.as_os_str() == "-" {
         std::io::stdin()
@@ -92,7 +108,13 @@ pub(crate) fn read(path: &Path) -> Result<State, Failure> {
     } else {
         text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
     }
-    parse(&text).map_err(bad)
+    let state = parse(&text).map_err(bad)?;
+    Ok(Source { name, text, state })
+}
+
+/// How YAML is read. The limits against hostile files would refuse 20,000 endpoints, and this file is the caller's own.
+pub(crate) fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! { budget: None }
 }
 
 /// Reads a state.
@@ -105,12 +127,27 @@ pub(crate) fn parse(text: &str) -> Result<State, String> {
         // Almost surely a mistake, and it would remove everything.
         return Err("the file is empty; to remove everything write {}".into());
     }
-    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+    serde_saphyr::from_str_with_options(text, options()).map_err(|error| error.to_string())
 }
 
 impl State {
+    /// An entry as the data plane names it, "neighbours[3]", as it is named in the file: learned neighbours are not sent.
+    pub(crate) fn entry(&self, sent: &str) -> String {
+        let index = sent
+            .strip_prefix("neighbours[")
+            .and_then(|rest| rest.strip_suffix(']')?.parse().ok());
+        let position = index.and_then(|index| {
+            let mut programmed = self.neighbours.iter().enumerate().filter(|(_, it)| !it.learned);
+            programmed.nth(index)
+        });
+        match position {
+            Some((position, _)) => format!("neighbours[{position}]"),
+            None => sent.to_owned(),
+        }
+    }
+
     /// As messages for the data plane, in chunks. A mistake names the entry.
-    pub(crate) fn into_requests(self, dry_run: bool) -> Result<Vec<v1::ReplaceRequest>, Failure> {
+    pub(crate) fn into_requests(self, dry_run: bool) -> Result<Vec<v1::ReplaceRequest>, Mistake> {
         let all = v1::ReplaceRequest {
             endpoints: self.endpoints.into_iter().map(Into::into).collect(),
             routes: named("routes", self.routes)?,
@@ -122,7 +159,7 @@ impl State {
                 .map(Into::into)
                 .collect(),
             ports: named("ports", self.ports)?,
-            dry_run,
+            ..empty(dry_run)
         };
         let size = octoplane_api::CHUNK;
         let mut requests: Vec<v1::ReplaceRequest> = all
@@ -156,11 +193,21 @@ fn empty(dry_run: bool) -> v1::ReplaceRequest {
     }
 }
 
-fn named<T: TryInto<M, Error = String>, M>(list: &str, objects: Vec<T>) -> Result<Vec<M>, Failure> {
+/// An entry of a file that cannot be.
+#[derive(Debug)]
+pub(crate) struct Mistake {
+    /// As in "routes[1]".
+    pub(crate) entry: String,
+    /// What is wrong with it.
+    pub(crate) text: String,
+}
+
+fn named<T: TryInto<M, Error = String>, M>(list: &str, objects: Vec<T>) -> Result<Vec<M>, Mistake> {
     let convert = |(index, object): (usize, T)| {
-        object
-            .try_into()
-            .map_err(|error| Failure::Usage(format!("{list}[{index}]: {error}")))
+        object.try_into().map_err(|text| Mistake {
+            entry: format!("{list}[{index}]"),
+            text,
+        })
     };
     objects.into_iter().enumerate().map(convert).collect()
 }
@@ -345,7 +392,8 @@ ports:
         let state =
             parse("routes:\n  - {prefix: 0.0.0.0/0, port: u}\n  - {prefix: 10.0.0.0/8, via: 192.0.2.1}")
                 .unwrap();
-        let error = state.into_requests(false).unwrap_err().to_string();
-        assert_eq!(error, "routes[1]: route 10.0.0.0/8: via needs port");
+        let mistake = state.into_requests(false).unwrap_err();
+        assert_eq!(mistake.entry, "routes[1]");
+        assert_eq!(mistake.text, "route 10.0.0.0/8: via needs port");
     }
 }

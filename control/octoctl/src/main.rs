@@ -6,12 +6,14 @@ mod cli;
 mod error;
 mod file;
 mod output;
+mod position;
 mod program;
 mod show;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
+use octoplane_api::v1;
 
 use crate::cli::{Arguments, Verb};
 use crate::error::Failure;
@@ -26,6 +28,13 @@ fn main() -> ExitCode {
                 "octoctl",
                 &mut std::io::stdout(),
             );
+            Ok(())
+        }
+        Verb::Version => {
+            output::write(&format!(
+                "octoctl {}, API octoplane.v1\n",
+                env!("CARGO_PKG_VERSION")
+            ));
             Ok(())
         }
         _ => tokio::runtime::Builder::new_current_thread()
@@ -56,9 +65,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             error,
         })?;
     match arguments.verb {
-        Verb::Completion { .. } => Ok(()),
+        Verb::Completion { .. } | Verb::Version => Ok(()),
         Verb::Apply { dry_run, .. } => {
-            let wanted = wanted.unwrap_or_default();
+            let Some(wanted) = wanted else { return Ok(()) };
             program::replace(channel, wanted, dry_run, arguments.output).await
         }
         Verb::Endpoint(verb) => program::endpoint(channel, verb, arguments.output).await,
@@ -66,7 +75,17 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Neigh(verb) => program::neighbour(channel, verb, arguments.output).await,
         Verb::Port(verb) => program::port(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
-        Verb::Watch { initial } => show::watch(channel, initial, arguments.output).await,
+        Verb::Watch { initial, from, kinds } => {
+            let request = v1::WatchRequest {
+                initial_state: initial,
+                from_revision: from,
+                kinds: kinds
+                    .into_iter()
+                    .map(|kind| v1::Kind::from(kind).into())
+                    .collect(),
+            };
+            show::watch(channel, request, arguments.output).await
+        }
         Verb::Status => show::status(channel, arguments.output).await,
         Verb::Drops => show::drops(channel, arguments.output).await,
         Verb::Stages => show::stages(channel, arguments.output).await,

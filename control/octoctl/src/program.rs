@@ -6,12 +6,13 @@ use octoplane_api::{MAX_MESSAGE, v1};
 use tokio_stream::StreamExt as _;
 use tonic::Streaming;
 use tonic::transport::Channel;
+use tonic_types::StatusExt as _;
 
 use crate::cli::{Admin, EndpointVerb, Format, NeighVerb, PortVerb, RouteArguments, RouteVerb};
 use crate::error::Failure;
-use crate::file::{Endpoint, Neighbour, Port, Route, State};
+use crate::file::{Endpoint, Neighbour, Port, Route, Source, State};
 use crate::output::{print, table, write};
-use crate::show;
+use crate::{position, show};
 
 pub(crate) fn client(channel: Channel) -> ConfigClient<Channel> {
     ConfigClient::new(channel)
@@ -19,19 +20,43 @@ pub(crate) fn client(channel: Channel) -> ConfigClient<Channel> {
         .max_encoding_message_size(MAX_MESSAGE)
 }
 
-/// Makes the tables equal to `wanted`.
+/// Makes the tables equal to what a file says.
 pub(crate) async fn replace(
     channel: Channel,
-    wanted: State,
+    wanted: Source,
     dry_run: bool,
     format: Format,
 ) -> Result<(), Failure> {
-    let requests = wanted.into_requests(dry_run)?;
-    let response = client(channel)
-        .replace(tokio_stream::iter(requests))
-        .await?
-        .into_inner();
-    changed(&response, dry_run, format)
+    let Source { name, text, state } = wanted;
+    let requests = state.clone().into_requests(dry_run).map_err(|mistake| {
+        let at = place(&name, &text, &mistake.entry);
+        Failure::Usage(format!("{at}: {}", mistake.text))
+    })?;
+    match client(channel).replace(tokio_stream::iter(requests)).await {
+        Ok(response) => changed(response.get_ref(), dry_run, format),
+        Err(status) => Err(refused(status, &name, &text, &state)),
+    }
+}
+
+/// Where in the file the entry stands that the data plane refused.
+fn refused(status: tonic::Status, name: &str, text: &str, state: &State) -> Failure {
+    let details = status.get_error_details();
+    let violation = details.bad_request().and_then(|it| it.field_violations.first());
+    match violation {
+        Some(it) => {
+            let at = place(name, text, &state.entry(&it.field));
+            Failure::Entry(format!("{at}: {}; nothing was changed", it.description))
+        }
+        None => status.into(),
+    }
+}
+
+/// "state.yaml:4713: endpoints[4711]"
+fn place(name: &str, text: &str, entry: &str) -> String {
+    match position::line(text, entry) {
+        Some(line) => format!("{name}:{line}: {entry}"),
+        None => format!("{name}: {entry}"),
+    }
 }
 
 async fn apply(channel: Channel, steps: Vec<Step>, format: Format) -> Result<(), Failure> {
@@ -51,19 +76,25 @@ async fn apply(channel: Channel, steps: Vec<Step>, format: Format) -> Result<(),
 fn changed(response: &v1::ApplyResponse, dry_run: bool, format: Format) -> Result<(), Failure> {
     if format != Format::Table {
         let events: Vec<_> = response.events.iter().map(show::event_value).collect();
-        let value = serde_json::json!({"revision": response.revision, "dry_run": dry_run, "changes": events});
+        let value = serde_json::json!({
+            "revision": response.revision, "dry_run": dry_run, "created": response.created,
+            "modified": response.modified, "removed": response.removed, "changes": events,
+        });
         return print(&value, format);
     }
     for event in &response.events {
         write(&format!("{}\n", show::event_line(event)));
     }
-    let changes = response.events.len();
+    let changes = response.created + response.modified + response.removed;
     let verb = if dry_run { "would change" } else { "changed" };
     match changes {
         0 => write(&format!("no changes, revision {}\n", response.revision)),
         _ => write(&format!(
-            "{changes} object{} {verb}, revision {}\n",
+            "{changes} object{} {verb} ({} new, {} different, {} gone), revision {}\n",
             if changes == 1 { "" } else { "s" },
+            response.created,
+            response.modified,
+            response.removed,
             response.revision
         )),
     }

@@ -267,10 +267,11 @@ fn port_value(it: &v1::PortStats) -> Value {
     })
 }
 
-pub(crate) async fn watch(channel: Channel, initial: bool, format: Format) -> Result<(), Failure> {
-    let request = v1::WatchRequest {
-        initial_state: initial,
-    };
+pub(crate) async fn watch(
+    channel: Channel,
+    request: v1::WatchRequest,
+    format: Format,
+) -> Result<(), Failure> {
     let mut events = client(channel).watch(request).await?.into_inner();
     while let Some(event) = events.next().await {
         let event = event?;
@@ -297,9 +298,14 @@ pub(crate) fn route_target(route: &Route) -> String {
     }
 }
 
-/// An event for people: + for new or different, - for gone.
+/// An event for people: + for new, ~ for different, - for gone. A watch does not tell new from different: both are +.
 pub(crate) fn event_line(event: &v1::Event) -> String {
-    let sign = if event.removed { '-' } else { '+' };
+    let sign = match (event.removed, event.existed, event.initial_state_end) {
+        (_, _, true) => '=',
+        (true, _, _) => '-',
+        (false, Some(true), _) => '~',
+        (false, _, _) => '+',
+    };
     let what = match &event.object {
         Some(Object::Endpoint(it)) => {
             format!(
@@ -330,6 +336,7 @@ pub(crate) fn event_line(event: &v1::Event) -> String {
             let admin = if it.admin_up == Some(false) { "down" } else { "up" };
             format!("port {} mtu {} admin {admin}", it.name, it.mtu)
         }
+        None if event.initial_state_end => "everything that was there".into(),
         None => "something this octoctl does not know".into(),
     };
     format!("{sign} {what}")
@@ -342,9 +349,13 @@ pub(crate) fn event_value(event: &v1::Event) -> Value {
         Some(Object::Route(it)) => ("route", json!(Route::from(it))),
         Some(Object::Neighbour(it)) => ("neighbour", json!(Neighbour::from(it))),
         Some(Object::Port(it)) => ("port", json!(Port::from(it))),
+        None if event.initial_state_end => ("initial_state_end", Value::Bool(true)),
         None => ("unknown", Value::Null),
     };
     let mut value = json!({"revision": event.revision, "removed": event.removed});
+    if let Some(existed) = event.existed {
+        value["existed"] = existed.into();
+    }
     value[kind] = object;
     value
 }

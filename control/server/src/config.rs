@@ -1,245 +1,59 @@
 //! The service `Config`.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use octoplane_api::{CHUNK, v1};
-use octoplane_tables::model::{Change, Origin};
-use octoplane_tables::{ApplyError, Committed, ErrorKind, SharedStore, State};
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{Stream, StreamExt};
+use octoplane_api::v1;
+use octoplane_tables::{SharedStore, State};
+use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert;
-use crate::watch::Watchers;
-
-/// Chunks of a list that wait for a slow reader; the list itself is not copied before they are read.
-const LIST_AHEAD: usize = 2;
-
-/// Most changes of one transaction: what is collected before it is applied is bounded.
-const MAX_CHANGES: usize = 4_000_000;
+use crate::history::History;
+use crate::list::{self, ListStream};
+use crate::replace;
+use crate::transact::{Mode, check_size, steps, transact};
+use crate::watch::{self, EventStream};
 
 pub(crate) struct ConfigService {
     store: SharedStore,
-    watchers: Arc<Watchers>,
+    history: Arc<History>,
 }
 
 impl ConfigService {
-    pub(crate) fn new(store: SharedStore, watchers: Arc<Watchers>) -> Self {
-        Self { store, watchers }
+    /// Those who watch are told from `history`, which is that of `store`.
+    pub(crate) fn new(store: SharedStore, history: Arc<History>) -> Self {
+        Self { store, history }
     }
 
-    /// Applies a transaction off the runtime's threads: a large one takes a while.
-    async fn transact(
-        &self,
-        dry_run: bool,
-        expected: Option<u64>,
-        make: impl FnOnce(&State) -> Result<Transaction, Status> + Send + 'static,
-    ) -> Result<Response<v1::ApplyResponse>, Status> {
-        let store = self.store.clone();
-        let run = move || {
-            let mut refused = None;
-            let mut origins = Vec::new();
-            let guarded = |state: &State| {
-                let transaction = match expected {
-                    Some(expected) if expected != state.revision() => Err(Status::aborted(format!(
-                        "expected_revision is {expected}, the tables are at {}",
-                        state.revision()
-                    ))),
-                    _ => make(state),
-                };
-                transaction.map(|transaction| {
-                    origins = transaction.origins;
-                    transaction.changes
-                })
-            };
-            let result = if dry_run {
-                let changes = guarded(&store.state())?;
-                store.check(changes)
-            } else {
-                store.update(|state| {
-                    guarded(state).unwrap_or_else(|status| {
-                        refused = Some(status);
-                        Vec::new()
-                    })
-                })
-            };
-            match refused {
-                Some(status) => Err(status),
-                None => result
-                    .map(|committed| response(&store.state(), &committed))
-                    .map_err(|error| status(&error, &origins)),
-            }
-        };
-        tokio::task::spawn_blocking(run)
-            .await
-            .unwrap_or_else(|_| Err(Status::internal("the transaction was given up")))
-            .map(Response::new)
-    }
-
-    /// Sends a list in chunks; stops when the reader goes away.
-    fn list<T: Send + 'static>(
-        &self,
-        objects: impl FnOnce(&State) -> Vec<T>,
-        fill: fn(&mut v1::Objects, Vec<T>),
-    ) -> ListStream {
-        let state = self.store.state();
-        let mut objects = objects(&state).into_iter();
-        let revision = state.revision();
-        let (sender, receiver) = tokio::sync::mpsc::channel(LIST_AHEAD);
-        tokio::spawn(async move {
-            loop {
-                let chunk: Vec<T> = objects.by_ref().take(CHUNK).collect();
-                let last = chunk.len() < CHUNK;
-                let mut message = v1::Objects {
-                    revision,
-                    ..Default::default()
-                };
-                fill(&mut message, chunk);
-                if sender.send(Ok(message)).await.is_err() || last {
-                    break;
-                }
-            }
-        });
-        ReceiverStream::new(receiver)
+    async fn state(&self) -> Result<State, Status> {
+        state(&self.store).await
     }
 }
 
-type ListStream = ReceiverStream<Result<v1::Objects, Status>>;
-
-fn response(state: &State, committed: &Committed) -> v1::ApplyResponse {
-    v1::ApplyResponse {
-        revision: committed.revision,
-        events: committed
-            .events
-            .iter()
-            .map(|event| convert::event_message(state, event))
-            .collect(),
-    }
+/// A consistent copy of the state. Taken off the runtime's threads: a large transaction holds the store for a while.
+pub(crate) async fn state(store: &SharedStore) -> Result<State, Status> {
+    let store = store.clone();
+    tokio::task::spawn_blocking(move || store.state())
+        .await
+        .map_err(|_| Status::internal("the state could not be read"))
 }
 
-/// A transaction in the tables' terms.
-struct Transaction {
-    changes: Vec<Change>,
-    /// Where in the request each change comes from: list and position.
-    origins: Vec<(&'static str, usize)>,
-}
-
-fn status(error: &ApplyError, origins: &[(&'static str, usize)]) -> Status {
-    let message = match origins.get(error.index) {
-        Some((list, index)) => format!("{list}[{index}]: {}", error.error),
-        None => error.to_string(),
-    };
-    match error.error.kind() {
-        ErrorKind::Invalid => Status::invalid_argument(message),
-        ErrorKind::NotFound => Status::not_found(message),
-        ErrorKind::Conflict => Status::already_exists(message),
-        ErrorKind::Full => Status::resource_exhausted(message),
+fn mode(request: &v1::ApplyRequest) -> Mode {
+    Mode {
+        dry_run: request.dry_run,
+        expected_revision: request.expected_revision,
+        omit_events: request.omit_events,
     }
-}
-
-/// Names the position of a part that could not be read.
-fn at(list: &str, index: usize, status: &Status) -> Status {
-    Status::new(status.code(), format!("{list}[{index}]: {}", status.message()))
-}
-
-fn convert_changes(state: &State, changes: Vec<v1::Change>) -> Result<Transaction, Status> {
-    let convert =
-        |(index, change)| convert::change(state, change).map_err(|status| at("changes", index, &status));
-    let origins = (0..changes.len()).map(|index| ("changes", index)).collect();
-    let changes = changes
-        .into_iter()
-        .enumerate()
-        .map(convert)
-        .collect::<Result<_, _>>()?;
-    Ok(Transaction { changes, origins })
-}
-
-/// What turns `state` into the wanted state.
-fn replace_changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Transaction, Status> {
-    let mut puts = Vec::new();
-    let mut endpoints = HashSet::new();
-    let mut routes = HashSet::new();
-    let mut neighbours = HashSet::new();
-    for (index, message) in wanted.endpoints.into_iter().enumerate() {
-        let endpoint = convert::endpoint(state, message).map_err(|status| at("endpoints", index, &status))?;
-        if !endpoints.insert(endpoint.id) {
-            let twice = format!("endpoint {}: id is given twice", endpoint.id);
-            return Err(at("endpoints", index, &Status::invalid_argument(twice)));
-        }
-        puts.push((("endpoints", index), Change::PutEndpoint(endpoint)));
-    }
-    for (index, message) in wanted.routes.into_iter().enumerate() {
-        let route = convert::route(state, message).map_err(|status| at("routes", index, &status))?;
-        if !routes.insert(route.prefix) {
-            let twice = format!("route {}: prefix is given twice", route.prefix);
-            return Err(at("routes", index, &Status::invalid_argument(twice)));
-        }
-        puts.push((("routes", index), Change::PutRoute(route)));
-    }
-    for (index, message) in wanted.neighbours.iter().enumerate() {
-        let neighbour =
-            convert::neighbour(state, message).map_err(|status| at("neighbours", index, &status))?;
-        if !neighbours.insert((neighbour.port, neighbour.addr)) {
-            let twice = format!("neighbour {}: address is given twice", neighbour.addr);
-            return Err(at("neighbours", index, &Status::invalid_argument(twice)));
-        }
-        puts.push((("neighbours", index), Change::PutNeighbour(neighbour)));
-    }
-    for (index, message) in wanted.ports.iter().enumerate() {
-        let change = convert::set_port(state, message).map_err(|status| at("ports", index, &status))?;
-        puts.push((("ports", index), change));
-    }
-    // What goes, goes first: an address may move from one endpoint to another.
-    let mut changes: Vec<Change> = state
-        .endpoints()
-        .filter(|endpoint| !endpoints.contains(&endpoint.id))
-        .map(|endpoint| Change::RemoveEndpoint { id: endpoint.id })
-        .collect();
-    changes.extend(
-        state
-            .routes()
-            .filter(|route| !routes.contains(&route.prefix))
-            .map(|route| Change::RemoveRoute { prefix: route.prefix }),
-    );
-    changes.extend(
-        state
-            .neighbours()
-            .filter(|known| known.origin == Origin::Static && !neighbours.contains(&(known.port, known.addr)))
-            .map(|known| Change::RemoveNeighbour {
-                port: known.port,
-                addr: known.addr,
-            }),
-    );
-    // Endpoints that swap addresses would stand in each other's way: those that change are removed first.
-    for (_, change) in &puts {
-        if let Change::PutEndpoint(endpoint) = change
-            && let Some(old) = state.endpoint(endpoint.id)
-            && old.addresses != endpoint.addresses
-        {
-            changes.push(Change::RemoveEndpoint { id: old.id });
-        }
-    }
-    let mut origins: Vec<_> = (0..changes.len()).map(|index| ("removed", index)).collect();
-    for (origin, change) in puts {
-        origins.push(origin);
-        changes.push(change);
-    }
-    Ok(Transaction { changes, origins })
 }
 
 #[tonic::async_trait]
 impl v1::config_server::Config for ConfigService {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
-        let v1::ApplyRequest {
-            changes,
-            dry_run,
-            expected_revision,
-        } = request.into_inner();
-        self.transact(dry_run, expected_revision, move |state| {
-            convert_changes(state, changes)
-        })
-        .await
+        let request = request.into_inner();
+        let mode = mode(&request);
+        transact(&self.store, mode, move |state| steps(state, request.changes))
+            .await
+            .map(Response::new)
     }
 
     async fn apply_stream(
@@ -247,24 +61,19 @@ impl v1::config_server::Config for ConfigService {
         request: Request<Streaming<v1::ApplyRequest>>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         let mut stream = request.into_inner();
-        let mut all: Option<v1::ApplyRequest> = None;
+        let mut first = None;
+        let mut changes = Vec::new();
         while let Some(part) = stream.next().await {
             let part = part?;
-            match &mut all {
-                Some(all) => all.changes.extend(part.changes),
-                None => all = Some(part),
-            }
-            check_size(all.as_ref().map_or(0, |all| all.changes.len()))?;
+            first.get_or_insert_with(|| mode(&part));
+            changes.extend(part.changes);
+            check_size(changes.len())?;
         }
-        let v1::ApplyRequest {
-            changes,
-            dry_run,
-            expected_revision,
-        } = all.unwrap_or_default();
-        self.transact(dry_run, expected_revision, move |state| {
-            convert_changes(state, changes)
+        transact(&self.store, first.unwrap_or_default(), move |state| {
+            steps(state, changes)
         })
         .await
+        .map(Response::new)
     }
 
     async fn replace(
@@ -272,69 +81,82 @@ impl v1::config_server::Config for ConfigService {
         request: Request<Streaming<v1::ReplaceRequest>>,
     ) -> Result<Response<v1::ApplyResponse>, Status> {
         let mut stream = request.into_inner();
+        let mut first = None;
         let mut all = v1::ReplaceRequest::default();
         while let Some(part) = stream.next().await {
             let part = part?;
+            first.get_or_insert(Mode {
+                dry_run: part.dry_run,
+                omit_events: part.omit_events,
+                expected_revision: None,
+            });
             all.endpoints.extend(part.endpoints);
             all.routes.extend(part.routes);
             all.neighbours.extend(part.neighbours);
             all.ports.extend(part.ports);
-            all.dry_run |= part.dry_run;
             check_size(all.endpoints.len() + all.routes.len() + all.neighbours.len() + all.ports.len())?;
         }
-        self.transact(all.dry_run, None, move |state| replace_changes(state, all))
-            .await
+        transact(&self.store, first.unwrap_or_default(), move |state| {
+            replace::changes(state, all)
+        })
+        .await
+        .map(Response::new)
     }
 
     type ListEndpointsStream = ListStream;
 
     async fn list_endpoints(&self, _: Request<v1::ListRequest>) -> Result<Response<ListStream>, Status> {
-        let all = |state: &State| {
-            state
-                .endpoints()
-                .map(|it| convert::endpoint_message(state, it))
-                .collect()
-        };
-        Ok(Response::new(
-            self.list(all, |message, chunk| message.endpoints = chunk),
-        ))
+        Ok(Response::new(list::send(
+            self.state().await?,
+            |state| state.endpoints().map(|it| it.id).collect(),
+            |state, ids, message| {
+                let endpoints = ids.iter().filter_map(|id| state.endpoint(*id));
+                message.endpoints = endpoints.map(|it| convert::endpoint_message(state, it)).collect();
+            },
+        )))
     }
 
     type ListRoutesStream = ListStream;
 
     async fn list_routes(&self, _: Request<v1::ListRequest>) -> Result<Response<ListStream>, Status> {
-        let all = |state: &State| {
-            state
-                .routes()
-                .map(|it| convert::route_message(state, it))
-                .collect()
-        };
-        Ok(Response::new(
-            self.list(all, |message, chunk| message.routes = chunk),
-        ))
+        Ok(Response::new(list::send(
+            self.state().await?,
+            |state| state.routes().map(|it| it.prefix).collect(),
+            |state, prefixes, message| {
+                let routes = prefixes.iter().filter_map(|prefix| state.route(prefix));
+                message.routes = routes.map(|it| convert::route_message(state, it)).collect();
+            },
+        )))
     }
 
     type ListNeighboursStream = ListStream;
 
     async fn list_neighbours(&self, _: Request<v1::ListRequest>) -> Result<Response<ListStream>, Status> {
-        let all = |state: &State| {
-            state
-                .neighbours()
-                .map(|it| convert::neighbour_message(state, it))
-                .collect()
-        };
-        Ok(Response::new(
-            self.list(all, |message, chunk| message.neighbours = chunk),
-        ))
+        Ok(Response::new(list::send(
+            self.state().await?,
+            |state| state.neighbours().map(|it| (it.port, it.addr)).collect(),
+            |state, stations, message| {
+                let neighbours = stations
+                    .iter()
+                    .filter_map(|(port, addr)| state.neighbour(*port, *addr));
+                message.neighbours = neighbours
+                    .map(|it| convert::neighbour_message(state, it))
+                    .collect();
+            },
+        )))
     }
 
     type ListPortsStream = ListStream;
 
     async fn list_ports(&self, _: Request<v1::ListRequest>) -> Result<Response<ListStream>, Status> {
-        let all = |state: &State| state.ports().map(convert::port_message).collect();
-        Ok(Response::new(
-            self.list(all, |message, chunk| message.ports = chunk),
-        ))
+        Ok(Response::new(list::send(
+            self.state().await?,
+            |state| state.ports().map(|it| it.id).collect(),
+            |state, ids, message| {
+                let ports = ids.iter().filter_map(|id| state.port(*id));
+                message.ports = ports.map(convert::port_message).collect();
+            },
+        )))
     }
 
     async fn get_endpoint(
@@ -342,26 +164,17 @@ impl v1::config_server::Config for ConfigService {
         request: Request<v1::GetEndpointRequest>,
     ) -> Result<Response<v1::Endpoint>, Status> {
         let id = request.into_inner().id;
-        let state = self.store.state();
+        let state = self.state().await?;
         let endpoint = state
             .endpoint(id)
             .ok_or_else(|| Status::not_found(format!("endpoint {id}: not found")))?;
         Ok(Response::new(convert::endpoint_message(&state, endpoint)))
     }
 
-    type WatchStream = std::pin::Pin<Box<dyn Stream<Item = Result<v1::Event, Status>> + Send>>;
+    type WatchStream = EventStream;
 
-    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        let initial = request.into_inner().initial_state;
-        Ok(Response::new(Box::pin(self.watchers.watch(&self.store, initial))))
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<EventStream>, Status> {
+        let state = self.state().await?;
+        watch::start(Arc::clone(&self.history), state, request.get_ref()).map(Response::new)
     }
-}
-
-fn check_size(objects: usize) -> Result<(), Status> {
-    if objects > MAX_CHANGES {
-        return Err(Status::resource_exhausted(format!(
-            "the transaction is larger than {MAX_CHANGES} objects"
-        )));
-    }
-    Ok(())
 }

@@ -6,64 +6,60 @@ use octoplane_api::v1;
 use octoplane_packet::{MacAddr, Prefix};
 use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId, Role, Route, RouteTarget};
 use octoplane_tables::{Event, Object, State};
-use tonic::Status;
 
-/// A field that does not fit its type; the message names it.
-pub(crate) type Invalid = Status;
+use crate::refusal::{Mistake, clip};
 
-fn invalid(message: String) -> Invalid {
-    Status::invalid_argument(message)
-}
+/// Names of ports in an error message, at most.
+const NAMES: usize = 16;
 
-fn address(object: &str, field: &str, text: &str) -> Result<IpAddr, Invalid> {
+fn address(object: &str, field: &str, text: &str) -> Result<IpAddr, Mistake> {
     text.parse().map_err(|_| {
-        invalid(format!(
+        Mistake::invalid(format!(
             "{object}: {field}: \"{}\" is not an IPv4 or IPv6 address",
             clip(text)
         ))
     })
 }
 
-fn mac(object: &str, text: &str) -> Result<MacAddr, Invalid> {
+fn mac(object: &str, text: &str) -> Result<MacAddr, Mistake> {
     text.parse()
-        .map_err(|error| invalid(format!("{object}: mac: {error}")))
+        .map_err(|error| Mistake::invalid(format!("{object}: mac: {error}")))
 }
 
-fn prefix(object: &str, text: &str) -> Result<Prefix, Invalid> {
+fn prefix(object: &str, text: &str) -> Result<Prefix, Mistake> {
     text.parse()
-        .map_err(|error| invalid(format!("{object}: prefix: {error}")))
+        .map_err(|error| Mistake::invalid(format!("{object}: prefix: {error}")))
 }
 
-fn port(state: &State, object: &str, name: &str) -> Result<PortId, Invalid> {
+fn port(state: &State, object: &str, name: &str) -> Result<PortId, Mistake> {
     state.port_by_name(name).map(|port| port.id).ok_or_else(|| {
-        let names: Vec<&str> = state.ports().map(|port| port.name.as_str()).collect();
-        Status::not_found(format!(
-            "{object}: port: there is no port \"{}\", only {}",
+        let names: Vec<&str> = state.ports().take(NAMES).map(|port| port.name.as_str()).collect();
+        let others = match state.ports().count() - names.len() {
+            0 => String::new(),
+            others => format!(" and {others} others"),
+        };
+        Mistake::not_found(format!(
+            "{object}: port: there is no port \"{}\", only {}{others}",
             clip(name),
             names.join(", ")
         ))
     })
 }
 
-fn mtu(object: &str, value: u32) -> Result<u16, Invalid> {
+fn mtu(object: &str, value: u32) -> Result<u16, Mistake> {
     u16::try_from(value).map_err(|_| {
-        invalid(format!(
+        Mistake::invalid(format!(
             "{object}: mtu: {value} is out of range, expected at most 65535"
         ))
     })
 }
 
-/// Texts from outside are not repeated at any length.
-fn clip(text: &str) -> String {
-    text.chars().take(64).collect()
-}
-
 /// A change in the tables' terms.
-pub(crate) fn change(state: &State, change: v1::Change) -> Result<Change, Invalid> {
+pub(crate) fn change(state: &State, change: v1::Change) -> Result<Change, Mistake> {
     use v1::change::Change as Step;
     let step = change
         .change
-        .ok_or_else(|| invalid("change: nothing is set, expected one of its fields".into()))?;
+        .ok_or_else(|| Mistake::invalid("change: nothing is set, expected one of its fields".into()))?;
     Ok(match step {
         Step::PutEndpoint(message) => Change::PutEndpoint(endpoint(state, message)?),
         Step::RemoveEndpoint(id) => Change::RemoveEndpoint { id },
@@ -84,7 +80,7 @@ pub(crate) fn change(state: &State, change: v1::Change) -> Result<Change, Invali
 }
 
 /// An endpoint in the tables' terms.
-pub(crate) fn endpoint(state: &State, message: v1::Endpoint) -> Result<Endpoint, Invalid> {
+pub(crate) fn endpoint(state: &State, message: v1::Endpoint) -> Result<Endpoint, Mistake> {
     let object = if message.name.is_empty() {
         format!("endpoint {}", message.id)
     } else {
@@ -106,7 +102,7 @@ pub(crate) fn endpoint(state: &State, message: v1::Endpoint) -> Result<Endpoint,
 }
 
 /// A route in the tables' terms.
-pub(crate) fn route(state: &State, message: v1::Route) -> Result<Route, Invalid> {
+pub(crate) fn route(state: &State, message: v1::Route) -> Result<Route, Mistake> {
     use v1::route::Target;
     let object = format!("route {}", clip(&message.prefix));
     let target = match message.target {
@@ -124,7 +120,7 @@ pub(crate) fn route(state: &State, message: v1::Route) -> Result<Route, Invalid>
         Some(Target::Host(true)) => RouteTarget::Host,
         Some(Target::Blackhole(true)) => RouteTarget::Blackhole,
         _ => {
-            return Err(invalid(format!(
+            return Err(Mistake::invalid(format!(
                 "{object}: target: expected one of via, host, blackhole"
             )));
         }
@@ -141,7 +137,7 @@ pub(crate) fn route(state: &State, message: v1::Route) -> Result<Route, Invalid>
 }
 
 /// A static neighbour in the tables' terms.
-pub(crate) fn neighbour(state: &State, message: &v1::Neighbour) -> Result<Neighbour, Invalid> {
+pub(crate) fn neighbour(state: &State, message: &v1::Neighbour) -> Result<Neighbour, Mistake> {
     let object = format!("neighbour {}", clip(&message.address));
     Ok(Neighbour {
         port: port(state, &object, &message.port)?,
@@ -152,7 +148,7 @@ pub(crate) fn neighbour(state: &State, message: &v1::Neighbour) -> Result<Neighb
 }
 
 /// A port's new attributes in the tables' terms.
-pub(crate) fn set_port(state: &State, message: &v1::Port) -> Result<Change, Invalid> {
+pub(crate) fn set_port(state: &State, message: &v1::Port) -> Result<Change, Mistake> {
     let object = format!("port {}", clip(&message.name));
     Ok(Change::SetPort {
         id: port(state, &object, &message.name)?,
@@ -249,5 +245,6 @@ pub(crate) fn event_message(state: &State, event: &Event) -> v1::Event {
         revision: event.revision,
         removed: event.removed,
         object: Some(object),
+        ..Default::default()
     }
 }

@@ -8,9 +8,14 @@
 mod config;
 mod convert;
 mod dataplane;
+mod history;
+mod list;
+mod refusal;
+mod replace;
 mod server;
 mod stats;
+mod transact;
 mod watch;
 
 pub use dataplane::Dataplane;
-pub use server::{Bound, ServeError, Server};
+pub use server::{Bound, GRACE, ServeError, Server};

@@ -2,19 +2,25 @@
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use nix::unistd::Gid;
 use octoplane_api::v1;
 use tokio::net::UnixListener;
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::config::ConfigService;
 use crate::dataplane::Dataplane;
+use crate::history::History;
 use crate::stats::StatsService;
-use crate::watch::Watchers;
+
+/// How long calls may take to end once the server stops.
+pub const GRACE: Duration = Duration::from_secs(1);
 
 /// Why the control socket is not served.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +65,12 @@ pub struct Server {
 pub struct Bound {
     listener: Option<UnixListener>,
     server: Server,
+    /// Tells our file from one that somebody put in its place.
+    id: (u64, u64),
+}
+
+fn file_id(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
 }
 
 impl Server {
@@ -69,8 +81,20 @@ impl Server {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(self.io(error)),
             Ok(meta) if !meta.file_type().is_socket() => Err(ServeError::NotASocket(path.clone())),
-            Ok(_) if UnixStream::connect(path).is_ok() => Err(ServeError::InUse(path.clone())),
-            Ok(_) => Ok(()),
+            Ok(_) => match UnixStream::connect(path) {
+                Ok(_) => Err(ServeError::InUse(path.clone())),
+                // Left behind, or just gone: nobody listens.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+                    ) =>
+                {
+                    Ok(())
+                }
+                // Whether somebody listens cannot be told.
+                Err(error) => Err(self.io(error)),
+            },
         }
     }
 
@@ -85,17 +109,30 @@ impl Server {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(|error| self.io(error))?;
         }
+        let group = self.group_id()?;
         let listener = UnixListener::bind(path).map_err(|error| self.io(error))?;
-        fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(|error| self.io(error))?;
-        if let Some(name) = &self.group {
-            let group = nix::unistd::Group::from_name(name).map_err(|error| self.io(error.into()))?;
-            let group = group.ok_or_else(|| ServeError::NoGroup(name.clone()))?;
-            nix::unistd::chown(path, None, Some(group.gid)).map_err(|error| self.io(error.into()))?;
-        }
-        Ok(Bound {
+        let id = file_id(path).map_err(|error| self.io(error))?;
+        // From here on the file is removed again, whatever happens.
+        let bound = Bound {
             listener: Some(listener),
             server: self,
-        })
+            id,
+        };
+        let path = bound.path();
+        if group.is_some() {
+            nix::unistd::chown(path, None, group).map_err(|error| bound.server.io(error.into()))?;
+        }
+        fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(|error| bound.server.io(error))?;
+        Ok(bound)
+    }
+
+    fn group_id(&self) -> Result<Option<Gid>, ServeError> {
+        let Some(name) = &self.group else { return Ok(None) };
+        let group = nix::unistd::Group::from_name(name).map_err(|error| self.io(error.into()))?;
+        match group {
+            Some(group) => Ok(Some(group.gid)),
+            None => Err(ServeError::NoGroup(name.clone())),
+        }
     }
 
     fn io(&self, error: io::Error) -> ServeError {
@@ -112,7 +149,8 @@ impl Bound {
         &self.server.socket
     }
 
-    /// Serves until `shutdown` is done. Streams that are open then are cut off.
+    /// Serves until `shutdown` is done: then nobody is let in any more, watches are ended, and calls under way have
+    /// [`GRACE`] to be answered.
     pub async fn serve<D: Dataplane>(
         mut self,
         dataplane: Arc<D>,
@@ -122,11 +160,11 @@ impl Bound {
             return Ok(());
         };
         let store = dataplane.store().clone();
+        let history = History::of(&store);
         let max = self.server.max_message;
-        let config =
-            v1::config_server::ConfigServer::new(ConfigService::new(store.clone(), Watchers::new(&store)))
-                .max_decoding_message_size(max)
-                .max_encoding_message_size(usize::MAX);
+        let config = v1::config_server::ConfigServer::new(ConfigService::new(store, Arc::clone(&history)))
+            .max_decoding_message_size(max)
+            .max_encoding_message_size(usize::MAX);
         let stats =
             v1::stats_server::StatsServer::new(StatsService(dataplane)).max_decoding_message_size(max);
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -140,16 +178,25 @@ impl Bound {
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
+        let (stop, stopped) = oneshot::channel::<()>();
         let serving = tonic::transport::Server::builder()
             .add_service(config)
             .add_service(stats)
             .add_service(health)
             .add_service(reflection)
-            .serve_with_incoming(UnixListenerStream::new(listener));
-        // Not the graceful way: a watcher that never hangs up must not keep the daemon from stopping.
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+                let _ = stopped.await;
+            });
+        let mut serving = std::pin::pin!(serving);
         tokio::select! {
-            result = serving => result?,
+            result = &mut serving => return result.map_err(Into::into),
             () = shutdown => {}
+        }
+        history.close();
+        drop(stop);
+        // A client that does not read must not keep the daemon from stopping.
+        if let Ok(result) = tokio::time::timeout(GRACE, serving).await {
+            result?;
         }
         Ok(())
     }
@@ -158,6 +205,8 @@ impl Bound {
 impl Drop for Bound {
     fn drop(&mut self) {
         // Nobody can connect any more; a file that is gone already is fine.
-        let _ = fs::remove_file(&self.server.socket);
+        if file_id(self.path()).is_ok_and(|id| id == self.id) {
+            let _ = fs::remove_file(self.path());
+        }
     }
 }

@@ -6,22 +6,27 @@ use octoplane_api::v1;
 use tonic::{Request, Response, Status};
 
 use crate::dataplane::Dataplane;
+use crate::refusal::clip;
 
 pub(crate) struct StatsService<D>(pub(crate) Arc<D>);
 
 #[tonic::async_trait]
 impl<D: Dataplane> v1::stats_server::Stats for StatsService<D> {
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::Status>, Status> {
-        let store = self.0.store();
-        let tables = store.usage().into_iter().map(|usage| v1::Table {
+        let store = self.0.store().clone();
+        // Off the runtime's threads: a large transaction holds the store for a while.
+        let read = move || (store.state().revision(), store.usage());
+        let (revision, usage) = tokio::task::spawn_blocking(read)
+            .await
+            .map_err(|_| Status::internal("the tables could not be read"))?;
+        let tables = usage.into_iter().map(|usage| v1::Table {
             name: usage.table.into(),
             used: usage.used as u64,
             capacity: usage.capacity as u64,
         });
-        let tables = tables.collect();
         Ok(Response::new(v1::Status {
-            revision: store.state().revision(),
-            tables,
+            revision,
+            tables: tables.collect(),
             ..self.0.status()
         }))
     }
@@ -36,7 +41,7 @@ impl<D: Dataplane> v1::stats_server::Stats for StatsService<D> {
             .iter()
             .find(|name| !ports.iter().any(|port| port.name == **name))
         {
-            let unknown: String = unknown.chars().take(64).collect();
+            let unknown = clip(unknown);
             return Err(Status::not_found(format!(
                 "names: there is no port \"{unknown}\""
             )));

@@ -1,144 +1,251 @@
-//! Who wants to know what changes.
+//! Those who want to know what changes.
 
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 
 use octoplane_api::v1;
-use octoplane_tables::{Committed, SharedStore, State};
-use tokio::sync::broadcast;
-use tokio_stream::wrappers::BroadcastStream;
-use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
-use tokio_stream::{Stream, StreamExt};
+use octoplane_tables::{Object, State};
+use tokio::sync::mpsc::{Sender, channel};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::convert;
+use crate::history::{History, Next};
 
-/// Transactions that a reader may be behind.
-const BEHIND: usize = 1024;
+/// Events that are made before the reader takes them.
+const AHEAD: usize = 256;
 
-/// All readers. The writer never waits for one: who falls behind is told so and ended.
-pub(crate) struct Watchers {
-    sender: broadcast::Sender<Arc<Committed>>,
+/// Events on their way.
+pub(crate) type EventStream = ReceiverStream<Result<v1::Event, Status>>;
+
+/// Which kinds of objects a reader wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kinds {
+    endpoints: bool,
+    routes: bool,
+    neighbours: bool,
+    ports: bool,
 }
 
-impl Watchers {
-    pub(crate) fn new(store: &SharedStore) -> Arc<Self> {
-        let (sender, _) = broadcast::channel(BEHIND);
-        let watchers = Arc::new(Self {
-            sender: sender.clone(),
-        });
-        store.subscribe(Box::new(move |committed| {
-            // No reader is no error.
-            let _ = sender.send(Arc::new(committed.clone()));
-        }));
-        watchers
-    }
-
-    pub(crate) fn watch(
-        &self,
-        store: &SharedStore,
-        initial: bool,
-    ) -> impl Stream<Item = Result<v1::Event, Status>> + Send + use<> {
-        // Subscribed first: what is committed in between is seen twice rather than not at all, and sorted out below.
-        let receiver = self.sender.subscribe();
-        let state = store.state();
-        let start = state.revision();
-        let first = if initial { all(&state) } else { Vec::new() };
-        let store = store.clone();
-        let news = BroadcastStream::new(receiver)
-            .map(move |item| match item {
-                Ok(committed) if committed.revision <= start => Vec::new(),
-                Ok(committed) => {
-                    let state = store.state();
-                    committed
-                        .events
-                        .iter()
-                        .map(|event| Ok(convert::event_message(&state, event)))
-                        .collect()
+impl Kinds {
+    fn read(kinds: &[i32]) -> Result<Self, Status> {
+        let all = kinds.is_empty();
+        let mut wanted = Self {
+            endpoints: all,
+            routes: all,
+            neighbours: all,
+            ports: all,
+        };
+        for &number in kinds {
+            match v1::Kind::try_from(number) {
+                Ok(v1::Kind::Endpoint) => wanted.endpoints = true,
+                Ok(v1::Kind::Route) => wanted.routes = true,
+                Ok(v1::Kind::Neighbour) => wanted.neighbours = true,
+                Ok(v1::Kind::Port) => wanted.ports = true,
+                Ok(v1::Kind::Unspecified) | Err(_) => {
+                    return Err(Status::invalid_argument(format!(
+                        "kinds: {number} is none, expected 1 to 4"
+                    )));
                 }
-                Err(BroadcastStreamRecvError::Lagged(missed)) => {
-                    let text = format!("{missed} transactions were missed: read faster, and start over");
-                    vec![Err(Status::resource_exhausted(text))]
-                }
-            })
-            .map(tokio_stream::iter);
-        let mut ended = false;
-        tokio_stream::iter(first.into_iter().map(Ok))
-            .chain(Flatten::new(news))
-            .take_while(move |item| {
-                let go_on = !ended;
-                ended = item.is_err();
-                go_on
-            })
-    }
-}
-
-fn all(state: &State) -> Vec<v1::Event> {
-    use v1::event::Object;
-    let put = |object| v1::Event {
-        revision: state.revision(),
-        removed: false,
-        object: Some(object),
-    };
-    let mut events: Vec<v1::Event> = state
-        .ports()
-        .map(|it| put(Object::Port(convert::port_message(it))))
-        .collect();
-    events.extend(
-        state
-            .endpoints()
-            .map(|it| put(Object::Endpoint(convert::endpoint_message(state, it)))),
-    );
-    events.extend(
-        state
-            .routes()
-            .map(|it| put(Object::Route(convert::route_message(state, it)))),
-    );
-    events.extend(
-        state
-            .neighbours()
-            .map(|it| put(Object::Neighbour(convert::neighbour_message(state, it)))),
-    );
-    events
-}
-
-/// A stream of streams as one stream; `tokio-stream` has no such adapter.
-struct Flatten<O, I> {
-    outer: O,
-    inner: Option<I>,
-}
-
-impl<O, I> Flatten<O, I> {
-    fn new(outer: O) -> Self {
-        Self { outer, inner: None }
-    }
-}
-
-impl<O, I> Stream for Flatten<O, I>
-where
-    O: Stream<Item = I> + Unpin,
-    I: Stream + Unpin,
-{
-    type Item = I::Item;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<I::Item>> {
-        use std::task::Poll::{Pending, Ready};
-        let this = &mut *self;
-        loop {
-            if let Some(inner) = &mut this.inner {
-                match std::pin::Pin::new(inner).poll_next(context) {
-                    Ready(Some(item)) => return Ready(Some(item)),
-                    Ready(None) => this.inner = None,
-                    Pending => return Pending,
-                }
-            }
-            match std::pin::Pin::new(&mut this.outer).poll_next(context) {
-                Ready(Some(inner)) => this.inner = Some(inner),
-                Ready(None) => return Ready(None),
-                Pending => return Pending,
             }
         }
+        Ok(wanted)
+    }
+
+    fn wants(self, object: &Object) -> bool {
+        match object {
+            Object::Endpoint(_) => self.endpoints,
+            Object::Route(_) => self.routes,
+            Object::Neighbour(_) => self.neighbours,
+            Object::Port(_) => self.ports,
+        }
+    }
+}
+
+/// Starts to tell one reader. `state` is the current state.
+pub(crate) fn start(
+    history: Arc<History>,
+    state: State,
+    request: &v1::WatchRequest,
+) -> Result<EventStream, Status> {
+    let kinds = Kinds::read(&request.kinds)?;
+    let after = match request.from_revision {
+        Some(_) if request.initial_state => {
+            return Err(Status::invalid_argument(
+                "from_revision and initial_state exclude each other",
+            ));
+        }
+        Some(revision) => {
+            match history.next(revision) {
+                Next::Transaction(_) | Next::Latest => {}
+                Next::Closed => return Err(stopping()),
+                Next::Forgotten(oldest) => {
+                    return Err(Status::out_of_range(format!(
+                        "from_revision: what followed {revision} is remembered no more, only from {oldest} on: ask for \
+                         the initial state"
+                    )));
+                }
+                Next::Ahead(latest) => {
+                    return Err(Status::out_of_range(format!(
+                        "from_revision: {revision} was not reached yet, the tables are at revision {latest}: ask for the \
+                         initial state"
+                    )));
+                }
+            }
+            revision
+        }
+        None => state.revision(),
+    };
+    let (sender, receiver) = channel(AHEAD);
+    let initial = request.initial_state;
+    let watcher = Watcher {
+        history,
+        sender,
+        kinds,
+        state,
+        after,
+    };
+    tokio::spawn(watcher.run(initial));
+    Ok(ReceiverStream::new(receiver))
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the daemon stops")
+}
+
+struct Watcher {
+    history: Arc<History>,
+    sender: Sender<Result<v1::Event, Status>>,
+    kinds: Kinds,
+    /// Names the ports; they stay the same.
+    state: State,
+    /// The last revision whose events are being sent or were.
+    after: u64,
+}
+
+impl Watcher {
+    async fn run(mut self, initial: bool) {
+        // The last word has a place of its own, so that a reader who has stopped reading is given up at once.
+        let Ok(last) = self.sender.clone().reserve_owned().await else {
+            return;
+        };
+        let end = match if initial {
+            self.initial().await
+        } else {
+            Continue(())
+        } {
+            Continue(()) => self.follow().await,
+            Break(end) => end,
+        };
+        if let Some(status) = end {
+            last.send(Err(status));
+        }
+    }
+
+    /// Sends what is there.
+    async fn initial(&self) -> ControlFlow<Option<Status>> {
+        use v1::event::Object::{Endpoint, Neighbour, Port, Route};
+        let state = self.state.clone();
+        let put = |object| v1::Event {
+            revision: state.revision(),
+            object: Some(object),
+            ..Default::default()
+        };
+        if self.kinds.ports {
+            for it in state.ports() {
+                self.send(put(Port(convert::port_message(it)))).await?;
+            }
+        }
+        if self.kinds.endpoints {
+            let ids: Vec<u32> = state.endpoints().map(|it| it.id).collect();
+            for it in ids.iter().filter_map(|id| state.endpoint(*id)) {
+                self.send(put(Endpoint(convert::endpoint_message(&state, it))))
+                    .await?;
+            }
+        }
+        if self.kinds.routes {
+            let prefixes: Vec<_> = state.routes().map(|it| it.prefix).collect();
+            for it in prefixes.iter().filter_map(|prefix| state.route(prefix)) {
+                self.send(put(Route(convert::route_message(&state, it)))).await?;
+            }
+        }
+        if self.kinds.neighbours {
+            let stations: Vec<_> = state.neighbours().map(|it| (it.port, it.addr)).collect();
+            for it in stations
+                .iter()
+                .filter_map(|(port, addr)| state.neighbour(*port, *addr))
+            {
+                self.send(put(Neighbour(convert::neighbour_message(&state, it))))
+                    .await?;
+            }
+        }
+        self.send(v1::Event {
+            revision: state.revision(),
+            initial_state_end: true,
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// Sends what changes, until the reader goes away or falls behind.
+    async fn follow(&mut self) -> Option<Status> {
+        let mut changes = self.history.changes();
+        loop {
+            changes.borrow_and_update();
+            match self.history.next(self.after) {
+                Next::Transaction(committed) => {
+                    self.after = committed.revision;
+                    for event in committed.events.iter().filter(|it| self.kinds.wants(&it.object)) {
+                        let message = convert::event_message(&self.state, event);
+                        if let Break(end) = self.send(message).await {
+                            return end;
+                        }
+                    }
+                }
+                Next::Latest => tokio::select! {
+                    result = changes.changed() => result.ok()?,
+                    () = self.sender.closed() => return None,
+                },
+                Next::Forgotten(oldest) => return Some(self.behind(oldest)),
+                Next::Ahead(_) => return Some(Status::internal("the revision went backwards")),
+                Next::Closed => return Some(stopping()),
+            }
+        }
+    }
+
+    /// Sends one event. Ends the watch if the reader goes away, or lets the history run over while it is waited for.
+    async fn send(&self, event: v1::Event) -> ControlFlow<Option<Status>> {
+        use tokio::sync::mpsc::error::TrySendError::{Closed, Full};
+        let event = match self.sender.try_send(Ok(event)) {
+            Ok(()) => return Continue(()),
+            Err(Closed(_)) => return Break(None),
+            Err(Full(event)) => event,
+        };
+        tokio::select! {
+            result = self.sender.send(event) => result.map_or(Break(None), Continue),
+            status = self.overrun() => Break(status),
+        }
+    }
+
+    /// Waits until what follows the last revision is forgotten, or the server stops.
+    async fn overrun(&self) -> Option<Status> {
+        let mut changes = self.history.changes();
+        loop {
+            changes.borrow_and_update();
+            match self.history.next(self.after) {
+                Next::Forgotten(oldest) => return Some(self.behind(oldest)),
+                Next::Closed => return Some(stopping()),
+                Next::Transaction(_) | Next::Latest | Next::Ahead(_) => {}
+            }
+            changes.changed().await.ok()?;
+        }
+    }
+
+    fn behind(&self, oldest: u64) -> Status {
+        Status::resource_exhausted(format!(
+            "this reader is too slow: it is at revision {}, only what follows {oldest} is remembered: start over with the \
+             initial state",
+            self.after
+        ))
     }
 }

@@ -35,7 +35,7 @@ def test_apply_is_declarative(lab):
     assert "2 objects would change" in dry.stdout
     assert lab.ping("pod1", "10.200.0.2") == 3
     done = lab.apply(state).stdout
-    assert "- route ::/0" in done and "+ endpoint 2" in done and "10.200.0.22" in done
+    assert "- route ::/0" in done and "~ endpoint 2" in done and "10.200.0.22" in done
     lab.inside("pod2", "ip", "address", "add", "10.200.0.22/32", "dev", "eth0")
     assert lab.ping("pod1", "10.200.0.22") == 3
     assert lab.ping("pod1", "10.200.0.2", 1) == 0

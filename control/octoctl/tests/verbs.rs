@@ -1,0 +1,518 @@
+//! Every verb, as a user types it, against a control socket with the real tables behind it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+#[path = "../../server/tests/common/mod.rs"]
+mod common;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use common::Lab;
+use serde_json::{Value, json};
+
+/// A hundred thousand take a while without optimisation.
+const MANY: u32 = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
+
+struct Output {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn command(lab: &Lab, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_octoctl"));
+    command
+        .env("OCTOPLANE_SOCKET", &lab.socket)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Runs octoctl with `input` on its standard input.
+fn with_input(lab: &Lab, arguments: &[&str], input: &str) -> Output {
+    let run = || {
+        let mut child = command(lab, arguments).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn({
+            let input = input.to_owned();
+            // It need not read what it does not want.
+            move || drop(stdin.write_all(input.as_bytes()))
+        });
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output
+    };
+    let output = tokio::task::block_in_place(run);
+    Output {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn run(lab: &Lab, arguments: &[&str]) -> Output {
+    with_input(lab, arguments, "")
+}
+
+/// What octoctl prints when it succeeds.
+fn ok(lab: &Lab, arguments: &[&str]) -> String {
+    let output = run(lab, arguments);
+    assert_eq!(output.code, 0, "{arguments:?}: {}", output.err);
+    output.out
+}
+
+fn json_of(lab: &Lab, arguments: &[&str]) -> Value {
+    let text = ok(lab, &[&["-o", "json"], arguments].concat());
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What octoctl says when it fails.
+fn fails(lab: &Lab, code: i32, arguments: &[&str]) -> String {
+    let output = run(lab, arguments);
+    assert_eq!(output.code, code, "{arguments:?}: {}{}", output.out, output.err);
+    assert_eq!(output.out, "");
+    output.err
+}
+
+const ADD: [&str; 13] = [
+    "endpoint",
+    "add",
+    "7",
+    "--port",
+    "pod1",
+    "--mac",
+    "02:00:00:00:00:07",
+    "--identity",
+    "1007",
+    "--address",
+    "10.0.0.7",
+    "--address",
+    "fd00::7",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints() {
+    let lab = Lab::start().await;
+    let none = run(&lab, &["endpoint", "list"]);
+    assert_eq!(
+        (none.code, none.out.as_str(), none.err.as_str()),
+        (0, "", "none\n")
+    );
+    assert_eq!(json_of(&lab, &["endpoint", "list"]), json!([]));
+    let out = ok(&lab, &[&ADD[..], &["--name", "default/seven"]].concat());
+    assert_eq!(
+        out,
+        "+ endpoint 7 default/seven port pod1 02:00:00:00:00:07 identity 1007 10.0.0.7 fd00::7\n\
+         1 object changed (1 new, 0 different, 0 gone), revision 1\n"
+    );
+    let out = ok(&lab, &ADD);
+    assert!(out.starts_with("~ endpoint 7 "), "{out}");
+    assert_eq!(ok(&lab, &ADD), "no changes, revision 2\n");
+    let expected = json!({
+        "id": 7, "port": "pod1", "mac": "02:00:00:00:00:07", "identity": 1007, "addresses": ["10.0.0.7", "fd00::7"],
+    });
+    assert_eq!(json_of(&lab, &["endpoint", "get", "7"]), expected);
+    assert_eq!(json_of(&lab, &["endpoint", "list"]), json!([expected]));
+    let table = ok(&lab, &["endpoint", "list"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0].find("MAC"), lines[1].find("02:00"));
+    assert_eq!(lines[0].find("ADDRESSES"), lines[1].find("10.0.0.7"));
+    let yaml = ok(&lab, &["-o", "yaml", "endpoint", "get", "7"]);
+    assert!(yaml.contains("identity: 1007"), "{yaml}");
+    assert!(ok(&lab, &["endpoint", "del", "7"]).starts_with("- endpoint 7 "));
+    assert_eq!(
+        fails(&lab, 1, &["endpoint", "get", "7"]),
+        "octoctl: endpoint 7: not found\n"
+    );
+    assert!(fails(&lab, 1, &["endpoint", "del", "7", "8"]).contains("changes[0]: endpoint 7: not found"));
+    let mut bad = ADD;
+    bad[6] = "zz";
+    assert!(fails(&lab, 1, &bad).contains("endpoint 7: mac: \"zz\" is not a MAC address"));
+    bad[2] = "seven";
+    assert!(fails(&lab, 2, &bad).contains("invalid value 'seven'"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn routes() {
+    let lab = Lab::start().await;
+    let add = |arguments: &[&str]| ok(&lab, &[&["route", "add"], arguments].concat());
+    assert!(
+        add(&[
+            "0.0.0.0/0",
+            "--via",
+            "192.0.2.1",
+            "--port",
+            "uplink0",
+            "--mtu",
+            "1450"
+        ])
+        .starts_with("+ route 0.0.0.0/0 to 192.0.2.1 port uplink0 mtu 1450\n")
+    );
+    assert!(
+        add(&["198.51.100.0/24", "--port", "uplink0"])
+            .starts_with("+ route 198.51.100.0/24 to link port uplink0\n")
+    );
+    assert!(add(&["203.0.113.0/24", "--host"]).starts_with("+ route 203.0.113.0/24 to host\n"));
+    assert!(add(&["2001:db8:9::/48", "--blackhole"]).starts_with("+ route 2001:db8:9::/48 to blackhole\n"));
+    assert_eq!(
+        json_of(&lab, &["route", "list"]),
+        json!([
+            {"prefix": "0.0.0.0/0", "via": "192.0.2.1", "port": "uplink0", "mtu": 1450},
+            {"prefix": "198.51.100.0/24", "port": "uplink0"},
+            {"prefix": "203.0.113.0/24", "target": "host"},
+            {"prefix": "2001:db8:9::/48", "target": "blackhole"},
+        ])
+    );
+    let table = ok(&lab, &["route", "list"]);
+    assert_eq!(table.lines().count(), 5);
+    assert_eq!(
+        table.lines().next().unwrap(),
+        "PREFIX           TO         PORT     MTU"
+    );
+    assert!(ok(&lab, &["route", "del", "0.0.0.0/0", "203.0.113.0/24"]).contains("2 gone"));
+    assert!(fails(&lab, 1, &["route", "del", "0.0.0.0/0"]).contains("route 0.0.0.0/0: not found"));
+    assert!(fails(&lab, 1, &["route", "add", "10.0.0.1/8", "--host"]).contains("the prefix is 10.0.0.0/8"));
+    for usage in [
+        &["route", "add", "10.0.0.0/8"][..],
+        &["route", "add", "10.0.0.0/8", "--via", "192.0.2.1"],
+        &["route", "add", "10.0.0.0/8", "--host", "--blackhole"],
+        &["route", "del"],
+    ] {
+        fails(&lab, 2, usage);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_and_ports() {
+    let lab = Lab::start().await;
+    let add = [
+        "neigh",
+        "add",
+        "192.0.2.1",
+        "--port",
+        "uplink0",
+        "--mac",
+        "02:00:00:00:00:91",
+    ];
+    assert!(ok(&lab, &add).starts_with("+ neighbour 192.0.2.1 port uplink0 02:00:00:00:00:91\n"));
+    assert_eq!(
+        json_of(&lab, &["neigh", "list"]),
+        json!([{"port": "uplink0", "address": "192.0.2.1", "mac": "02:00:00:00:00:91", "learned": false}])
+    );
+    assert!(ok(&lab, &["neigh", "list"]).contains("static"));
+    let del = ["neigh", "del", "192.0.2.1", "--port", "uplink0"];
+    assert!(ok(&lab, &del).starts_with("- neighbour 192.0.2.1 "));
+    assert!(fails(&lab, 1, &del).contains("neighbour 192.0.2.1 on port uplink0: not found"));
+
+    let out = ok(&lab, &["port", "set", "pod1", "--mtu", "1400", "--admin", "down"]);
+    assert!(out.starts_with("~ port pod1 mtu 1400 admin down\n"), "{out}");
+    let ports = json_of(&lab, &["port", "list"]);
+    assert_eq!(
+        ports[0],
+        json!({"name": "pod1", "role": "pod", "mac": "02:00:00:00:01:00", "mtu": 1400, "admin": "down"})
+    );
+    assert_eq!(ports[2]["addresses"], json!(["192.0.2.2/24", "2001:db8::2/64"]));
+    assert_eq!(ok(&lab, &["port", "list"]).lines().count(), 5);
+    assert!(fails(&lab, 1, &["port", "set", "pod1", "--mtu", "9000"]).contains("expected 1280 to 1500"));
+    assert!(fails(&lab, 1, &["port", "set", "pod9", "--mtu", "1400"]).contains("no port \"pod9\""));
+    fails(&lab, 2, &["port", "set", "pod1"]);
+    fails(&lab, 2, &["port", "set", "pod1", "--admin", "sideways"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statistics() {
+    let lab = Lab::start().await;
+    let status = ok(&lab, &["status"]);
+    for text in [
+        "1.2.3",
+        "DPDK 99.11",
+        "61.5 s",
+        "7 of 1024",
+        "75.0 %",
+        "15.0",
+        "endpoints",
+    ] {
+        assert!(status.contains(text), "{text}: {status}");
+    }
+    let status = json_of(&lab, &["status"]);
+    assert_eq!(status["workers"][0]["burst_sizes"][4], 2);
+    assert_eq!(status["tables"][0]["capacity"], 131_072);
+    let stats = ok(&lab, &["port", "stats"]);
+    assert_eq!(stats.lines().count(), 5);
+    let stats = ok(&lab, &["port", "stats", "--xstats", "uplink0"]);
+    assert!(stats.contains("net_fake") && stats.contains("rx_q0_packets") && !stats.contains("pod1"));
+    let stats = json_of(&lab, &["port", "stats", "uplink0"]);
+    assert_eq!(
+        (&stats[0]["rx_packets"], &stats[0]["xstats"]),
+        (&json!(12), &json!({}))
+    );
+    assert!(fails(&lab, 1, &["port", "stats", "pod9"]).contains("no port \"pod9\""));
+    assert!(ok(&lab, &["drops"]).contains("Invalid source mac"));
+    assert_eq!(json_of(&lab, &["drops"])[0]["bytes"], 256);
+    assert!(ok(&lab, &["stages"]).contains("parse"));
+    assert_eq!(json_of(&lab, &["stages"])[0]["timed_cycles"], 150);
+}
+
+const STATE: &str = "\
+ports:
+  - {name: pod2, mtu: 1400, admin: up}
+endpoints:
+  - {id: 1, name: default/web, port: pod1, mac: '02:00:00:00:00:01', identity: 1001, addresses: [10.0.0.2, 'fd00::2']}
+  - id: 2
+    name: default/db
+    port: pod2
+    mac: 02:00:00:00:00:02
+    identity: 1002
+    addresses: [10.0.0.3]
+routes:
+  - {prefix: 0.0.0.0/0, via: 192.0.2.1, port: uplink0, mtu: 1450}
+  - {prefix: 198.51.100.0/24, port: uplink0}
+  - {prefix: 203.0.113.0/24, target: host}
+neighbours:
+  - {port: uplink0, address: 192.0.2.9, mac: '02:00:00:00:00:88', learned: true}
+  - {port: uplink0, address: 192.0.2.1, mac: '02:00:00:00:00:91'}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn apply_is_declarative() {
+    let lab = Lab::start().await;
+    let apply = |text: &str| with_input(&lab, &["apply", "-f", "-"], text);
+    let dry = with_input(&lab, &["apply", "--dry-run", "-f", "-"], STATE);
+    assert_eq!(dry.code, 0, "{}", dry.err);
+    assert!(
+        dry.out
+            .ends_with("7 objects would change (6 new, 1 different, 0 gone), revision 1\n"),
+        "{}",
+        dry.out
+    );
+    assert_eq!(lab.revision(), 0);
+    let done = apply(STATE);
+    assert_eq!(done.out.lines().count(), 8);
+    assert!(done.out.contains("~ port pod2 mtu 1400"));
+    assert!(
+        done.out
+            .ends_with("7 objects changed (6 new, 1 different, 0 gone), revision 1\n")
+    );
+    assert_eq!(apply(STATE).out, "no changes, revision 1\n");
+
+    let next = STATE
+        .replace("identity: 1002", "identity: 2002")
+        .replace("  - {prefix: 203.0.113.0/24, target: host}\n", "");
+    assert_eq!(
+        apply(&next).out,
+        "~ endpoint 2 default/db port pod2 02:00:00:00:00:02 identity 2002 10.0.0.3\n\
+         - route 203.0.113.0/24 to host\n\
+         2 objects changed (0 new, 1 different, 1 gone), revision 2\n"
+    );
+    // What is exported is what is there, in both languages.
+    for format in ["yaml", "json", "table"] {
+        let exported = ok(&lab, &["-o", format, "export"]);
+        assert!(!exported.contains("learned: true"));
+        assert_eq!(apply(&exported).out, "no changes, revision 2\n", "{exported}");
+    }
+    let file = lab.directory.path().join("state.json");
+    std::fs::write(&file, "{}").unwrap();
+    let out = json_of(&lab, &["apply", "-f", file.to_str().unwrap()]);
+    assert_eq!((&out["removed"], &out["revision"]), (&json!(5), &json!(3)));
+    assert_eq!(out["changes"][0]["existed"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_entry_is_named_with_its_line() {
+    let lab = Lab::start().await;
+    let file = lab.directory.path().join("state.yaml");
+    let name = file.to_str().unwrap();
+    let apply = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        run(&lab, &["apply", "-f", name])
+    };
+    let cases = [
+        // Refused by the data plane, 1.
+        (
+            ("mac: 02:00:00:00:00:02", "mac: zz"),
+            1,
+            ":5: endpoints[1]: endpoint 2 (default/db): mac: \"zz\" is not a MAC address",
+        ),
+        (
+            ("10.0.0.3", "10.0.0.2"),
+            1,
+            ":5: endpoints[1]: endpoint 2: address 10.0.0.2 belongs to endpoint 1",
+        ),
+        (
+            ("mtu: 1400", "mtu: 1000"),
+            1,
+            ":2: ports[0]: port pod2: mtu 1000 is out of range",
+        ),
+        // Learned neighbours are not sent, and counted all the same.
+        (
+            ("02:00:00:00:00:91", "91"),
+            1,
+            ":17: neighbours[1]: neighbour 192.0.2.1: mac: \"91\"",
+        ),
+        // Mistakes of the file, 2.
+        (
+            ("target: host", "target: host, port: uplink0"),
+            2,
+            ":14: routes[2]: route 203.0.113.0/24: expected either port",
+        ),
+        (
+            ("admin: up", "admin: upp"),
+            2,
+            ":2: ports[0]: port pod2: admin: \"upp\"",
+        ),
+        (("identity: 1002", "identty: 1002"), 2, "identty"),
+        (("id: 2", "id: two"), 2, "line 5"),
+        (("routes:", "routs:"), 2, "routs"),
+    ];
+    for ((from, to), code, text) in cases {
+        let text_of = STATE.replacen(from, to, 1);
+        assert_ne!(text_of, STATE);
+        let output = apply(&text_of);
+        assert_eq!(output.code, code, "{text}: {}", output.err);
+        assert!(output.err.contains(text), "{text}: {}", output.err);
+        assert!(output.err.contains(name), "{}", output.err);
+        assert_eq!((output.out.as_str(), lab.revision()), ("", 0));
+    }
+    assert!(fails(&lab, 2, &["apply", "-f", "/nonexistent"]).contains("/nonexistent: No such file"));
+    assert_eq!(apply("").code, 2);
+    assert!(apply("").err.contains("the file is empty"));
+}
+
+/// `count` endpoints as a state file with one entry a line.
+fn large(count: u32) -> String {
+    let mut text = String::from("endpoints:\n");
+    for id in 1..=count {
+        let octoplane_api::v1::Endpoint { name, addresses, .. } = common::endpoint(id);
+        text.push_str(&format!(
+            "- {{id: {id}, name: {name}, port: pod1, mac: '02:00:00:00:00:01', identity: 1001, addresses: [{}, '{}']}}\n",
+            addresses[0], addresses[1]
+        ));
+    }
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_bad_among_ten_thousand() {
+    let lab = Lab::start().await;
+    let text = large(10_000).replace("10.64.18.104,", "10.64.18.1040,");
+    let output = with_input(&lab, &["apply", "-f", "-"], &text);
+    assert_eq!((output.code, output.out.as_str()), (1, ""));
+    let expected = "octoctl: standard input:4713: endpoints[4711]: endpoint 4712 (default/web-4712): addresses[0]: \
+                    \"10.64.18.1040\" is not an IPv4 or IPv6 address; nothing was changed\n";
+    assert_eq!(output.err, expected);
+    assert_eq!(lab.store.state().endpoint_count(), 0);
+}
+
+/// Prints how long it takes; run it with --release and --nocapture.
+#[tokio::test(flavor = "multi_thread")]
+async fn very_many_endpoints() {
+    let lab = Lab::start().await;
+    let text = large(MANY);
+    for (what, expected) in [
+        ("applied", format!("{MANY} objects changed")),
+        ("applied again", "no changes".into()),
+    ] {
+        let start = Instant::now();
+        let output = with_input(&lab, &["apply", "-f", "-"], &text);
+        println!("{MANY} endpoints of YAML {what}: {:?}", start.elapsed());
+        assert_eq!(output.code, 0, "{}", output.err);
+        assert!(output.out.contains(&expected));
+    }
+    let start = Instant::now();
+    let exported = ok(&lab, &["export"]);
+    println!("exported: {:?}, {} bytes", start.elapsed(), exported.len());
+    assert!(
+        with_input(&lab, &["apply", "-f", "-"], &exported)
+            .out
+            .contains("no changes")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watch() {
+    let lab = Lab::start().await;
+    ok(&lab, &["route", "add", "203.0.113.0/24", "--host"]);
+    let mut child = command(
+        &lab,
+        &[
+            "-o",
+            "json",
+            "watch",
+            "--initial",
+            "--kind",
+            "route",
+            "--kind",
+            "endpoint",
+        ],
+    )
+    .spawn()
+    .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value {
+        let line = tokio::task::block_in_place(|| lines.next().unwrap().unwrap());
+        serde_json::from_str(&line).unwrap()
+    };
+    assert_eq!(
+        next(),
+        json!({"revision": 1, "removed": false, "route": {"prefix": "203.0.113.0/24", "target": "host"}})
+    );
+    assert_eq!(
+        next(),
+        json!({"revision": 1, "removed": false, "initial_state_end": true})
+    );
+    ok(&lab, &["port", "set", "pod1", "--mtu", "1400"]);
+    ok(&lab, &ADD);
+    ok(&lab, &["route", "del", "203.0.113.0/24"]);
+    let added = next();
+    assert_eq!(
+        (&added["revision"], &added["endpoint"]["id"]),
+        (&json!(3), &json!(7))
+    );
+    let removed = next();
+    assert_eq!(
+        (&removed["revision"], &removed["removed"]),
+        (&json!(4), &json!(true))
+    );
+    // Going on where another stopped, for people.
+    let mut other = command(&lab, &["watch", "--from", "2"]).spawn().unwrap();
+    let mut lines = BufReader::new(other.stdout.take().unwrap()).lines();
+    let mut next = || tokio::task::block_in_place(|| lines.next().unwrap().unwrap());
+    assert!(next().starts_with("3 + endpoint 7 "));
+    assert_eq!(next(), "4 - route 203.0.113.0/24 to host");
+    for child in [&mut child, &mut other] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(fails(&lab, 1, &["watch", "--from", "99"]).contains("99 was not reached yet"));
+    fails(&lab, 2, &["watch", "--from", "1", "--initial"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_daemon() {
+    let lab = Lab::start().await;
+    let version = ok(&lab, &["version"]);
+    assert!(version.starts_with("octoctl ") && version.contains("octoplane.v1"));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(ok(&lab, &["completion", shell]).contains("octoctl"));
+    }
+    assert!(ok(&lab, &["--help"]).contains("Exit status: 0 done, 1 the data plane refused, 2"));
+    fails(&lab, 2, &["no-such-verb"]);
+    let lost = fails(&lab, 3, &["--socket", "/nonexistent/socket", "status"]);
+    assert!(lost.contains("cannot connect to /nonexistent/socket: "), "{lost}");
+    // A socket on which nobody listens.
+    let stale = lab.directory.path().join("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    assert!(Path::new(&stale).exists());
+    let lost = fails(
+        &lab,
+        3,
+        &["--socket", stale.to_str().unwrap(), "endpoint", "list"],
+    );
+    assert!(lost.contains("Connection refused"), "{lost}");
+}

@@ -1,0 +1,129 @@
+//! The latest transactions, for those who watch.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use octoplane_tables::{Committed, SharedStore};
+use tokio::sync::watch;
+
+/// Most transactions that are remembered.
+const MAX_TRANSACTIONS: usize = 4096;
+
+/// Most events that are remembered, in all transactions together; the latest transaction always is.
+const MAX_EVENTS: usize = 1 << 18;
+
+/// What comes after a revision.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// The transaction that follows.
+    Transaction(Arc<Committed>),
+    /// Nothing yet.
+    Latest,
+    /// What follows is remembered no more; the oldest revision after which everything is.
+    Forgotten(u64),
+    /// That revision was not reached yet; the current one.
+    Ahead(u64),
+    /// Nothing any more: the server stops.
+    Closed,
+}
+
+struct Inner {
+    transactions: VecDeque<Arc<Committed>>,
+    events: usize,
+    /// Everything after this revision is remembered.
+    after: u64,
+    /// The current revision.
+    latest: u64,
+    /// Whether readers are to go.
+    closed: bool,
+}
+
+/// Remembers as much as it has room for. The writer never waits for a reader.
+pub(crate) struct History {
+    inner: Mutex<Inner>,
+    latest: watch::Sender<u64>,
+}
+
+impl History {
+    /// Remembers from now on.
+    pub(crate) fn of(store: &SharedStore) -> Arc<Self> {
+        let history = Arc::new(Self {
+            inner: Mutex::new(Inner {
+                transactions: VecDeque::new(),
+                events: 0,
+                after: 0,
+                latest: 0,
+                closed: false,
+            }),
+            latest: watch::Sender::new(0),
+        });
+        let writer = Arc::clone(&history);
+        // What is committed before the start is known waits here.
+        let mut inner = history.lock();
+        let start = store
+            .subscribe(Box::new(move |committed| writer.push(committed)))
+            .revision();
+        inner.after = start;
+        inner.latest = start;
+        drop(inner);
+        history
+    }
+
+    /// What comes after `revision`.
+    pub(crate) fn next(&self, revision: u64) -> Next {
+        let inner = self.lock();
+        if inner.closed {
+            return Next::Closed;
+        }
+        if revision > inner.latest {
+            return Next::Ahead(inner.latest);
+        }
+        if revision < inner.after {
+            return Next::Forgotten(inner.after);
+        }
+        let position = inner
+            .transactions
+            .partition_point(|committed| committed.revision <= revision);
+        match inner.transactions.get(position) {
+            Some(committed) => Next::Transaction(Arc::clone(committed)),
+            None => Next::Latest,
+        }
+    }
+
+    /// Tells when something was committed.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.latest.subscribe()
+    }
+
+    /// Sends all readers away.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        // Wakes them.
+        self.latest.send_modify(|_| ());
+    }
+
+    fn push(&self, committed: &Committed) {
+        let mut inner = self.lock();
+        inner.events += committed.events.len();
+        inner.latest = committed.revision;
+        inner.transactions.push_back(Arc::new(committed.clone()));
+        let mut forgotten = Vec::new();
+        while inner.transactions.len() > 1
+            && (inner.transactions.len() > MAX_TRANSACTIONS || inner.events > MAX_EVENTS)
+        {
+            if let Some(oldest) = inner.transactions.pop_front() {
+                inner.events -= oldest.events.len();
+                inner.after = oldest.revision;
+                forgotten.push(oldest);
+            }
+        }
+        drop(inner);
+        // Freed outside of the lock.
+        drop(forgotten);
+        self.latest.send_replace(committed.revision);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,143 @@
+//! Transactions: from a request to the tables and back.
+
+use octoplane_api::v1;
+use octoplane_tables::model::Change;
+use octoplane_tables::{ApplyError, Committed, Event, Object, SharedStore, State};
+use tonic::Status;
+
+use crate::convert;
+use crate::refusal::Mistake;
+
+/// Most objects of one transaction: what is collected before it is applied is bounded.
+const MAX_OBJECTS: usize = 4_000_000;
+
+/// Where in a request a change comes from: list and position.
+pub(crate) type Origin = (&'static str, usize);
+
+/// A transaction in the tables' terms.
+pub(crate) struct Transaction {
+    pub(crate) changes: Vec<Change>,
+    /// One for each change.
+    pub(crate) origins: Vec<Origin>,
+}
+
+/// What the client said about the transaction as a whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Mode {
+    pub(crate) dry_run: bool,
+    pub(crate) expected_revision: Option<u64>,
+    pub(crate) omit_events: bool,
+}
+
+/// Makes a transaction out of the current state, with no other in between, and applies it or checks it. Runs off the
+/// runtime's threads: a large one takes a while.
+pub(crate) async fn transact(
+    store: &SharedStore,
+    mode: Mode,
+    make: impl FnOnce(&State) -> Result<Transaction, Status> + Send + 'static,
+) -> Result<v1::ApplyResponse, Status> {
+    let store = store.clone();
+    tokio::task::spawn_blocking(move || run(&store, mode, make))
+        .await
+        .unwrap_or_else(|_| Err(Status::internal("the transaction was given up")))
+}
+
+fn run(
+    store: &SharedStore,
+    mode: Mode,
+    make: impl FnOnce(&State) -> Result<Transaction, Status>,
+) -> Result<v1::ApplyResponse, Status> {
+    let guarded = |state: &State| match mode.expected_revision {
+        Some(expected) if expected != state.revision() => Err(Status::aborted(format!(
+            "expected_revision is {expected}, the tables are at revision {}",
+            state.revision()
+        ))),
+        _ => make(state),
+    };
+    let (before, origins, result);
+    if mode.dry_run {
+        before = store.state();
+        let transaction = guarded(&before)?;
+        origins = transaction.origins;
+        result = store.check(transaction.changes);
+    } else {
+        let mut made = Err(Status::internal("the transaction was not made"));
+        result = store.update(|state| match guarded(state) {
+            Ok(transaction) => {
+                made = Ok((state.clone(), transaction.origins));
+                transaction.changes
+            }
+            Err(status) => {
+                made = Err(status);
+                // Changes nothing.
+                Vec::new()
+            }
+        });
+        (before, origins) = made?;
+    }
+    match result {
+        Ok(committed) => Ok(response(&before, &committed, mode.omit_events)),
+        Err(error) => Err(refused(&error, &origins)),
+    }
+}
+
+fn refused(error: &ApplyError, origins: &[Origin]) -> Status {
+    let (list, index) = origins
+        .get(error.index)
+        .copied()
+        .unwrap_or(("changes", error.index));
+    Mistake::from(&error.error).at(list, index)
+}
+
+fn response(before: &State, committed: &Committed, omit_events: bool) -> v1::ApplyResponse {
+    let mut response = v1::ApplyResponse {
+        revision: committed.revision,
+        ..Default::default()
+    };
+    for event in &committed.events {
+        let existed = existed(before, event);
+        match (event.removed, existed) {
+            (true, _) => response.removed += 1,
+            (false, true) => response.modified += 1,
+            (false, false) => response.created += 1,
+        }
+        if !omit_events {
+            // Events name ports, which no transaction adds or removes: any state will do.
+            response.events.push(v1::Event {
+                existed: Some(existed),
+                ..convert::event_message(before, event)
+            });
+        }
+    }
+    response
+}
+
+fn existed(before: &State, event: &Event) -> bool {
+    match &event.object {
+        Object::Endpoint(endpoint) => before.endpoint(endpoint.id).is_some(),
+        Object::Route(route) => before.route(&route.prefix).is_some(),
+        Object::Neighbour(neighbour) => before.neighbour(neighbour.port, neighbour.addr).is_some(),
+        Object::Port(_) => true,
+    }
+}
+
+/// The steps of a client in the tables' terms.
+pub(crate) fn steps(state: &State, changes: Vec<v1::Change>) -> Result<Transaction, Status> {
+    let origins = (0..changes.len()).map(|index| ("changes", index)).collect();
+    let changes = changes
+        .into_iter()
+        .enumerate()
+        .map(|(index, change)| convert::change(state, change).map_err(|mistake| mistake.at("changes", index)))
+        .collect::<Result<_, _>>()?;
+    Ok(Transaction { changes, origins })
+}
+
+/// Refuses a transaction that grew too large.
+pub(crate) fn check_size(objects: usize) -> Result<(), Status> {
+    if objects > MAX_OBJECTS {
+        return Err(Status::resource_exhausted(format!(
+            "the transaction has more than {MAX_OBJECTS} objects"
+        )));
+    }
+    Ok(())
+}

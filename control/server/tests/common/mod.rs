@@ -1,0 +1,247 @@
+//! A data plane without packets behind a real control socket; the tables are the real ones.
+
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
+
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use octoplane_api::v1;
+use octoplane_api::v1::change::Change as Step;
+use octoplane_api::v1::config_client::ConfigClient;
+use octoplane_api::v1::stats_client::StatsClient;
+use octoplane_control::{Dataplane, ServeError, Server};
+use octoplane_packet::MacAddr;
+use octoplane_tables::model::{Port, PortId, Role};
+use octoplane_tables::{Capacity, Gateways, SharedStore, Store};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+/// Answers with made-up numbers.
+pub struct Fake {
+    store: SharedStore,
+}
+
+impl Dataplane for Fake {
+    fn store(&self) -> &SharedStore {
+        &self.store
+    }
+
+    fn status(&self) -> v1::Status {
+        v1::Status {
+            version: "1.2.3".into(),
+            dpdk: "DPDK 99.11".into(),
+            uptime_ms: 61_500,
+            startup_ms: 250,
+            workers: vec![v1::Worker {
+                core: 3,
+                poll: "busy".into(),
+                rounds: 10,
+                busy_cycles: 750,
+                idle_cycles: 250,
+                bursts: 2,
+                packets: 30,
+                burst_sizes: vec![0, 0, 0, 0, 2, 0, 0, 0],
+                ..Default::default()
+            }],
+            mbufs_in_use: 7,
+            mbufs: 1024,
+            ..Default::default()
+        }
+    }
+
+    fn port_stats(&self, xstats: bool) -> Vec<v1::PortStats> {
+        let port = |it: &Port| v1::PortStats {
+            name: it.name.clone(),
+            driver: "net_fake".into(),
+            link_up: true,
+            rx_packets: 10 + u64::from(it.id),
+            tx_full: 1,
+            device_stats: Some(v1::DeviceStats {
+                rx_missed: 5,
+                ..Default::default()
+            }),
+            xstats: xstats
+                .then(|| v1::Xstat {
+                    name: "rx_q0_packets".into(),
+                    value: 10,
+                })
+                .into_iter()
+                .collect(),
+            ..Default::default()
+        };
+        self.store.state().ports().map(port).collect()
+    }
+
+    fn drops(&self) -> Vec<v1::Drop> {
+        vec![v1::Drop {
+            code: 130,
+            reason: "Invalid source mac".into(),
+            direction: "egress".into(),
+            packets: 4,
+            bytes: 256,
+        }]
+    }
+
+    fn stages(&self) -> Vec<v1::Stage> {
+        vec![v1::Stage {
+            worker: 0,
+            name: "parse".into(),
+            calls: 2,
+            packets: 30,
+            timed_packets: 15,
+            timed_cycles: 150,
+        }]
+    }
+}
+
+fn port(id: PortId, name: &str, role: Role, addresses: &[&str]) -> Port {
+    Port {
+        id,
+        name: name.into(),
+        role,
+        mac: MacAddr([2, 0, 0, 0, 1, id as u8]),
+        mtu: 1500,
+        admin_up: true,
+        addresses: addresses
+            .iter()
+            .map(|text| {
+                let (addr, len) = text.split_once('/').unwrap();
+                (addr.parse().unwrap(), len.parse().unwrap())
+            })
+            .collect(),
+    }
+}
+
+/// Tables over the ports pod1, pod2, uplink0 and host0.
+pub fn store(capacity: Capacity) -> SharedStore {
+    let ports = vec![
+        port(0, "pod1", Role::Pod, &[]),
+        port(1, "pod2", Role::Pod, &[]),
+        port(2, "uplink0", Role::Uplink, &["192.0.2.2/24", "2001:db8::2/64"]),
+        port(3, "host0", Role::Host, &[]),
+    ];
+    let gateways = Gateways {
+        ipv4: "169.254.1.1".parse().unwrap(),
+        ipv6: "fe80::1".parse().unwrap(),
+    };
+    SharedStore::new(Store::new(ports, gateways, capacity).unwrap())
+}
+
+/// A server over its own tables. Dropping it stops it.
+pub struct Lab {
+    pub socket: PathBuf,
+    pub store: SharedStore,
+    pub directory: TempDir,
+    stop: Option<oneshot::Sender<()>>,
+    task: Option<JoinHandle<Result<(), ServeError>>>,
+}
+
+impl Lab {
+    pub async fn start() -> Self {
+        Self::with(Capacity::default()).await
+    }
+
+    pub async fn with(capacity: Capacity) -> Self {
+        let directory = TempDir::new().unwrap();
+        let socket = directory.path().join("run/octoplane.sock");
+        let store = store(capacity);
+        let bound = server(&socket).bind().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let fake = Arc::new(Fake { store: store.clone() });
+        let task = tokio::spawn(bound.serve(fake, async {
+            let _ = stopped.await;
+        }));
+        let lab = Self {
+            socket,
+            store,
+            directory,
+            stop: Some(stop),
+            task: Some(task),
+        };
+        // It serves, and remembers what changes, from here on.
+        let mut stats = lab.stats().await;
+        stats.get_drops(v1::GetDropsRequest {}).await.unwrap();
+        lab
+    }
+
+    pub async fn channel(&self) -> Channel {
+        octoplane_api::connect(&self.socket).await.unwrap()
+    }
+
+    pub async fn config(&self) -> ConfigClient<Channel> {
+        ConfigClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
+    }
+
+    pub async fn stats(&self) -> StatsClient<Channel> {
+        StatsClient::new(self.channel().await)
+    }
+
+    pub fn revision(&self) -> u64 {
+        self.store.state().revision()
+    }
+
+    /// Stops serving, as the daemon does.
+    pub async fn stop(mut self) {
+        drop(self.stop.take());
+        self.task.take().unwrap().await.unwrap().unwrap();
+    }
+}
+
+pub fn server(socket: &std::path::Path) -> Server {
+    Server {
+        socket: socket.into(),
+        group: None,
+        max_message: 64 << 20,
+    }
+}
+
+/// Endpoint number `id` with an address of each family.
+pub fn endpoint(id: u32) -> v1::Endpoint {
+    v1::Endpoint {
+        id,
+        name: format!("default/web-{id}"),
+        port: "pod1".into(),
+        mac: "02:00:00:00:00:01".into(),
+        identity: 1000,
+        addresses: vec![
+            format!("10.{}.{}.{}", 64 + (id >> 16), id >> 8 & 255, id & 255),
+            Ipv6Addr::from_bits((0xfd00 << 112) | u128::from(id)).to_string(),
+        ],
+    }
+}
+
+/// A route out of uplink0.
+pub fn route(prefix: &str, gateway: &str) -> v1::Route {
+    v1::Route {
+        prefix: prefix.into(),
+        target: Some(v1::route::Target::Via(v1::route::Via {
+            port: "uplink0".into(),
+            gateway: gateway.into(),
+        })),
+        mtu: 0,
+    }
+}
+
+/// A static neighbour on uplink0.
+pub fn neighbour(address: &str, mac: &str) -> v1::Neighbour {
+    v1::Neighbour {
+        port: "uplink0".into(),
+        address: address.into(),
+        mac: mac.into(),
+        learned: false,
+    }
+}
+
+/// A transaction.
+pub fn apply(steps: impl IntoIterator<Item = Step>) -> v1::ApplyRequest {
+    v1::ApplyRequest {
+        changes: steps
+            .into_iter()
+            .map(|step| v1::Change { change: Some(step) })
+            .collect(),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,16 @@
+//! The services, as clients see them: through a socket.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod apply;
+mod discovery;
+mod lists;
+mod python;
+mod replace;
+mod scale;
+mod socket;
+mod stats;
+mod watch;
