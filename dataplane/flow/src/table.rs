@@ -12,6 +12,9 @@ pub const PAYLOAD: usize = LINE - Tuple::WORDS;
 /// Locks that insertions are spread over.
 const LOCKS: usize = 1024;
 
+/// A bucket with no more empty slots than this is crowded.
+const CROWDED: usize = 2;
+
 /// Workers that can share a table.
 pub(crate) const MAX_WORKERS: usize = 64;
 
@@ -299,8 +302,16 @@ impl FlowTable {
 
     fn publish(&self, hash: u64, flow: FlowRef) -> Result<(), FlowError> {
         let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
-        let buckets = [self.bucket(hash), self.second(hash)];
-        for slot in buckets.into_iter().flatten().flatten() {
+        let (Some(first), Some(second)) = (self.bucket(hash), self.second(hash)) else {
+            return Err(FlowError::Full);
+        };
+        // Lookups begin with the first, so it is taken while it is not crowded; then the one with more room, which keeps
+        // both from being full while a quarter of all slots is free.
+        let order = match room(first) {
+            more if more > CROWDED || more >= room(second) => [first, second],
+            _ => [second, first],
+        };
+        for slot in order.into_iter().flatten() {
             // Release: who finds the slot finds the record written.
             if slot.load(Ordering::Relaxed) == 0
                 && slot
@@ -332,6 +343,14 @@ impl FlowTable {
         let take = |number: usize| self.locks.get(number).map(Guard::take);
         [take(first), if first == second { None } else { take(second) }]
     }
+}
+
+/// Empty slots of a bucket.
+fn room(bucket: &[AtomicU64; LINE]) -> usize {
+    bucket
+        .iter()
+        .filter(|slot| slot.load(Ordering::Relaxed) == 0)
+        .count()
 }
 
 /// Holds a lock for the few hundred nanoseconds of an insertion.
