@@ -108,6 +108,7 @@ pub(crate) fn run(setup: &Setup, subject: Subject) -> anyhow::Result<Sample> {
                         pool.allocator(),
                         worker_stats,
                         Arc::new(HostMac::default()),
+                        FlowHandle::new(Arc::clone(&flows), threads.len(), args.nb_cores)?,
                         &config,
                     ),
                     out: Output::new(MAX_PORTS),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::ensure;
 use dpdk::ArrayVec;
 use octoplane_engine::{BURST, Direction, DropReason, Engine, EngineConfig, HostMac, Output, WorkerStats};
+use octoplane_flow::{FlowHandle, FlowTable};
 use octoplane_packet::{HeapBuf, HeapPool};
 use octoplane_tables::Store;
 use octoplane_tables::model::MAX_PORTS;
@@ -33,6 +34,7 @@ pub(crate) fn run(args: &InstructionArgs) -> anyhow::Result<()> {
         HeapPool::default(),
         Arc::clone(&stats),
         Arc::new(HostMac::default()),
+        FlowHandle::new(Arc::new(FlowTable::new(65_536)?), 0, 1)?,
         &EngineConfig::default(),
     );
     let frames = scenario.frames(0, ipv6, FLOWS, &[64], false);

@@ -57,8 +57,12 @@ macro_rules! reasons {
 reasons! {
     /// The source address is not the sending endpoint's.
     InvalidSource = 132, "Invalid source ip";
+    /// No policy entry allows it.
+    PolicyDenied = 133, "Policy denied";
     /// Headers that contradict themselves or the packet's length.
     InvalidPacket = 134, "Invalid packet";
+    /// The upper layer's header is cut off.
+    CtInvalidHeader = 135, "CT: Truncated or invalid header";
     /// Larger than the MTU of the way out.
     FragmentationNeeded = 136, "Fragmentation needed";
     /// From an endpoint, and neither IPv4, IPv6 nor ARP.
@@ -71,16 +75,38 @@ reasons! {
     L3Checksum = 153, "Incorrect L3 checksum";
     /// The checksum of an ICMP message to us is wrong.
     L4Checksum = 154, "Incorrect L4 checksum";
+    /// The table of connections is full.
+    CtInsertion = 155, "CT: Map insertion failed";
+    /// Extension headers that make no sense.
+    InvalidExtension = 156, "Invalid IPv6 extension header";
     /// A fragment that would have to be put together here.
     Fragment = 157, "IP fragmentation not supported";
+    /// The service has no backend.
+    NoBackend = 158, "Service backend not found";
     /// For one of our own addresses, and there is no port to the kernel.
     LocalHostUnreachable = 164, "Local host is unreachable";
     /// An IEEE 802.3 frame from an endpoint.
     UnsupportedL2 = 166, "Unsupported L2 protocol";
+    /// Every port that the connection could be masqueraded with is taken.
+    NoNatPort = 167, "No mapping for NAT masquerade";
+    /// A protocol that cannot be masqueraded.
+    NatProtocol = 168, "Unsupported protocol for NAT masquerade";
     /// The next hop did not answer.
     NoFib = 169, "FIB lookup failed";
+    /// An endpoint sent a packet to the tunnel's port itself.
+    EncapProhibited = 170, "Encapsulation traffic is prohibited";
+    /// A tunnelled packet claims to come from a host's own identity.
+    InvalidIdentity = 171, "Invalid identity";
+    /// A service that is not offered to the outside.
+    IsClusterIp = 174, "Is a ClusterIP";
+    /// The service does not serve this client.
+    NotInSourceRange = 177, "Denied by LB src range";
+    /// A policy entry denies it.
+    PolicyDenylist = 181, "Policy denied by denylist";
     /// A VLAN tag on an uplink.
     VlanFiltered = 182, "VLAN traffic disallowed by VLAN filter";
+    /// Both ends have to prove who they are first.
+    AuthRequired = 189, "Authentication required";
     /// The TTL or hop limit ran out.
     TtlExceeded = 196, "TTL exceeded";
     /// Too many packets for the kernel.
@@ -97,6 +123,8 @@ reasons! {
     ParkingFull = 1003, "Too many packets wait for neighbours";
     /// The worker that owns the transmit queue took no more.
     HandoffFull = 1004, "Hand-off queue full";
+    /// The pool of packet buffers has run dry.
+    NoBuffer = 1005, "No packet buffer left";
 }
 
 #[cfg(test)]

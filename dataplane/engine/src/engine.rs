@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arrayvec::ArrayVec;
+use octoplane_flow::FlowHandle;
 use octoplane_packet::{BufPool, MacAddr, PacketBuf};
 use octoplane_tables::model::{PortId, Role};
 use octoplane_tables::{PortView, Reader, Snapshot};
 
+use crate::connection::{self, Timeouts};
 use crate::drop_reason::{Direction, DropReason};
 use crate::event::NeighbourEvent;
 use crate::limiter::Limiter;
@@ -53,6 +55,8 @@ pub struct EngineConfig {
     pub max_parked: usize,
     /// How long a packet waits for a neighbour, in nanoseconds.
     pub park_ns: u64,
+    /// How long connections are kept.
+    pub timeouts: Timeouts,
     /// Reads the cycle counter that stages are timed with.
     pub cycles: fn() -> u64,
 }
@@ -64,6 +68,7 @@ impl Default for EngineConfig {
             exceptions: (100_000, 1024),
             max_parked: 256,
             park_ns: 3_000_000_000,
+            timeouts: Timeouts::default(),
             cycles: || 0,
         }
     }
@@ -86,6 +91,8 @@ pub(crate) struct Core<P: BufPool> {
     pub(crate) events: ArrayVec<NeighbourEvent, BURST>,
     pub(crate) host_mac: Arc<HostMac>,
     pub(crate) routes: RouteCache,
+    pub(crate) flows: FlowHandle,
+    pub(crate) timeouts: Timeouts,
     cycles: fn() -> u64,
     runs: u32,
 }
@@ -98,6 +105,8 @@ pub(crate) struct Rx<'a> {
     pub(crate) view: &'a PortView,
     /// Nanoseconds of a monotonic clock, now.
     pub(crate) now: u64,
+    /// The same in the unit in which connections age.
+    pub(crate) second: u32,
     /// The same when the packet arrived.
     pub(crate) born: u64,
 }
@@ -113,12 +122,13 @@ impl Rx<'_> {
 }
 
 impl<P: BufPool> Engine<P> {
-    /// An engine that reads `reader`'s tables, makes packets from `pool` and counts in `stats`.
+    /// An engine that reads `reader`'s tables, keeps connections by `flows`, makes packets from `pool` and counts in `stats`.
     pub fn new(
         reader: Reader,
         pool: P,
         stats: Arc<WorkerStats>,
         host_mac: Arc<HostMac>,
+        flows: FlowHandle,
         config: &EngineConfig,
     ) -> Self {
         let (rate, burst) = config.icmp_errors;
@@ -132,6 +142,8 @@ impl<P: BufPool> Engine<P> {
             events: ArrayVec::new(),
             host_mac,
             routes: RouteCache::new(),
+            flows,
+            timeouts: config.timeouts,
             cycles: config.cycles,
             runs: 0,
         };
@@ -171,6 +183,7 @@ impl<P: BufPool> Engine<P> {
             port,
             view,
             now,
+            second: connection::second(now),
             born: now,
         };
         match view.role {
@@ -191,6 +204,12 @@ impl<P: BufPool> Engine<P> {
         if !self.core.parking.is_empty() {
             self.core.retry(self.reader.load(), now, out);
         }
+        self.core.flows.quiesce();
+    }
+
+    /// Ends connections whose time is over at `now`, looking at `records` of them at most.
+    pub fn expire(&mut self, now: u64, records: usize) {
+        self.core.expire(now, records);
     }
 
     /// Lets go of old tables. [`Engine::process`] does it by itself; an idle worker must, too, or their memory cannot be

@@ -5,16 +5,17 @@
 //! would decide differently.
 
 use arrayvec::ArrayVec;
+use octoplane_flow::Tuple;
 use octoplane_packet::checksum::ipv4_words_ok;
 use octoplane_packet::headers::{ETHERNET_LEN, ethertype, icmp6, protocol};
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
-use octoplane_tables::Target;
+use octoplane_tables::{Action, Target};
 
 use crate::address::{routable4, routable6};
+use crate::connection::{self, Progress, Upper, flag, progress};
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
 use crate::output::Output;
-use crate::route_cache::RouteCache;
 use crate::stats::Stage;
 
 /// How many packets ahead data is asked for.
@@ -57,7 +58,7 @@ impl<P: BufPool> Core<P> {
             }
             let Some(buf) = burst.get_mut(index) else { break };
             bytes += buf.len();
-            let port = one::<POD, P::Buf>(rx, &mut self.routes, buf, ours);
+            let port = self.one::<POD>(rx, buf, ours);
             others |= port ^ *first.get_or_insert(port);
             *way = port;
         }
@@ -103,111 +104,215 @@ impl<P: BufPool> Core<P> {
             stats.packets.add(slow);
         }
     }
-}
 
-/// Rewrites one packet if it is plain, and says by which port it leaves.
-#[inline(always)]
-fn one<const POD: bool, B: PacketBuf>(rx: &Rx<'_>, routes: &mut RouteCache, buf: &mut B, ours: u64) -> u16 {
-    if !buf.is_contiguous() {
-        return SLOW;
-    }
-    let status = buf.ip_checksum_status();
-    let data = buf.data_mut();
-    let len = data.len();
-    let Some(header) = data.first_chunk_mut::<V4>() else {
-        return SLOW;
-    };
-    // Towards pods every frame is for us: their one route is the gateway. Elsewhere the address decides.
-    if !POD && le64(header, 0) << 16 != ours {
-        return SLOW;
-    }
-    let kind = le32(header, 12);
-    if kind & 0x00ff_ffff == TYPE_V4 {
-        forward4::<POD>(rx, routes, status, header, len)
-    } else if kind & 0x00f0_ffff == TYPE_V6 {
-        forward6::<POD>(rx, routes, data)
-    } else {
-        SLOW
-    }
-}
-
-#[inline(always)]
-fn forward4<const POD: bool>(
-    rx: &Rx<'_>,
-    routes: &mut RouteCache,
-    status: ChecksumStatus,
-    header: &mut [u8; V4],
-    len: usize,
-) -> u16 {
-    // The header as the checksum adds it up; the second word begins with TTL, protocol and checksum.
-    let (first, second, third) = (le64(header, 14), le64(header, 22), le32(header, 30));
-    let total = usize::from(((first >> 16) as u16).swap_bytes());
-    if total < 20 || total + ETHERNET_LEN > len || second & 0xff < 2 {
-        return SLOW;
-    }
-    if status != ChecksumStatus::Good
-        && (status == ChecksumStatus::Bad || !ipv4_words_ok(first, second, third))
-    {
-        return SLOW;
-    }
-    let src = ((second >> 32) as u32).swap_bytes();
-    if POD {
-        let owner = rx.snapshot.target(routes.find4(rx.snapshot, src));
-        if owner.endpoint == 0 || owner.port != rx.port {
+    /// Rewrites one packet if it is plain, and says by which port it leaves.
+    #[inline(always)]
+    fn one<const POD: bool>(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, ours: u64) -> u16 {
+        if !buf.is_contiguous() {
             return SLOW;
         }
-    } else if !routable4(src) {
-        return SLOW;
+        let status = buf.ip_checksum_status();
+        let data = buf.data_mut();
+        let Some(header) = data.first_chunk_mut::<V4>() else {
+            return SLOW;
+        };
+        // Towards pods every frame is for us: their one route is the gateway. Elsewhere the address decides.
+        if !POD && le64(header, 0) << 16 != ours {
+            return SLOW;
+        }
+        let kind = le32(header, 12);
+        if kind & 0x00ff_ffff == TYPE_V4 {
+            self.forward4::<POD>(rx, status, data)
+        } else if kind & 0x00f0_ffff == TYPE_V6 {
+            self.forward6::<POD>(rx, data)
+        } else {
+            SLOW
+        }
     }
-    let target = rx.snapshot.target(routes.find4(rx.snapshot, third.swap_bytes()));
-    if !fits(target, len) {
-        return SLOW;
+
+    #[inline(always)]
+    fn forward4<const POD: bool>(&mut self, rx: &Rx<'_>, status: ChecksumStatus, data: &mut [u8]) -> u16 {
+        let len = data.len();
+        let Some(header) = data.first_chunk_mut::<V4>() else {
+            return SLOW;
+        };
+        // The header as the checksum adds it up; the second word begins with TTL, protocol and checksum.
+        let (first, second, third) = (le64(header, 14), le64(header, 22), le32(header, 30));
+        let total = usize::from(((first >> 16) as u16).swap_bytes());
+        if total < 20 || total + ETHERNET_LEN > len || second & 0xff < 2 {
+            return SLOW;
+        }
+        if status != ChecksumStatus::Good
+            && (status == ChecksumStatus::Bad || !ipv4_words_ok(first, second, third))
+        {
+            return SLOW;
+        }
+        let (src, dst) = (((second >> 32) as u32).swap_bytes(), third.swap_bytes());
+        if POD {
+            // Fragments have no ports, or not all of them.
+            let fragment = (first >> 48) as u16 & FRAGMENT != 0;
+            let protocol = (second >> 8) as u8;
+            let Some(&ports) = data.get(V4..).and_then(|upper| upper.first_chunk()) else {
+                return SLOW;
+            };
+            let Some(flags) = (if fragment {
+                None
+            } else {
+                upper(data, protocol, V4, total + ETHERNET_LEN)
+            }) else {
+                return SLOW;
+            };
+            let [sport, dport] = pair(ports);
+            return self.established(rx, data, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
+        }
+        if !routable4(src) {
+            return SLOW;
+        }
+        let target = rx.snapshot.target(self.routes.find4(rx.snapshot, dst));
+        if target.action == Action::Deliver {
+            let fragment = (first >> 48) as u16 & FRAGMENT != 0;
+            let protocol = (second >> 8) as u8;
+            let Some(&ports) = data.get(V4..).and_then(|upper| upper.first_chunk()) else {
+                return SLOW;
+            };
+            let Some(flags) = (if fragment {
+                None
+            } else {
+                upper(data, protocol, V4, total + ETHERNET_LEN)
+            }) else {
+                return SLOW;
+            };
+            let [sport, dport] = pair(ports);
+            return self.established(rx, data, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
+        }
+        if !fits(target, len) {
+            return SLOW;
+        }
+        let Some(header) = data.first_chunk_mut::<V4>() else {
+            return SLOW;
+        };
+        let second = older(second);
+        header[22..30].copy_from_slice(&second.to_le_bytes());
+        header[..12].copy_from_slice(&target.macs);
+        target.port
     }
-    // Less the TTL, and the checksum over it (RFC 1624, equation 3): the lower byte of a word is one less, so the
-    // complement of their sum is one more, with the carry coming back at the other end.
-    let sum = (second >> 16 & 0xffff) + 1;
+
+    #[inline(always)]
+    fn forward6<const POD: bool>(&mut self, rx: &Rx<'_>, data: &mut [u8]) -> u16 {
+        let len = data.len();
+        let next = data.get(V6).copied();
+        let Some(header) = data.first_chunk_mut::<V6>() else {
+            return SLOW;
+        };
+        let end = usize::from(be16(header, 18)) + V6;
+        if !(end <= len && header[21] > 1) {
+            return SLOW;
+        }
+        // Neighbour discovery is never forwarded, whatever its destination.
+        let protocol = header[20];
+        if protocol == protocol::ICMPV6
+            && let Some(icmp6::NEIGHBOUR_SOLICITATION | icmp6::NEIGHBOUR_ADVERTISEMENT) = next
+        {
+            return SLOW;
+        }
+        let (src, dst) = (
+            [be64(header, 22), be64(header, 30)],
+            [be64(header, 38), be64(header, 46)],
+        );
+        let target = if POD {
+            None
+        } else {
+            if !routable6(u128::from(src[0]) << 64 | u128::from(src[1])) {
+                return SLOW;
+            }
+            Some(rx.snapshot.target(self.routes.find6(rx.snapshot, dst[0], dst[1])))
+        };
+        match target {
+            Some(target) if target.action != Action::Deliver => {
+                if !fits(target, len) {
+                    return SLOW;
+                }
+                header[21] -= 1;
+                header[..12].copy_from_slice(&target.macs);
+                target.port
+            }
+            _ => {
+                let Some(&ports) = data.get(V6..).and_then(|upper| upper.first_chunk()) else {
+                    return SLOW;
+                };
+                let Some(flags) = upper(data, protocol, V6, end) else {
+                    return SLOW;
+                };
+                let [sport, dport] = pair(ports);
+                self.established(rx, data, Tuple::v6(src, dst, sport, dport, protocol, 0), flags)
+            }
+        }
+    }
+
+    /// Sends on a packet of a connection that is known and was decided by the tables as they are.
+    #[inline(always)]
+    fn established(&mut self, rx: &Rx<'_>, data: &mut [u8], tuple: Tuple, upper: Upper) -> u16 {
+        let table = self.flows.table();
+        let Some(flow) = table.find(table.hash(&tuple), &tuple) else {
+            return SLOW;
+        };
+        let Some(half) = table.half(flow) else { return SLOW };
+        let action = connection::Action::of(&half);
+        let current = action.revision == rx.snapshot.revision() as u32;
+        if !(current && action.flags == flag::COMPILED && action.port == rx.port) {
+            return SLOW;
+        }
+        let target = rx.snapshot.target(action.target);
+        if !fits(target, data.len()) {
+            return SLOW;
+        }
+        if progress(table, flow, &half, upper, rx.second) != Progress::Known {
+            return SLOW;
+        }
+        if tuple.is_v6() {
+            let Some(header) = data.first_chunk_mut::<V6>() else {
+                return SLOW;
+            };
+            header[21] -= 1;
+            header[..12].copy_from_slice(&target.macs);
+        } else {
+            let Some(header) = data.first_chunk_mut::<V4>() else {
+                return SLOW;
+            };
+            let second = older(le64(header, 22));
+            header[22..30].copy_from_slice(&second.to_le_bytes());
+            header[..12].copy_from_slice(&target.macs);
+        }
+        target.port
+    }
+}
+
+/// Fragment bits in the header word with flags and offset as it stands in the packet: all but "don't fragment".
+const FRAGMENT: u16 = 0xff3f;
+
+/// What the upper layer is, if its ports are the first four bytes and the fast path needs to know no more of it.
+#[inline(always)]
+fn upper(data: &[u8], protocol: u8, at: usize, end: usize) -> Option<Upper> {
+    match protocol {
+        protocol::TCP if end >= at + 20 => data.get(at + 13).map(|&flags| Upper::Tcp(flags)),
+        protocol::UDP if end >= at + 8 => Some(Upper::Udp),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn pair([a, b, c, d]: [u8; 4]) -> [u16; 2] {
+    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+}
+
+/// The word of an IPv4 header that begins with the TTL, with that one less, and the checksum over it (RFC 1624,
+/// equation 3): the lower byte of a word is one less, so the complement of their sum is one more, with the carry coming
+/// back at the other end.
+#[inline(always)]
+fn older(word: u64) -> u64 {
+    let sum = (word >> 16 & 0xffff) + 1;
     let sum = (sum + u64::from(sum >= 0xffff)) & 0xffff;
-    let second = ((second & !0xffff_0000) - 1) | (sum << 16);
-    header[22..30].copy_from_slice(&second.to_le_bytes());
-    header[..12].copy_from_slice(&target.macs);
-    target.port
-}
-
-#[inline(always)]
-fn forward6<const POD: bool>(rx: &Rx<'_>, routes: &mut RouteCache, data: &mut [u8]) -> u16 {
-    let len = data.len();
-    let next = data.get(V6).copied();
-    let Some(header) = data.first_chunk_mut::<V6>() else {
-        return SLOW;
-    };
-    let fits_in_frame = usize::from(be16(header, 18)) + V6 <= len;
-    if !(fits_in_frame && header[21] > 1) {
-        return SLOW;
-    }
-    // Neighbour discovery is never forwarded, whatever its destination.
-    if header[20] == protocol::ICMPV6
-        && let Some(icmp6::NEIGHBOUR_SOLICITATION | icmp6::NEIGHBOUR_ADVERTISEMENT) = next
-    {
-        return SLOW;
-    }
-    let (high, low) = (be64(header, 22), be64(header, 30));
-    if POD {
-        let owner = rx.snapshot.target(routes.find6(rx.snapshot, high, low));
-        if owner.endpoint == 0 || owner.port != rx.port {
-            return SLOW;
-        }
-    } else if !routable6(u128::from(high) << 64 | u128::from(low)) {
-        return SLOW;
-    }
-    let target = rx
-        .snapshot
-        .target(routes.find6(rx.snapshot, be64(header, 38), be64(header, 46)));
-    if !fits(target, len) {
-        return SLOW;
-    }
-    header[21] -= 1;
-    header[..12].copy_from_slice(&target.macs);
-    target.port
+    ((word & !0xffff_0000) - 1) | (sum << 16)
 }
 
 /// Whether a frame of this length fits through the target's path. None fits where there is more to do than to send it on.

@@ -11,10 +11,12 @@
 
 mod address;
 mod arp;
+mod connection;
 mod drop_reason;
 mod engine;
 mod event;
 mod fast;
+mod fragment;
 mod icmp;
 mod limiter;
 mod ndp;
@@ -25,6 +27,7 @@ mod route_cache;
 mod slow;
 mod stats;
 
+pub use connection::Timeouts;
 pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;

@@ -50,6 +50,12 @@ impl<B> Output<B> {
         queue.extend(burst.drain(..room));
     }
 
+    /// Packets there is room for in the queue of a port.
+    pub fn room(&self, port: PortId) -> usize {
+        let queue = self.ports.get(usize::from(port));
+        queue.map_or(0, ArrayVec::remaining_capacity)
+    }
+
     /// Gives up a buffer.
     pub fn discard(&mut self, buf: B) {
         // When the list is full the buffer is freed on the spot: slower, never wrong.

@@ -120,6 +120,7 @@ impl<P: BufPool> Core<P> {
                 port: rx_port,
                 view,
                 now,
+                second: crate::connection::second(now),
                 born,
             };
             if now.saturating_sub(born) >= self.parking.timeout {

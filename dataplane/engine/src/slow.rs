@@ -8,10 +8,11 @@ use octoplane_packet::headers::{
 };
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
 use octoplane_tables::model::{PortId, Role};
-use octoplane_tables::{Action, Target};
+use octoplane_tables::{Action, Snapshot, Target};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::address::{may_send4, may_send6, routable4, routable6};
+use crate::connection::{Packet, Sender};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
@@ -22,6 +23,8 @@ use crate::output::Output;
 pub(crate) enum Verdict {
     /// Sent, as it is now, out of a port.
     Send(PortId),
+    /// The same in fragments of this size.
+    SendInPieces(PortId, u16),
     /// Dropped and counted.
     Drop(DropReason),
     /// Dropped and counted, and its sender is told.
@@ -62,6 +65,7 @@ impl<P: BufPool> Core<P> {
                 self.stats.consumed.add(1);
                 return out.discard(buf);
             }
+            Verdict::SendInPieces(port, mtu) => return self.send_in_pieces(rx, port, mtu, buf, out),
             Verdict::Park(port, next_hop) => return self.park(rx, port, next_hop, buf, out),
         };
         if let Err(buf) = out.send(port, buf) {
@@ -143,21 +147,15 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route4(dst.to_bits());
+        if let Some(sender) = sender(rx, &target, |snapshot| snapshot.route4(src.to_bits())) {
+            return match Packet::v4(buf.data()) {
+                Ok(packet) => self.connection(rx, buf, &packet, sender),
+                Err(reason) => Drop(reason),
+            };
+        }
         let ttl = header.ttl;
-        let error = match self.route(rx, &target, dst.into(), total, ttl) {
-            Ok(()) => None,
-            Err(verdict @ Refuse(DropReason::FragmentationNeeded, _)) => {
-                // Who allows fragments is not told (RFC 1191): the sender would not understand.
-                let told = header.flags_fragment.get() & Ipv4::DF != 0;
-                Some(if told {
-                    verdict
-                } else {
-                    Drop(DropReason::FragmentationNeeded)
-                })
-            }
-            Err(verdict) => Some(verdict),
-        };
-        if let Some(verdict) = error {
+        let may_cut = header.flags_fragment.get() & Ipv4::DF == 0;
+        if let Err(verdict) = self.route(rx, &target, dst.into(), total, ttl, may_cut) {
             return verdict;
         }
         match target.action {
@@ -172,7 +170,7 @@ impl<P: BufPool> Core<P> {
                 let checksum = !fold(sum(&data[ETHERNET_LEN..ETHERNET_LEN + len]));
                 data[ETHERNET_LEN + 10..ETHERNET_LEN + 12].copy_from_slice(&checksum.to_be_bytes());
                 data[..12].copy_from_slice(&target.macs);
-                Verdict::Send(target.port)
+                send(&target, total)
             }
             _ => {
                 let (fragment, is_icmp) = (header.is_fragment(), header.protocol == protocol::ICMP);
@@ -233,7 +231,13 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route6(dst.to_bits());
-        if let Err(verdict) = self.route(rx, &target, dst.into(), total, header.hop_limit) {
+        if let Some(sender) = sender(rx, &target, |snapshot| snapshot.route6(src.to_bits())) {
+            return match Packet::v6(buf.data()) {
+                Ok(packet) => self.connection(rx, buf, &packet, sender),
+                Err(reason) => Drop(reason),
+            };
+        }
+        if let Err(verdict) = self.route(rx, &target, dst.into(), total, header.hop_limit, false) {
             return verdict;
         }
         match target.action {
@@ -255,14 +259,23 @@ impl<P: BufPool> Core<P> {
         }
     }
 
-    /// Whether the packet may go where its target says: `Ok` if it is forwarded, or is for this machine.
-    fn route(&self, rx: &Rx<'_>, target: &Target, dst: IpAddr, size: usize, ttl: u8) -> Result<(), Verdict> {
+    /// Whether the packet may go where its target says: `Ok` if it is forwarded, or is for this machine. One that may be
+    /// cut may be too large.
+    pub(crate) fn route(
+        &self,
+        rx: &Rx<'_>,
+        target: &Target,
+        dst: IpAddr,
+        size: usize,
+        ttl: u8,
+        may_cut: bool,
+    ) -> Result<(), Verdict> {
         match target.action {
             Action::Forward | Action::Deliver | Action::Resolve | Action::Glean => {
                 if ttl <= 1 {
                     return Err(Refuse(DropReason::TtlExceeded, Error::TimeExceeded));
                 }
-                if size > usize::from(target.mtu) {
+                if size > usize::from(target.mtu) && !may_cut {
                     return Err(Refuse(DropReason::FragmentationNeeded, Error::TooBig(target.mtu)));
                 }
                 match target.action {
@@ -335,10 +348,47 @@ impl<P: BufPool> Core<P> {
     }
 }
 
+/// Who sent a packet that belongs to a connection: one from an endpoint, or to one. Others are forwarded without memory.
+fn sender<'a>(
+    rx: &Rx<'a>,
+    target: &Target,
+    owner: impl FnOnce(&'a Snapshot) -> &'a Target,
+) -> Option<Sender> {
+    let forwarded = matches!(
+        target.action,
+        Action::Forward | Action::Deliver | Action::Resolve | Action::Glean
+    );
+    match rx.view.role {
+        Role::Pod if forwarded => {
+            let owner = owner(rx.snapshot);
+            Some(Sender {
+                identity: owner.identity,
+                endpoint: owner.endpoint,
+                port: rx.port,
+            })
+        }
+        Role::Uplink | Role::Host if target.action == Action::Deliver => Some(Sender {
+            identity: 0,
+            endpoint: 0,
+            port: rx.port,
+        }),
+        _ => None,
+    }
+}
+
+/// Sends a packet of `size` bytes that is ready to its target, in pieces if it is too large.
+pub(crate) fn send(target: &Target, size: usize) -> Verdict {
+    if size > usize::from(target.mtu) {
+        Verdict::SendInPieces(target.port, target.mtu)
+    } else {
+        Verdict::Send(target.port)
+    }
+}
+
 /// Cuts off what stands behind an IP packet of `total` bytes if the frame would be too large with it.
 fn trim_to_mtu<B: PacketBuf>(buf: &mut B, target: &Target, total: usize) {
     let payload = buf.len() - ETHERNET_LEN;
-    if payload > usize::from(target.mtu) {
+    if payload > usize::from(target.mtu) && payload > total {
         // Never more than there is: `total` was checked against the buffer.
         let _ = buf.trim_back(payload - total);
     }

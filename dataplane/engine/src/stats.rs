@@ -107,8 +107,14 @@ pub struct WorkerStats {
     ports: Vec<PortStats>,
     /// Packets that the fast path forwarded or delivered.
     pub fast: Tally,
+    /// Packets sent in fragments.
+    pub fragmented: Counter,
     /// Packets given to the kernel.
     pub punted: Counter,
+    /// Connections that were stored.
+    pub flows_created: Counter,
+    /// Connections whose time was over.
+    pub flows_expired: Counter,
     /// ARP requests, neighbour solicitations and pings answered.
     pub answered: Counter,
     /// ICMP errors sent.
@@ -128,7 +134,10 @@ impl Default for WorkerStats {
             stages: Stage::ALL.iter().map(|_| Default::default()).collect(),
             ports: (0..MAX_PORTS).map(|_| Default::default()).collect(),
             fast: Tally::default(),
+            fragmented: Counter::default(),
             punted: Counter::default(),
+            flows_created: Counter::default(),
+            flows_expired: Counter::default(),
             answered: Counter::default(),
             icmp_errors: Counter::default(),
             icmp_suppressed: Counter::default(),

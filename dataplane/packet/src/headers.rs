@@ -27,6 +27,8 @@ pub mod protocol {
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// SCTP.
+    pub const SCTP: u8 = 132;
     /// IPv6 fragment header.
     pub const FRAGMENT: u8 = 44;
     /// ICMPv6.

@@ -10,6 +10,7 @@ use arrayvec::ArrayVec;
 use octoplane_engine::{
     BURST, Direction, DropReason, Engine, EngineConfig, HostMac, NeighbourEvent, Output, WorkerStats,
 };
+use octoplane_flow::{FlowHandle, FlowTable};
 use octoplane_packet::{BufPool, HeapBuf, HeapPool, MacAddr, PacketBuf};
 use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId, Role, Route, RouteTarget};
 use octoplane_tables::{Capacity, Gateways, Store};
@@ -166,6 +167,7 @@ impl Plan {
             pool,
             Arc::new(WorkerStats::default()),
             Arc::new(HostMac::default()),
+            FlowHandle::new(Arc::new(FlowTable::new(65_536).unwrap()), 0, 1).unwrap(),
             &self.config,
         );
         store.apply(programme(self.default_routes)).unwrap();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use octoplane_engine::{Direction, DropReason, Engine, EngineConfig, HostMac, Output, WorkerStats};
+use octoplane_flow::{FlowHandle, FlowTable};
 use octoplane_packet::{BufPool, ChecksumStatus, HeapBuf, NoRoom, PacketBuf};
 
 use crate::common::bytes::{ip4, ip6};
@@ -67,6 +68,7 @@ fn run(frame: &[u8], checksum: ChecksumStatus, contiguous: bool) -> (Option<Vec<
         NoPool,
         Arc::new(WorkerStats::default()),
         Arc::new(HostMac::default()),
+        FlowHandle::new(Arc::new(FlowTable::new(65_536).unwrap()), 0, 1).unwrap(),
         &EngineConfig::default(),
     );
     let mut out = Output::new(4);

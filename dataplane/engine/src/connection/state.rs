@@ -1,0 +1,195 @@
+//! What the engine keeps of each direction of a connection, in the three words that the flow table has for it.
+
+use octoplane_flow::{FlowRef, FlowTable, Half};
+
+use super::packet::{Upper, tcp};
+
+/// In place of a port: packets of this direction come out of a tunnel.
+pub(crate) const FROM_TUNNEL: u16 = u16::MAX;
+
+/// Flags of a direction, fixed when it was compiled.
+pub(crate) mod flag {
+    /// Addresses or ports change: the other direction's tuple turned round is the new one.
+    pub(crate) const TRANSLATE: u16 = 1;
+    /// Sent to another node in a tunnel.
+    pub(crate) const ENCAPSULATE: u16 = 2;
+    /// The words say where packets go. Without it only the slow path knows.
+    pub(crate) const COMPILED: u16 = 4;
+}
+
+/// The first two words: what to do with packets of a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Action {
+    /// Number of the target in the forwarding tables.
+    pub(crate) target: u32,
+    /// The port they come in by, or [`FROM_TUNNEL`].
+    pub(crate) port: u16,
+    pub(crate) flags: u16,
+    /// Lower half of the revision of the tables that this was decided by.
+    pub(crate) revision: u32,
+    /// Identity of the sender: the tunnel's VNI, one way or the other.
+    pub(crate) identity: u32,
+}
+
+impl Action {
+    #[inline(always)]
+    pub(crate) fn words(self) -> [u64; 2] {
+        [
+            u64::from(self.target) | u64::from(self.port) << 32 | u64::from(self.flags) << 48,
+            u64::from(self.revision) | u64::from(self.identity) << 32,
+        ]
+    }
+
+    #[inline(always)]
+    pub(crate) fn of(half: &Half<'_>) -> Self {
+        let (first, second) = (half.word::<0>(), half.word::<1>());
+        Self {
+            target: first as u32,
+            port: (first >> 32) as u16,
+            flags: (first >> 48) as u16,
+            revision: second as u32,
+            identity: (second >> 32) as u32,
+        }
+    }
+
+    pub(crate) fn store(self, half: &Half<'_>) {
+        let [first, second] = self.words();
+        half.set_word::<0>(first);
+        half.set_word::<1>(second);
+    }
+}
+
+/// The third word: the second in which the last packet came, and what TCP did in this direction.
+const SEEN: u64 = 0xffff_ffff;
+/// A packet other than SYN was seen.
+const ESTABLISHED: u64 = 1 << 32;
+/// FIN or RST was seen.
+const CLOSING: u64 = 1 << 33;
+/// Whether the connection is TCP's.
+const TCP: u64 = 1 << 34;
+/// A SYN was seen.
+const SYN: u64 = 1 << 35;
+
+/// How long connections are kept, in seconds (specification, 2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP after the first packet that is not a SYN.
+    pub tcp: u32,
+    /// TCP before it.
+    pub syn: u32,
+    /// TCP after both sides have closed, or one has reset.
+    pub closing: u32,
+    /// Everything else.
+    pub other: u32,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp: 8000,
+            syn: 60,
+            closing: 10,
+            other: 60,
+        }
+    }
+}
+
+impl Timeouts {
+    fn of(&self, state: u64) -> u32 {
+        match state {
+            state if state & TCP == 0 => self.other,
+            state if state & CLOSING != 0 => self.closing,
+            state if state & ESTABLISHED != 0 => self.tcp,
+            _ => self.syn,
+        }
+    }
+}
+
+/// The third word of a direction whose first packet comes now, in second `now`.
+pub(crate) fn first_word(upper: Upper, now: u32, forward: bool) -> u64 {
+    let tcp = match upper {
+        Upper::Tcp(_) => TCP,
+        _ => 0,
+    };
+    // A new entry counts as one that saw its SYN, whatever made it.
+    tcp | if forward {
+        u64::from(now) | if tcp != 0 { SYN } else { 0 }
+    } else {
+        0
+    }
+}
+
+/// What a packet means to its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// It goes on.
+    Known,
+    /// A SYN on a connection that was closing: it counts as new.
+    Again,
+}
+
+/// Takes note of a packet of `flow`'s direction in second `now`.
+#[inline(always)]
+pub(crate) fn progress(
+    table: &FlowTable,
+    flow: FlowRef,
+    half: &Half<'_>,
+    upper: Upper,
+    now: u32,
+) -> Progress {
+    let old = half.word::<2>();
+    if let Upper::Tcp(flags) = upper
+        && (flags & (tcp::SYN | tcp::FIN | tcp::RST) != 0 || old & ESTABLISHED == 0 || old & CLOSING != 0)
+    {
+        return tcp_progress(table, flow, half, flags, now);
+    }
+    // At most once a second: a line that is only read stays in every cache.
+    if old & SEEN != u64::from(now) {
+        half.set_word::<2>(old & !SEEN | u64::from(now));
+    }
+    Progress::Known
+}
+
+#[inline(never)]
+fn tcp_progress(table: &FlowTable, flow: FlowRef, half: &Half<'_>, flags: u8, now: u32) -> Progress {
+    let Some(back) = table.half(flow.other()) else {
+        return Progress::Known;
+    };
+    let (mut state, other) = (half.word::<2>(), back.word::<2>());
+    if flags & (tcp::SYN | tcp::ACK) == tcp::SYN && (state | other) & CLOSING != 0 {
+        return Progress::Again;
+    }
+    let closed = state & other & CLOSING != 0;
+    if flags & tcp::SYN != 0 {
+        state |= SYN;
+    } else {
+        state |= ESTABLISHED;
+    }
+    if flags & (tcp::FIN | tcp::RST) != 0 {
+        state |= CLOSING;
+        // A reset before both SYNs were seen closes both directions (specification, 2.3).
+        if flags & tcp::RST != 0 && state & other & SYN == 0 {
+            back.set_word::<2>(other | CLOSING);
+        }
+    }
+    // Once both sides have closed, nothing prolongs its life.
+    if !closed {
+        state = state & !SEEN | u64::from(now);
+    }
+    half.set_word::<2>(state);
+    if state & CLOSING != 0 {
+        // It may end sooner than was planned.
+        table.look_soon(flow);
+    }
+    Progress::Known
+}
+
+/// The second in which a connection ends if nothing more comes.
+pub(crate) fn ends(table: &FlowTable, flow: FlowRef, timeouts: &Timeouts) -> u32 {
+    let word = |flow| table.half(flow).map_or(0, |half| half.word::<2>());
+    let (there, back) = (word(flow), word(flow.other()));
+    let last = (there & SEEN).max(back & SEEN) as u32;
+    let closing = there & back & CLOSING;
+    let state = (there | back) & !CLOSING | closing;
+    last.saturating_add(timeouts.of(state))
+}
