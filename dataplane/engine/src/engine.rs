@@ -10,10 +10,10 @@ use octoplane_tables::{PortView, Reader, Snapshot};
 
 use crate::drop_reason::{Direction, DropReason};
 use crate::event::NeighbourEvent;
-use crate::fast::Meta;
 use crate::limiter::Limiter;
 use crate::output::Output;
 use crate::parking::ParkingLot;
+use crate::route_cache::RouteCache;
 use crate::stats::{Stage, WorkerStats};
 
 /// Most packets that go through the pipeline together.
@@ -85,7 +85,7 @@ pub(crate) struct Core<P: BufPool> {
     pub(crate) parking: ParkingLot<P::Buf>,
     pub(crate) events: ArrayVec<NeighbourEvent, BURST>,
     pub(crate) host_mac: Arc<HostMac>,
-    pub(crate) metas: [Meta; BURST],
+    pub(crate) routes: RouteCache,
     cycles: fn() -> u64,
     runs: u32,
 }
@@ -131,7 +131,7 @@ impl<P: BufPool> Engine<P> {
             parking: ParkingLot::new(config.max_parked, config.park_ns),
             events: ArrayVec::new(),
             host_mac,
-            metas: [Meta::default(); BURST],
+            routes: RouteCache::new(),
             cycles: config.cycles,
             runs: 0,
         };
@@ -173,17 +173,15 @@ impl<P: BufPool> Engine<P> {
             now,
             born: now,
         };
-        core.runs = core.runs.wrapping_add(1);
-        let timed = core.runs.is_multiple_of(TIMED);
         match view.role {
-            Role::Pod => core.burst::<true>(&rx, burst, out, timed),
-            Role::Uplink => core.burst::<false>(&rx, burst, out, timed),
+            Role::Pod => core.burst::<true>(&rx, burst, out),
+            Role::Uplink => core.burst::<false>(&rx, burst, out),
             Role::Host => {
                 if let Some(frame) = burst.first().and_then(|buf| buf.data().first_chunk::<12>()) {
                     let [.., a, b, c, d, e, f] = *frame;
                     core.host_mac.learn(MacAddr([a, b, c, d, e, f]));
                 }
-                core.burst::<false>(&rx, burst, out, timed);
+                core.burst::<false>(&rx, burst, out);
             }
         }
     }
@@ -234,45 +232,24 @@ impl<P: BufPool> Engine<P> {
 }
 
 impl<P: BufPool> Core<P> {
+    #[inline(always)]
     fn burst<const POD: bool>(
         &mut self,
         rx: &Rx<'_>,
         burst: &mut ArrayVec<P::Buf, BURST>,
         out: &mut Output<P::Buf>,
-        timed: bool,
     ) {
         let packets = burst.len() as u64;
-        let bytes;
+        self.runs = self.runs.wrapping_add(1);
+        let timed = self.runs.is_multiple_of(TIMED);
+        let start = if timed { (self.cycles)() } else { 0 };
+        self.forward::<POD>(rx, burst, out);
+        let stats = self.stats.stage(Stage::Forward);
+        stats.calls.add(1);
+        stats.packets.add(packets);
         if timed {
-            let start = (self.cycles)();
-            bytes = self.classify::<POD>(rx, burst);
-            let middle = (self.cycles)();
-            let slow = self.rewrite(rx, burst, out);
-            let end = (self.cycles)();
-            for (stage, cycles) in [(Stage::Classify, middle - start), (Stage::Rewrite, end - middle)] {
-                let stats = self.stats.stage(stage);
-                stats.timed_packets.add(packets);
-                stats.timed_cycles.add(cycles);
-            }
-            self.count(packets, slow);
-        } else {
-            bytes = self.classify::<POD>(rx, burst);
-            let slow = self.rewrite(rx, burst, out);
-            self.count(packets, slow);
-        }
-        self.stats.port(rx.port).rx_bytes.add(bytes);
-    }
-
-    fn count(&self, packets: u64, slow: u64) {
-        for stage in [Stage::Classify, Stage::Rewrite] {
-            let stats = self.stats.stage(stage);
-            stats.calls.add(1);
-            stats.packets.add(packets);
-        }
-        if slow > 0 {
-            let stats = self.stats.stage(Stage::Slow);
-            stats.calls.add(1);
-            stats.packets.add(slow);
+            stats.timed_packets.add(packets);
+            stats.timed_cycles.add((self.cycles)().wrapping_sub(start));
         }
     }
 

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod arp;
 mod drop_reason;
 mod engine;
@@ -20,6 +21,7 @@ mod ndp;
 mod output;
 mod parking;
 pub mod probe;
+mod route_cache;
 mod slow;
 mod stats;
 

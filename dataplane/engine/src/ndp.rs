@@ -96,7 +96,9 @@ impl<P: BufPool> Core<P> {
             Role::Host => Ok(ROUTER),
             Role::Pod if target == rx.snapshot.gateways().ipv6 => Ok(ROUTER),
             // Duplicate address detection: a pod may have its own address.
-            Role::Pod if crate::fast::may_send6(rx.snapshot, target.to_bits(), rx) => Err(Verdict::Consumed),
+            Role::Pod if crate::address::may_send6(rx.snapshot, target.to_bits(), rx) => {
+                Err(Verdict::Consumed)
+            }
             Role::Pod if action == Action::Deliver => Ok(OVERRIDE),
             // A link-local address is the pod's own business: nobody else is on its link.
             Role::Pod if target.is_unicast_link_local() => Err(Verdict::Consumed),

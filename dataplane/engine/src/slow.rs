@@ -11,9 +11,9 @@ use octoplane_tables::model::{PortId, Role};
 use octoplane_tables::{Action, Target};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::address::{may_send4, may_send6, routable4, routable6};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
-use crate::fast::{may_send4, may_send6, routable4, routable6};
 use crate::icmp::Error;
 use crate::output::Output;
 

@@ -54,10 +54,8 @@ macro_rules! stages {
 stages! {
     /// Taking packets from devices.
     Receive = "receive";
-    /// Header checks and destination lookup.
-    Classify = "classify";
-    /// Rewriting and sorting by output port.
-    Rewrite = "rewrite";
+    /// Header checks, lookup, rewriting and sorting by output port of plain packets.
+    Forward = "forward";
     /// All that the fast path does not do.
     Slow = "slow";
     /// Giving packets to devices.

@@ -34,17 +34,25 @@ pub fn checksum(data: &[u8]) -> u16 {
 /// Whether the 20 bytes of an IPv4 header without options sum up to minus zero.
 #[inline(always)]
 pub fn ipv4_header_ok(header: &[u8; 20]) -> bool {
-    let (high, rest) = header.split_at(8);
-    let (middle, low) = rest.split_at(8);
-    let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
-    let low = low.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+    let (first, rest) = header.split_at(8);
+    let (second, third) = rest.split_at(8);
+    let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let third = third.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    ipv4_words_ok(word(first), word(second), third)
+}
+
+/// The same for a header that was read as two words of 64 bits and one of 32, all in the same byte order, whichever.
+#[inline(always)]
+pub fn ipv4_words_ok(first: u64, second: u64, third: u32) -> bool {
     // Byte order does not matter for a comparison with all ones (RFC 1071, section 2 B), nor does word size as long as
     // carries come back at the other end.
-    let (total, carry) = word(high).overflowing_add(word(middle));
-    let (total, carry) = total.overflowing_add(u64::from(low) + u64::from(carry));
+    let (total, carry) = first.overflowing_add(second);
+    let (total, carry) = total.overflowing_add(u64::from(third) + u64::from(carry));
     let total = total + u64::from(carry);
-    // 2^16 is 1 modulo 65535, so what folds to all ones is a multiple of that. Zero is one, too, but no header is zero.
-    total.is_multiple_of(0xffff) && total != 0
+    // Halves added to themselves turned round: the upper half is their sum with the carry of the lower one.
+    let total = (total.wrapping_add(total.rotate_left(32)) >> 32) as u32;
+    let total = total.wrapping_add(total.rotate_left(16)) >> 16;
+    total == 0xffff
 }
 
 /// The checksum after a 16-bit word under it changed from `old` to `new` (RFC 1624, equation 3).

@@ -21,7 +21,7 @@ mod validate;
 
 pub use error::{ApplyError, ChangeError, ErrorKind};
 pub use event::{Committed, Event, Object};
-pub use lpm::{Key, Lpm, LpmWriter};
+pub use lpm::{Block, Key, Lpm, LpmWriter};
 pub use ports::Ports;
 pub use shared::{SharedStore, Subscriber};
 pub use snapshot::{PortView, Reader, Snapshot};

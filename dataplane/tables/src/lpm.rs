@@ -235,6 +235,55 @@ impl<K: Key> Lpm<K> {
         }
         best
     }
+
+    /// What a lookup of any key that shares all bytes but the last with this one has in common.
+    pub fn block(&self, key: K) -> Block {
+        let last = K::BITS / 8 - 1;
+        let mut best = 0;
+        let mut link = self.root;
+        while link != Link::NONE && link.depth() < last {
+            let Some(node) = self.arena.node(link) else { break };
+            if !key.shares(K::load(&node.prefix), link.depth()) {
+                link = Link::NONE;
+                break;
+            }
+            let slot = Slot(node.slots[usize::from(key.byte(link.depth()))].load(Relaxed));
+            if slot.value() != 0 {
+                best = slot.value();
+            }
+            link = slot.link();
+        }
+        let shares = |node: &Node| key.shares(K::load(&node.prefix), last);
+        let node = match self.arena.node(link) {
+            Some(node) if link != Link::NONE && shares(node) => link.node(),
+            _ => 0,
+        };
+        Block { best, node }
+    }
+
+    /// The value of the longest prefix that holds the key with this last byte; 0 if there is none.
+    #[inline(always)]
+    pub fn lookup_in(&self, block: Block, last: u8) -> u32 {
+        if block.node == 0 {
+            return block.best;
+        }
+        let Some(node) = self.arena.0.get(block.node as usize) else {
+            return block.best;
+        };
+        match Slot(node.slots[usize::from(last)].load(Relaxed)).value() {
+            0 => block.best,
+            value => value,
+        }
+    }
+}
+
+/// Where lookups of 256 neighbouring keys have come to before they look at the last byte. Good for the tree it is of only.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Block {
+    /// The value of the longest prefix that holds them all; 0 if there is none.
+    best: u32,
+    /// The node with a slot for each of them; 0 if nothing is known of them one by one.
+    node: u32,
 }
 
 /// No node is left in the arena.
@@ -555,6 +604,8 @@ mod tests {
         for (version, table, _) in &versions {
             for &probe in probes.iter().chain(steps.iter().map(|(_, key, _, _)| key)) {
                 assert_eq!(version.lookup(probe), slow(table, probe), "{probe:?}");
+                let (block, last) = (version.block(probe), probe.byte(K::BITS / 8 - 1));
+                assert_eq!(version.lookup_in(block, last), slow(table, probe), "{probe:?}");
             }
         }
         for (_, _, retired) in versions {

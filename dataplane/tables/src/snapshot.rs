@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 use octoplane_packet::MacAddr;
 
-use crate::lpm::Lpm;
+use crate::lpm::{Block, Lpm};
 use crate::model::{Port, PortId, Role};
 use crate::state::Gateways;
 use crate::target::{Target, TargetTable};
@@ -90,6 +90,28 @@ impl Snapshot {
     #[inline(always)]
     pub fn find6(&self, dst: u128) -> u32 {
         self.fib6.lookup(dst)
+    }
+
+    /// What lookups of the 256 addresses that share all but the last byte with this one have in common.
+    pub fn block4(&self, dst: u32) -> Block {
+        self.fib4.block(dst)
+    }
+
+    /// The same for IPv6.
+    pub fn block6(&self, dst: u128) -> Block {
+        self.fib6.block(dst)
+    }
+
+    /// [`Snapshot::find4`] of an address of a block of this snapshot.
+    #[inline(always)]
+    pub fn find4_in(&self, block: Block, last: u8) -> u32 {
+        self.fib4.lookup_in(block, last)
+    }
+
+    /// [`Snapshot::find6`] of an address of a block of this snapshot.
+    #[inline(always)]
+    pub fn find6_in(&self, block: Block, last: u8) -> u32 {
+        self.fib6.lookup_in(block, last)
     }
 
     /// The target with this number.

@@ -44,6 +44,8 @@ pub struct Target {
     pub port: PortId,
     /// Largest IP packet on this path, in bytes.
     pub mtu: u16,
+    /// The same for [`Action::Forward`] and [`Action::Deliver`], else 0: no packet fits without a closer look.
+    pub limit: u16,
     /// Endpoint id of [`Action::Deliver`], else 0.
     pub endpoint: u32,
     /// Security identity of the endpoint, else 0.
@@ -95,6 +97,7 @@ static NONE: Target = Target {
     macs: [0; 12],
     port: 0,
     mtu: 0,
+    limit: 0,
     endpoint: 0,
     identity: 0,
     action: Action::None,
@@ -111,7 +114,11 @@ impl TargetTable {
         }
     }
 
-    pub(crate) fn set(&mut self, index: u32, target: Target) {
+    pub(crate) fn set(&mut self, index: u32, mut target: Target) {
+        target.limit = match target.action {
+            Action::Forward | Action::Deliver => target.mtu,
+            _ => 0,
+        };
         let chunk = index as usize / CHUNK;
         if chunk >= self.chunks.len() {
             self.chunks.resize_with(chunk + 1, || Arc::new([NONE; CHUNK]));

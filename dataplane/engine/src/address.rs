@@ -1,0 +1,31 @@
+//! What may be forwarded by its address alone.
+
+use octoplane_tables::Snapshot;
+
+use crate::engine::Rx;
+
+/// Whether packets from or to this address are forwarded: not "this network", loopback, multicast, reserved or
+/// broadcast (RFC 1812, sections 4.2.2.11 and 5.3.7), even if a default route covers it.
+#[inline(always)]
+pub(crate) fn routable4(addr: u32) -> bool {
+    let net = addr >> 24;
+    net.wrapping_sub(1) < 223 && net != 127
+}
+
+/// The same for IPv6: not multicast, link-local, unspecified or loopback (RFC 4291, section 2).
+#[inline(always)]
+pub(crate) fn routable6(addr: u128) -> bool {
+    addr >> 120 != 0xff && addr >> 118 != 0x3fa && addr > 1
+}
+
+/// Whether an endpoint behind the receiving port owns this source address (specification, 1.2 step 7).
+pub(crate) fn may_send4(snapshot: &Snapshot, src: u32, rx: &Rx<'_>) -> bool {
+    let owner = snapshot.route4(src);
+    owner.endpoint != 0 && owner.port == rx.port
+}
+
+/// The same for IPv6.
+pub(crate) fn may_send6(snapshot: &Snapshot, src: u128, rx: &Rx<'_>) -> bool {
+    let owner = snapshot.route6(src);
+    owner.endpoint != 0 && owner.port == rx.port
+}

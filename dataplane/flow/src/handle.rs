@@ -1,0 +1,189 @@
+//! One worker's part of the table.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::table::{FlowError, FlowRef, FlowTable, PAYLOAD, PORTION};
+use crate::tuple::Tuple;
+
+/// What one worker needs to store, find and expire connections.
+pub struct FlowHandle {
+    table: Arc<FlowTable>,
+    number: usize,
+    /// Records that only this worker may use.
+    free: Vec<u32>,
+    /// Records given up, and what all workers must have seen of the clock before they are used again.
+    retired: VecDeque<(u64, u32)>,
+    /// Where expiry goes on, and the part of the records that is this worker's to expire.
+    cursor: usize,
+    part: std::ops::Range<usize>,
+}
+
+impl FlowHandle {
+    /// The part of worker `number`, from 0, of `workers` altogether. Each number must be used by one handle only.
+    ///
+    /// # Errors
+    /// [`FlowError::Workers`].
+    pub fn new(table: Arc<FlowTable>, number: usize, workers: usize) -> Result<Self, FlowError> {
+        let seen = table.seen.get(number).ok_or(FlowError::Workers)?;
+        seen.store(table.clock.load(Ordering::SeqCst), Ordering::SeqCst);
+        let (all, workers) = (table.looks.len(), workers.max(1));
+        let part = all * number / workers..all * (number + 1) / workers;
+        Ok(Self {
+            table,
+            number,
+            free: Vec::with_capacity(2 * PORTION),
+            retired: VecDeque::new(),
+            cursor: part.start,
+            part,
+        })
+    }
+
+    /// What all workers share.
+    #[inline(always)]
+    #[must_use]
+    pub fn table(&self) -> &FlowTable {
+        &self.table
+    }
+
+    /// What all workers share, to be kept.
+    #[must_use]
+    pub fn shared(&self) -> Arc<FlowTable> {
+        self.table.clone()
+    }
+
+    /// Stores a connection: the tuples that packets of its two directions arrive with and the engine's words for both.
+    /// `look` is when to look at it first, in the unit of [`FlowHandle::sweep`].
+    ///
+    /// # Errors
+    /// [`FlowError::Full`]; [`FlowError::Taken`] if another connection has one of the tuples.
+    pub fn insert(
+        &mut self,
+        tuples: [&Tuple; 2],
+        payloads: [[u64; PAYLOAD]; 2],
+        look: u32,
+    ) -> Result<FlowRef, FlowError> {
+        let record = self.record()?;
+        let inserted = self.table.insert(record, tuples, payloads, look);
+        if inserted.is_err() {
+            // Nobody can have seen it, unless one direction was public for a moment.
+            self.retire(record);
+        }
+        inserted
+    }
+
+    /// Takes out a connection. The worker may go on using `flow` until its next quiescent point.
+    pub fn remove(&mut self, flow: FlowRef) {
+        self.table.remove(flow.record());
+        self.retire(flow.record());
+    }
+
+    /// Says that this worker holds on to no reference. Call it between bursts, when idle, too.
+    #[inline(always)]
+    pub fn quiesce(&mut self) {
+        let now = self.table.clock.load(Ordering::Acquire);
+        if let Some(seen) = self.table.seen.get(self.number)
+            && seen.load(Ordering::Relaxed) != now
+        {
+            seen.store(now, Ordering::Release);
+        }
+    }
+
+    /// Goes on looking through this worker's part of the table, at `records` connections at most, and asks of those whose
+    /// time `now` has come when to look again: `None` ends the connection. Times are in any unit and never 0.
+    /// Returns how many ended. Call it between bursts.
+    pub fn sweep(
+        &mut self,
+        now: u32,
+        records: usize,
+        mut again: impl FnMut(&FlowTable, FlowRef) -> Option<u32>,
+    ) -> usize {
+        let mut ended = 0;
+        for _ in 0..records.min(self.part.len()) {
+            let record = self.cursor;
+            self.cursor = if record + 1 < self.part.end {
+                record + 1
+            } else {
+                self.part.start
+            };
+            let Some(at) = self.table.looks.get(record) else {
+                break;
+            };
+            let look = at.load(Ordering::Acquire);
+            if look == 0 || look > now {
+                continue;
+            }
+            let flow = FlowRef::first(record as u32);
+            match again(&self.table, flow) {
+                Some(next) => {
+                    // Unless somebody asked for a look meanwhile.
+                    let _ = at.compare_exchange(look, next.max(1), Ordering::Relaxed, Ordering::Relaxed);
+                }
+                None => {
+                    self.remove(flow);
+                    ended += 1;
+                }
+            }
+        }
+        self.reclaim();
+        ended
+    }
+
+    fn record(&mut self) -> Result<u32, FlowError> {
+        if let Some(record) = self.free.pop() {
+            return Ok(record);
+        }
+        self.reclaim();
+        if self.free.is_empty() {
+            // Another worker holds this lock for as long as it takes to copy one portion.
+            let mut stock = self.table.stock.lock().map_err(|_| FlowError::Full)?;
+            let rest = stock.len().saturating_sub(PORTION);
+            self.free.extend(stock.drain(rest..));
+        }
+        self.free.pop().ok_or(FlowError::Full)
+    }
+
+    fn retire(&mut self, record: u32) {
+        // Who reads a higher clock at a quiescent point has seen the record gone.
+        let after = self.table.clock.fetch_add(1, Ordering::AcqRel) + 1;
+        self.retired.push_back((after, record));
+    }
+
+    /// Takes back records that no worker can hold on to, and gives what is too much to the others.
+    fn reclaim(&mut self) {
+        if !self.retired.is_empty() {
+            let seen = self
+                .table
+                .seen
+                .iter()
+                .map(|seen| seen.load(Ordering::Acquire))
+                .min();
+            let seen = seen.unwrap_or(0);
+            while let Some(&(after, record)) = self.retired.front()
+                && after <= seen
+            {
+                self.retired.pop_front();
+                self.free.push(record);
+            }
+        }
+        if self.free.len() > 2 * PORTION
+            && let Ok(mut stock) = self.table.stock.try_lock()
+        {
+            stock.extend(self.free.drain(PORTION..));
+        }
+    }
+}
+
+impl Drop for FlowHandle {
+    fn drop(&mut self) {
+        if let Ok(mut stock) = self.table.stock.lock() {
+            stock.append(&mut self.free);
+            // A worker that is gone holds on to nothing; what it gave up others may still look at for a moment, so its
+            // last records stay unused. There are few.
+        }
+        if let Some(seen) = self.table.seen.get(self.number) {
+            seen.store(u64::MAX, Ordering::SeqCst);
+        }
+    }
+}

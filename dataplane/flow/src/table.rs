@@ -1,0 +1,375 @@
+//! The index and the records.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::memory::{LINE, Lines};
+use crate::tuple::{Hasher, Tuple};
+
+/// Words per direction that are the engine's.
+pub const PAYLOAD: usize = LINE - Tuple::WORDS;
+
+/// Locks that insertions are spread over.
+const LOCKS: usize = 1024;
+
+/// A bucket with no more empty slots than this is crowded.
+const CROWDED: usize = 2;
+
+/// Workers that can share a table.
+pub(crate) const MAX_WORKERS: usize = 64;
+
+/// Records that a worker takes from the common stock at a time.
+pub(crate) const PORTION: usize = 256;
+
+/// Why a connection could not be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FlowError {
+    /// No record is left, or no slot in the two buckets of a tuple.
+    #[error("the table of connections is full")]
+    Full,
+    /// One of the tuples belongs to this direction of another connection.
+    #[error("there is such a connection already")]
+    Taken(FlowRef),
+    /// The memory for this many lines could not be had.
+    #[error("no memory for a table of connections of {lines} cache lines")]
+    Memory {
+        /// Lines of 64 bytes.
+        lines: usize,
+    },
+    /// More workers than a table can have.
+    #[error("more than {MAX_WORKERS} workers share one table of connections")]
+    Workers,
+}
+
+/// One direction of a stored connection. Good until the worker that got it is at its next quiescent point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowRef(u32);
+
+impl FlowRef {
+    pub(crate) fn first(record: u32) -> Self {
+        Self(record << 1)
+    }
+
+    /// The other direction.
+    #[inline(always)]
+    #[must_use]
+    pub fn other(self) -> Self {
+        Self(self.0 ^ 1)
+    }
+
+    /// Number of the connection.
+    #[inline(always)]
+    #[must_use]
+    pub fn record(self) -> u32 {
+        self.0 >> 1
+    }
+
+    /// Whether this is the direction whose tuple was given first when the connection was inserted.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_forward(self) -> bool {
+        self.0 & 1 == 0
+    }
+}
+
+/// What is stored of one direction: its tuple and the engine's words.
+#[derive(Clone, Copy)]
+pub struct Half<'a>(&'a [AtomicU64; LINE]);
+
+impl Half<'_> {
+    /// The tuple that packets of this direction arrive with.
+    #[inline(always)]
+    #[must_use]
+    pub fn tuple(&self) -> Tuple {
+        let [a, b, c, d, e, ..] = self.0;
+        Tuple::from_words([a, b, c, d, e].map(|word| word.load(Ordering::Relaxed)))
+    }
+
+    /// Word number `N` of the engine's.
+    #[inline(always)]
+    #[must_use]
+    pub fn word<const N: usize>(&self) -> u64 {
+        const { assert!(N < PAYLOAD) };
+        self.0[Tuple::WORDS + N].load(Ordering::Relaxed)
+    }
+
+    /// Replaces word number `N` of the engine's.
+    #[inline(always)]
+    pub fn set_word<const N: usize>(&self, value: u64) {
+        const { assert!(N < PAYLOAD) };
+        self.0[Tuple::WORDS + N].store(value, Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn is(&self, tuple: &Tuple) -> bool {
+        let words = tuple.words();
+        let word = |n: usize| self.0[n].load(Ordering::Relaxed);
+        let ends = word(0) == words[0] && word(4) == words[4];
+        ends && (!tuple.is_v6() || (word(1) == words[1] && word(2) == words[2] && word(3) == words[3]))
+    }
+
+    fn write(&self, tuple: &Tuple, payload: [u64; PAYLOAD]) {
+        for (word, value) in self.0.iter().zip(tuple.words().into_iter().chain(payload)) {
+            word.store(value, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The connections of all workers.
+pub struct FlowTable {
+    hasher: Hasher,
+    /// Buckets of eight slots: the upper 32 bits of the tuple's hash, and one more than the direction; 0 if empty.
+    buckets: Lines,
+    mask: u64,
+    /// Two lines a connection.
+    records: Lines,
+    /// When to look at a connection next, in the engine's unit of time, and never 0; 0 if there is no connection.
+    pub(crate) looks: Vec<AtomicU32>,
+    locks: Vec<AtomicBool>,
+    /// Records that nobody uses.
+    pub(crate) stock: Mutex<Vec<u32>>,
+    /// What workers have seen of `clock`, at their last quiescent points.
+    pub(crate) seen: Vec<AtomicU64>,
+    /// Moves on when records are given up.
+    pub(crate) clock: AtomicU64,
+    used: AtomicU32,
+}
+
+impl FlowTable {
+    /// A table for `capacity` connections, at least 64 and less than 2^30.
+    ///
+    /// # Errors
+    /// [`FlowError::Memory`].
+    pub fn new(capacity: u32) -> Result<Self, FlowError> {
+        Self::with_hasher(capacity, Hasher::default())
+    }
+
+    /// The same with a hash of one's choice.
+    ///
+    /// # Errors
+    /// [`FlowError::Memory`].
+    pub fn with_hasher(capacity: u32, hasher: Hasher) -> Result<Self, FlowError> {
+        let capacity = capacity.clamp(64, (1 << 30) - 1) as usize;
+        // At most three quarters of the slots are ever used, so that two full buckets hardly ever meet.
+        let buckets = (capacity * 2 * 4 / 3).div_ceil(LINE).next_power_of_two().max(64);
+        Ok(Self {
+            hasher,
+            buckets: Lines::new(buckets)?,
+            mask: buckets as u64 - 1,
+            records: Lines::new(capacity * 2)?,
+            looks: (0..capacity).map(|_| AtomicU32::new(0)).collect(),
+            locks: (0..LOCKS).map(|_| AtomicBool::new(false)).collect(),
+            stock: Mutex::new((0..capacity as u32).rev().collect()),
+            seen: (0..MAX_WORKERS).map(|_| AtomicU64::new(u64::MAX)).collect(),
+            clock: AtomicU64::new(0),
+            used: AtomicU32::new(0),
+        })
+    }
+
+    /// Connections there is room for.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.looks.len() as u32
+    }
+
+    /// Connections stored.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Whether no connection is stored.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The hash that lookups want.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash(&self, tuple: &Tuple) -> u64 {
+        self.hasher.hash(tuple)
+    }
+
+    /// The first bucket of a hash, to be fetched ahead of a lookup.
+    #[inline(always)]
+    pub fn bucket(&self, hash: u64) -> Option<&[AtomicU64; LINE]> {
+        self.buckets.get((hash & self.mask) as usize)
+    }
+
+    /// The second one: somewhere else in a way that depends on the part of the hash that slots hold, too.
+    #[inline(always)]
+    fn second(&self, hash: u64) -> Option<&[AtomicU64; LINE]> {
+        let away = (hash >> 32).wrapping_mul(0x5bd1_e995) | 1;
+        self.buckets.get(((hash ^ away) & self.mask) as usize)
+    }
+
+    /// What is stored of a direction. `None` for a reference to another table.
+    #[inline(always)]
+    #[must_use]
+    pub fn half(&self, flow: FlowRef) -> Option<Half<'_>> {
+        self.records.get(flow.0 as usize).map(Half)
+    }
+
+    /// The direction that packets with this tuple belong to. `hash` is [`FlowTable::hash`] of it.
+    #[inline(always)]
+    #[must_use]
+    pub fn find(&self, hash: u64, tuple: &Tuple) -> Option<FlowRef> {
+        self.find_in(self.bucket(hash)?, hash, tuple)
+            .or_else(|| self.find_in(self.second(hash)?, hash, tuple))
+    }
+
+    #[inline(always)]
+    fn find_in(&self, bucket: &[AtomicU64; LINE], hash: u64, tuple: &Tuple) -> Option<FlowRef> {
+        for slot in bucket {
+            let slot = slot.load(Ordering::Acquire);
+            if slot >> 32 == hash >> 32 && slot as u32 != 0 {
+                let flow = FlowRef((slot as u32).wrapping_sub(1));
+                if self.half(flow).is_some_and(|half| half.is(tuple)) {
+                    return Some(flow);
+                }
+            }
+        }
+        None
+    }
+
+    /// Stores a connection in `record`, which the caller owns. `look` is when to look at it first.
+    pub(crate) fn insert(
+        &self,
+        record: u32,
+        tuples: [&Tuple; 2],
+        payloads: [[u64; PAYLOAD]; 2],
+        look: u32,
+    ) -> Result<FlowRef, FlowError> {
+        let hashes = tuples.map(|tuple| self.hash(tuple));
+        let forward = FlowRef::first(record);
+        let directions = [forward, forward.other()];
+        let _guards = self.lock(hashes);
+        for (hash, tuple) in hashes.into_iter().zip(tuples) {
+            if let Some(taken) = self.find(hash, tuple) {
+                return Err(FlowError::Taken(taken));
+            }
+        }
+        for ((flow, tuple), payload) in directions.into_iter().zip(tuples).zip(payloads) {
+            self.half(flow).ok_or(FlowError::Full)?.write(tuple, payload);
+        }
+        self.publish(hashes[0], directions[0])?;
+        // Both may have the same tuple: a connection of an address with itself.
+        if tuples[0] != tuples[1] && self.publish(hashes[1], directions[1]).is_err() {
+            self.withdraw(hashes[0], directions[0]);
+            return Err(FlowError::Full);
+        }
+        if let Some(at) = self.looks.get(record as usize) {
+            at.store(look.max(1), Ordering::Release);
+        }
+        self.used.fetch_add(1, Ordering::Relaxed);
+        Ok(forward)
+    }
+
+    /// Takes a connection out of the index. The record may be used again when no worker can hold on to it.
+    pub(crate) fn remove(&self, record: u32) {
+        let forward = FlowRef::first(record);
+        for flow in [forward, forward.other()] {
+            if let Some(half) = self.half(flow) {
+                self.withdraw(self.hash(&half.tuple()), flow);
+            }
+        }
+        if let Some(at) = self.looks.get(record as usize) {
+            at.store(0, Ordering::Release);
+        }
+        self.used.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Has the connection looked at when expiry comes by next, whatever was planned. Anybody may ask.
+    pub fn look_soon(&self, flow: FlowRef) {
+        if let Some(at) = self.looks.get(flow.record() as usize) {
+            // One that is gone stays gone.
+            let _ = at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
+                (old != 0).then_some(1)
+            });
+        }
+    }
+
+    /// All connections in no order, each by its forward direction. What comes and goes meanwhile may be among them or not.
+    pub fn iter(&self) -> impl Iterator<Item = FlowRef> + '_ {
+        let live = |&(_, at): &(usize, &AtomicU32)| at.load(Ordering::Acquire) != 0;
+        self.looks
+            .iter()
+            .enumerate()
+            .filter(live)
+            .map(|(record, _)| FlowRef::first(record as u32))
+    }
+
+    fn publish(&self, hash: u64, flow: FlowRef) -> Result<(), FlowError> {
+        let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
+        let (Some(first), Some(second)) = (self.bucket(hash), self.second(hash)) else {
+            return Err(FlowError::Full);
+        };
+        // Lookups begin with the first, so it is taken while it is not crowded; then the one with more room, which keeps
+        // both from being full while a quarter of all slots is free.
+        let order = match room(first) {
+            more if more > CROWDED || more >= room(second) => [first, second],
+            _ => [second, first],
+        };
+        for slot in order.into_iter().flatten() {
+            // Release: who finds the slot finds the record written.
+            if slot.load(Ordering::Relaxed) == 0
+                && slot
+                    .compare_exchange(0, entry, Ordering::Release, Ordering::Relaxed)
+                    .is_ok()
+            {
+                return Ok(());
+            }
+        }
+        Err(FlowError::Full)
+    }
+
+    fn withdraw(&self, hash: u64, flow: FlowRef) {
+        let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
+        let buckets = [self.bucket(hash), self.second(hash)];
+        for slot in buckets.into_iter().flatten().flatten() {
+            let taken = slot.compare_exchange(entry, 0, Ordering::Relaxed, Ordering::Relaxed);
+            if taken.is_ok() {
+                return;
+            }
+        }
+    }
+
+    /// Locks what two insertions of the same tuple have in common, always in the same order.
+    fn lock(&self, hashes: [u64; 2]) -> [Option<Guard<'_>>; 2] {
+        let mut numbers = hashes.map(|hash| (hash >> 20) as usize % LOCKS);
+        numbers.sort_unstable();
+        let [first, second] = numbers;
+        let take = |number: usize| self.locks.get(number).map(Guard::take);
+        [take(first), if first == second { None } else { take(second) }]
+    }
+}
+
+/// Empty slots of a bucket.
+fn room(bucket: &[AtomicU64; LINE]) -> usize {
+    bucket
+        .iter()
+        .filter(|slot| slot.load(Ordering::Relaxed) == 0)
+        .count()
+}
+
+/// Holds a lock for the few hundred nanoseconds of an insertion.
+struct Guard<'a>(&'a AtomicBool);
+
+impl<'a> Guard<'a> {
+    fn take(lock: &'a AtomicBool) -> Self {
+        while lock
+            .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            std::hint::spin_loop();
+        }
+        Self(lock)
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
