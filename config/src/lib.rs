@@ -9,12 +9,14 @@
 mod cpus;
 mod effective;
 mod error;
+mod fields;
 mod load;
 mod read;
 pub mod schema;
 
 pub use cpus::{CpuListError, CpuSet};
 pub use error::{ConfigErrors, Mistake};
+pub use fields::PortFields;
 pub use load::{load, load_for, parse, parse_for};
 pub use octoplane_packet::MacAddr;
 pub use schema::{

@@ -82,6 +82,11 @@ fn cpus_are_shared_out() {
     };
     assert_eq!(cores("", "0"), (vec![0], vec![0]));
     assert_eq!(cores("cores = [5]\ncontrol_cores = [5]", "5"), (vec![5], vec![5]));
+    // Workers that sleep may share, when they are told to.
+    assert_eq!(
+        cores("cores = [0, 1]\ncontrol_cores = [0]", "0-1"),
+        (vec![0, 1], vec![0])
+    );
     assert_eq!(cores("", "2-3"), (vec![3], vec![2]));
     assert_eq!(cores("count = 2", "0-3"), (vec![2, 3], vec![0, 1]));
     assert_eq!(cores("cores = [3, 1]", "0-3"), (vec![3, 1], vec![0, 2]));

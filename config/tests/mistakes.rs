@@ -80,7 +80,7 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
         ),
         (
             "addresses = ['10.0.0.1/24', '10.0.0.1/16']",
-            "f:5: ports[0].addresses[1]: 10.0.0.1 is an address of ports[0] already, expected another address",
+            "f:5: ports[0].addresses[1]: 10.0.0.1 is given twice, expected another address",
         ),
         (
             "addresses = ['fe80::1/64']",
@@ -132,11 +132,13 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
         ),
         (
             "[workers]\ncores = [0, 1, 2, 3]",
-            "f:6: workers.cores: leaves no CPU to the control threads, expected at most 3 of the CPUs 0-3",
+            "f:6: workers.cores: leaves no CPU to the control threads, expected at most 3 of the CPUs 0-3, or \
+             control_cores",
         ),
         (
-            "[workers]\ncores = [1]\ncontrol_cores = [0, 1]",
-            "f:7: workers.control_cores: CPU 1 belongs to a worker, expected CPUs that no worker has",
+            "[workers]\ncores = [1]\ncontrol_cores = [0, 1]\npoll = \"busy\"",
+            "f:7: workers.control_cores: CPU 1 belongs to a worker that never sleeps, expected CPUs that no worker has, or \
+             poll = \"adaptive\"",
         ),
         (
             "[workers]\ncores = [1]\ncount = 1",

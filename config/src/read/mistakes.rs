@@ -33,13 +33,18 @@ impl<'a> Mistakes<'a> {
         self.found.borrow().is_empty()
     }
 
-    /// The mistakes in the order of the file.
-    pub(crate) fn into_errors(self, file: &str) -> ConfigErrors {
+    /// The mistakes in the order of the text.
+    pub(crate) fn into_list(self) -> Vec<Mistake> {
         let mut mistakes = self.found.into_inner();
         mistakes.sort_by_key(|mistake| mistake.line);
+        mistakes
+    }
+
+    /// The mistakes of a file.
+    pub(crate) fn into_errors(self, file: &str) -> ConfigErrors {
         ConfigErrors::Invalid {
             file: file.to_owned(),
-            mistakes,
+            mistakes: self.into_list(),
         }
     }
 }

@@ -16,6 +16,7 @@ mod text;
 mod workers;
 
 pub(crate) use mistakes::{Mistakes, Place};
+pub(crate) use ports::read_one_port;
 pub(crate) use section::Section;
 
 use crate::{Config, CpuSet, DeviceSpec, Port};

@@ -36,6 +36,15 @@ pub(super) fn read(root: &mut Section<'_>, gateway: Gateway) -> Vec<Port> {
         .collect()
 }
 
+/// One port that stands alone: what only one port may have is for others to check.
+pub(crate) fn read_one_port(root: Section<'_>, gateway: Gateway) -> Option<Port> {
+    let mut seen = Seen {
+        gateway,
+        ..Seen::default()
+    };
+    read_port(0, root, &mut seen)
+}
+
 /// What only one port may have, and the index of the port that has it.
 #[derive(Default)]
 struct Seen {
@@ -174,9 +183,11 @@ fn address(index: usize, item: &Item<'_>, seen: &mut Seen) -> Option<InterfaceAd
     match seen.addresses.insert(ip, index) {
         // A link-local address belongs to its link: two links may use the same.
         Some(first) if first == index || !is_link_local(ip) => {
-            item.place.wrong(format!(
-                "{ip} is an address of ports[{first}] already, expected another address"
-            ));
+            item.place.wrong(if first == index {
+                format!("{ip} is given twice, expected another address")
+            } else {
+                format!("{ip} is an address of ports[{first}] already, expected another address")
+            });
             None
         }
         _ => Some(address),

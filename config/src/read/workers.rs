@@ -44,11 +44,14 @@ pub(super) fn read(mut section: Section<'_>, cpus: &CpuSet) -> Option<Workers> {
     let control_cores = match (control, control_list) {
         (Some(item), Some(list)) => {
             let list = list?;
+            // A worker that never sleeps would leave them nothing; one that does may share, if somebody wants it to.
             if let Some(cpu) = list.iter().find(|cpu| cores.contains(cpu))
                 && cpus.len() > 1
+                && poll == PollMode::Busy
             {
                 item.place.wrong(format!(
-                    "CPU {cpu} belongs to a worker, expected CPUs that no worker has"
+                    "CPU {cpu} belongs to a worker that never sleeps, expected CPUs that no worker has, or \
+                     poll = \"adaptive\""
                 ));
                 return None;
             }
@@ -77,8 +80,9 @@ fn leave_to_control(cores: &[usize], cpus: &CpuSet, listed: Option<&Item<'_>>) -
     // Only a list can take them all: where we choose, we keep one back.
     if let Some(item) = listed {
         let most = cpus.len() - 1;
-        let message =
-            format!("leaves no CPU to the control threads, expected at most {most} of the CPUs {cpus}");
+        let message = format!(
+            "leaves no CPU to the control threads, expected at most {most} of the CPUs {cpus}, or control_cores"
+        );
         item.place.wrong(message);
     }
     None

@@ -9,7 +9,7 @@ pub struct Workers {
     /// Default (`count = "auto"`): all CPUs this process may use but the lowest.
     pub cores: Vec<usize>,
     /// CPUs of the control threads; never empty. Default: the CPUs this process may use that no worker owns, or
-    /// the only one there is.
+    /// the only one there is. They may be workers' where these sleep ([`PollMode::Adaptive`]).
     pub control_cores: Vec<usize>,
     /// What a worker does when there is nothing to do. Default [`PollMode::Adaptive`].
     pub poll: PollMode,

@@ -116,6 +116,13 @@ pub(crate) enum PortVerb {
         #[arg(long)]
         xstats: bool,
     },
+    /// Add one under traffic. It is gone after a restart of the daemon unless the configuration has it.
+    Add(PortArguments),
+    /// Remove one that no endpoint, route or static neighbour names, and its device.
+    Del {
+        /// Its name.
+        name: String,
+    },
     /// Change a port.
     Set {
         /// Its name.
@@ -127,6 +134,63 @@ pub(crate) enum PortVerb {
         #[arg(long)]
         admin: Option<Admin>,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PortArguments {
+    /// Its name.
+    pub(crate) name: String,
+    /// What stands at its other end.
+    #[arg(long, value_enum)]
+    pub(crate) role: Role,
+    /// A PCI address, or a virtual device with its arguments as in net_af_packet7,iface=veth7.
+    #[arg(long)]
+    pub(crate) device: String,
+    /// Receive queues; one for each worker unless given.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) rx_queues: u32,
+    /// Send queues; one for each worker unless given.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) tx_queues: u32,
+    /// Descriptors of each receive queue; 1024 unless given.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) rx_descriptors: u32,
+    /// Descriptors of each send queue; 1024 unless given.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) tx_descriptors: u32,
+    /// Largest IP packet in bytes; 1500 unless given.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) mtu: u32,
+    /// Our Ethernet address on it; the device's unless given.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) mac: String,
+    /// Our address on the link with the length of its prefix; give it again for more.
+    #[arg(long = "address")]
+    pub(crate) addresses: Vec<String>,
+    /// Receive frames for other stations, too.
+    #[arg(long)]
+    pub(crate) promiscuous: bool,
+}
+
+/// What stands at a port's other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// One or more pods.
+    Pod,
+    /// The network between nodes.
+    Uplink,
+    /// This machine's kernel.
+    Host,
+}
+
+impl From<Role> for octoplane_api::v1::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Pod => Self::Pod,
+            Role::Uplink => Self::Uplink,
+            Role::Host => Self::Host,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -8,7 +8,9 @@ use tonic::Streaming;
 use tonic::transport::Channel;
 use tonic_types::StatusExt as _;
 
-use crate::cli::{Admin, EndpointVerb, Format, NeighVerb, PortVerb, RouteArguments, RouteVerb};
+use crate::cli::{
+    Admin, EndpointVerb, Format, NeighVerb, PortArguments, PortVerb, RouteArguments, RouteVerb,
+};
 use crate::error::Failure;
 use crate::file::{Endpoint, Neighbour, Port, Route, Source, State};
 use crate::output::{print, table, write};
@@ -297,6 +299,8 @@ pub(crate) async fn neighbour(channel: Channel, verb: NeighVerb, format: Format)
 
 pub(crate) async fn port(channel: Channel, verb: PortVerb, format: Format) -> Result<(), Failure> {
     match verb {
+        PortVerb::Add(it) => add_port(channel, it, format).await,
+        PortVerb::Del { name } => remove_port(channel, name, format).await,
         PortVerb::Set { name, mtu, admin } => {
             let port = v1::Port {
                 name,
@@ -330,6 +334,50 @@ pub(crate) async fn port(channel: Channel, verb: PortVerb, format: Format) -> Re
             Ok(())
         }
     }
+}
+
+async fn add_port(channel: Channel, it: PortArguments, format: Format) -> Result<(), Failure> {
+    let request = v1::AddPortRequest {
+        name: it.name,
+        role: v1::Role::from(it.role).into(),
+        device: it.device,
+        rx_queues: it.rx_queues,
+        tx_queues: it.tx_queues,
+        rx_descriptors: it.rx_descriptors,
+        tx_descriptors: it.tx_descriptors,
+        mtu: it.mtu,
+        mac: it.mac,
+        addresses: it.addresses,
+        promiscuous: it.promiscuous,
+    };
+    let response = client(channel).add_port(request).await?.into_inner();
+    let v1::AddPortResponse {
+        port,
+        existed,
+        revision,
+    } = response;
+    let port = Port::from(port.unwrap_or_default());
+    if format != Format::Table {
+        let value = serde_json::json!({"port": port, "existed": existed, "revision": revision});
+        return print(&value, format);
+    }
+    let (name, mtu) = (&port.name, port.mtu.unwrap_or(0));
+    if existed {
+        write(&format!("port {name} is there already, revision {revision}\n"));
+    } else {
+        write(&format!("+ port {name} mtu {mtu}, revision {revision}\n"));
+    }
+    Ok(())
+}
+
+async fn remove_port(channel: Channel, name: String, format: Format) -> Result<(), Failure> {
+    let request = v1::RemovePortRequest { name: name.clone() };
+    let revision = client(channel).remove_port(request).await?.into_inner().revision;
+    if format != Format::Table {
+        return print(&serde_json::json!({"name": name, "revision": revision}), format);
+    }
+    write(&format!("- port {name}, revision {revision}\n"));
+    Ok(())
 }
 
 /// Prints the tables in the form that [`replace`] reads.

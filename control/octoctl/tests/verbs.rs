@@ -226,6 +226,88 @@ async fn neighbours_and_ports() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ports_come_and_go() {
+    let lab = Lab::start().await;
+    let add = [
+        "port",
+        "add",
+        "pod3",
+        "--role",
+        "pod",
+        "--device",
+        "net_af_packet7,iface=veth7",
+    ];
+    let with = |more: &[&'static str]| [&add[..], more].concat();
+    assert_eq!(ok(&lab, &add), "+ port pod3 mtu 1500, revision 1\n");
+    assert_eq!(ok(&lab, &add), "port pod3 is there already, revision 1\n");
+    let again = json_of(&lab, &add);
+    assert_eq!(
+        (&again["existed"], &again["port"]["name"], &again["port"]["role"]),
+        (&json!(true), &json!("pod3"), &json!("pod"))
+    );
+    assert_eq!(ok(&lab, &["port", "list"]).lines().count(), 6);
+    let error = fails(&lab, 1, &with(&["--mtu", "9000"]));
+    assert_eq!(
+        error,
+        "octoctl: port pod3: name: there is a port of this name already\n"
+    );
+    let error = fails(
+        &lab,
+        1,
+        &with(&["--mtu", "100000", "--mac", "zz", "--address", "10.0.0.1/24"]),
+    );
+    for text in [
+        "mtu: 100000 is out of range, expected 1280 to 9600",
+        "mac: \"zz\"",
+        "addresses: stands on a pod port",
+    ] {
+        assert!(error.contains(text), "{error}");
+    }
+    // A port that came this way is like the others, also in a state file; one that the file does not name stays.
+    ok(&lab, &["port", "set", "pod3", "--mtu", "1400"]);
+    let exported = ok(&lab, &["export"]);
+    assert!(exported.contains("pod3"));
+    assert!(
+        with_input(&lab, &["apply", "-f", "-"], &exported)
+            .out
+            .contains("no changes")
+    );
+    let endpoint = with_input(
+        &lab,
+        &["apply", "-f", "-"],
+        "endpoints:\n- {id: 9, name: default/nine, port: pod3, mac: '02:00:00:00:00:09', identity: 9, addresses: [10.0.0.9]}",
+    );
+    assert_eq!(endpoint.code, 0, "{}", endpoint.err);
+    let del = ["port", "del", "pod3"];
+    assert_eq!(
+        fails(&lab, 1, &del),
+        "octoctl: port pod3 is in use by endpoint 9 (default/nine): remove these first\n"
+    );
+    assert_eq!(with_input(&lab, &["apply", "-f", "-"], "{}").code, 0);
+    assert_eq!(
+        ok(&lab, &del),
+        format!("- port pod3, revision {}\n", lab.revision())
+    );
+    assert_eq!(fails(&lab, 1, &del), "octoctl: there is no port \"pod3\"\n");
+    assert!(
+        fails(
+            &lab,
+            1,
+            &["port", "add", "up", "--role", "uplink", "--device", "net_nosuch0"]
+        )
+        .contains("port up: device: no driver takes it")
+    );
+    for usage in [
+        &["port", "add", "pod4", "--role", "pod"][..],
+        &["port", "add", "pod4", "--device", "net_null0"],
+        &["port", "add", "pod4", "--device", "net_null0", "--role", "pdo"],
+        &["port", "del"],
+    ] {
+        fails(&lab, 2, usage);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statistics() {
     let lab = Lab::start().await;
     let status = ok(&lab, &["status"]);

@@ -8,21 +8,29 @@ use tokio_stream::StreamExt as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert;
+use crate::dataplane::Dataplane;
 use crate::history::History;
 use crate::list::{self, ListStream};
+use crate::ports;
 use crate::replace;
 use crate::transact::{Mode, check_size, steps, transact};
 use crate::watch::{self, EventStream};
 
-pub(crate) struct ConfigService {
+pub(crate) struct ConfigService<D> {
+    dataplane: Arc<D>,
     store: SharedStore,
     history: Arc<History>,
 }
 
-impl ConfigService {
-    /// Those who watch are told from `history`, which is that of `store`.
-    pub(crate) fn new(store: SharedStore, history: Arc<History>) -> Self {
-        Self { store, history }
+impl<D: Dataplane> ConfigService<D> {
+    /// Those who watch are told from `history`, which is that of the data plane's tables.
+    pub(crate) fn new(dataplane: Arc<D>, history: Arc<History>) -> Self {
+        let store = dataplane.store().clone();
+        Self {
+            dataplane,
+            store,
+            history,
+        }
     }
 
     async fn state(&self) -> Result<State, Status> {
@@ -47,7 +55,7 @@ fn mode(request: &v1::ApplyRequest) -> Mode {
 }
 
 #[tonic::async_trait]
-impl v1::config_server::Config for ConfigService {
+impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let request = request.into_inner();
         let mode = mode(&request);
@@ -103,6 +111,24 @@ impl v1::config_server::Config for ConfigService {
         .map(Response::new)
     }
 
+    async fn add_port(
+        &self,
+        request: Request<v1::AddPortRequest>,
+    ) -> Result<Response<v1::AddPortResponse>, Status> {
+        ports::add(Arc::clone(&self.dataplane), request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn remove_port(
+        &self,
+        request: Request<v1::RemovePortRequest>,
+    ) -> Result<Response<v1::RemovePortResponse>, Status> {
+        ports::remove(Arc::clone(&self.dataplane), request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
     type ListEndpointsStream = ListStream;
 
     async fn list_endpoints(&self, _: Request<v1::ListRequest>) -> Result<Response<ListStream>, Status> {
@@ -111,7 +137,9 @@ impl v1::config_server::Config for ConfigService {
             |state| state.endpoints().map(|it| it.id).collect(),
             |state, ids, message| {
                 let endpoints = ids.iter().filter_map(|id| state.endpoint(*id));
-                message.endpoints = endpoints.map(|it| convert::endpoint_message(state, it)).collect();
+                message.endpoints = endpoints
+                    .map(|it| convert::endpoint_message(state.port_set(), it))
+                    .collect();
             },
         )))
     }
@@ -124,7 +152,9 @@ impl v1::config_server::Config for ConfigService {
             |state| state.routes().map(|it| it.prefix).collect(),
             |state, prefixes, message| {
                 let routes = prefixes.iter().filter_map(|prefix| state.route(prefix));
-                message.routes = routes.map(|it| convert::route_message(state, it)).collect();
+                message.routes = routes
+                    .map(|it| convert::route_message(state.port_set(), it))
+                    .collect();
             },
         )))
     }
@@ -140,7 +170,7 @@ impl v1::config_server::Config for ConfigService {
                     .iter()
                     .filter_map(|(port, addr)| state.neighbour(*port, *addr));
                 message.neighbours = neighbours
-                    .map(|it| convert::neighbour_message(state, it))
+                    .map(|it| convert::neighbour_message(state.port_set(), it))
                     .collect();
             },
         )))
@@ -168,7 +198,10 @@ impl v1::config_server::Config for ConfigService {
         let endpoint = state
             .endpoint(id)
             .ok_or_else(|| Status::not_found(format!("endpoint {id}: not found")))?;
-        Ok(Response::new(convert::endpoint_message(&state, endpoint)))
+        Ok(Response::new(convert::endpoint_message(
+            state.port_set(),
+            endpoint,
+        )))
     }
 
     type WatchStream = EventStream;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use octoplane_api::v1;
 use octoplane_packet::{MacAddr, Prefix};
 use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId, Role, Route, RouteTarget};
-use octoplane_tables::{Event, Object, State};
+use octoplane_tables::{Event, Object, Ports, State};
 
 use crate::refusal::{Mistake, clip};
 
@@ -161,18 +161,12 @@ pub(crate) fn set_port(state: &State, message: &v1::Port) -> Result<Change, Mist
     })
 }
 
-fn port_name(state: &State, id: PortId) -> String {
-    state
-        .port(id)
-        .map_or_else(|| id.to_string(), |port| port.name.clone())
-}
-
 /// An endpoint as a message.
-pub(crate) fn endpoint_message(state: &State, endpoint: &Endpoint) -> v1::Endpoint {
+pub(crate) fn endpoint_message(ports: &Ports, endpoint: &Endpoint) -> v1::Endpoint {
     v1::Endpoint {
         id: endpoint.id,
         name: endpoint.name.clone(),
-        port: port_name(state, endpoint.port),
+        port: ports.name(endpoint.port),
         mac: endpoint.mac.to_string(),
         identity: endpoint.identity,
         addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
@@ -180,15 +174,15 @@ pub(crate) fn endpoint_message(state: &State, endpoint: &Endpoint) -> v1::Endpoi
 }
 
 /// A route as a message.
-pub(crate) fn route_message(state: &State, route: &Route) -> v1::Route {
+pub(crate) fn route_message(ports: &Ports, route: &Route) -> v1::Route {
     use v1::route::{Target, Via};
     let target = match route.target {
         RouteTarget::Gateway { port, gateway } => Target::Via(Via {
-            port: port_name(state, port),
+            port: ports.name(port),
             gateway: gateway.to_string(),
         }),
         RouteTarget::Link { port } => Target::Via(Via {
-            port: port_name(state, port),
+            port: ports.name(port),
             gateway: String::new(),
         }),
         RouteTarget::Host => Target::Host(true),
@@ -202,9 +196,9 @@ pub(crate) fn route_message(state: &State, route: &Route) -> v1::Route {
 }
 
 /// A neighbour as a message.
-pub(crate) fn neighbour_message(state: &State, neighbour: &Neighbour) -> v1::Neighbour {
+pub(crate) fn neighbour_message(ports: &Ports, neighbour: &Neighbour) -> v1::Neighbour {
     v1::Neighbour {
-        port: port_name(state, neighbour.port),
+        port: ports.name(neighbour.port),
         address: neighbour.addr.to_string(),
         mac: neighbour.mac.map(|mac| mac.to_string()).unwrap_or_default(),
         learned: neighbour.origin == Origin::Learned,
@@ -232,13 +226,13 @@ pub(crate) fn port_message(port: &Port) -> v1::Port {
     }
 }
 
-/// An event as a message.
-pub(crate) fn event_message(state: &State, event: &Event) -> v1::Event {
+/// An event as a message. `ports` are those that it names.
+pub(crate) fn event_message(ports: &Ports, event: &Event) -> v1::Event {
     use v1::event::Object as Message;
     let object = match &event.object {
-        Object::Endpoint(endpoint) => Message::Endpoint(endpoint_message(state, endpoint)),
-        Object::Route(route) => Message::Route(route_message(state, route)),
-        Object::Neighbour(neighbour) => Message::Neighbour(neighbour_message(state, neighbour)),
+        Object::Endpoint(endpoint) => Message::Endpoint(endpoint_message(ports, endpoint)),
+        Object::Route(route) => Message::Route(route_message(ports, route)),
+        Object::Neighbour(neighbour) => Message::Neighbour(neighbour_message(ports, neighbour)),
         Object::Port(port) => Message::Port(port_message(port)),
     };
     v1::Event {

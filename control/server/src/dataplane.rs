@@ -1,9 +1,11 @@
 //! What the services need of the daemon.
 
 use octoplane_api::v1;
-use octoplane_tables::SharedStore;
+use octoplane_config::Port;
+use octoplane_tables::{ChangeError, SharedStore};
 
-/// The data plane, as the services see it. All methods read counters only, and return at once.
+/// The data plane, as the services see it. All methods but those that add and remove ports read counters only, and return
+/// at once.
 pub trait Dataplane: Send + Sync + 'static {
     /// The tables.
     fn store(&self) -> &SharedStore;
@@ -19,4 +21,83 @@ pub trait Dataplane: Send + Sync + 'static {
 
     /// Pipeline stages by worker.
     fn stages(&self) -> Vec<v1::Stage>;
+
+    /// Adds a port whose settings are right in themselves: device, workers, tables. Says whether it was there already,
+    /// with the same settings. What fails leaves nothing behind. Blocks as long as the device takes.
+    ///
+    /// # Errors
+    /// [`PortRefusal`]
+    fn add_port(&self, port: Port) -> Result<bool, PortRefusal>;
+
+    /// Removes a port: tables, workers, device. Blocks as long as the device takes.
+    ///
+    /// # Errors
+    /// [`PortRefusal`]
+    fn remove_port(&self, name: &str) -> Result<(), PortRefusal>;
+}
+
+/// Why a port was not added or not removed. The texts do not name the port where they need not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PortRefusal {
+    /// A setting does not fit this daemon.
+    #[error("{field}: {text}")]
+    Invalid {
+        /// The setting.
+        field: &'static str,
+        /// What is wrong with it, and what would be right.
+        text: String,
+    },
+    /// Another port has what can be had once only.
+    #[error("{field}: {text}")]
+    Exists {
+        /// The setting.
+        field: &'static str,
+        /// Who has it.
+        text: String,
+    },
+    /// There is no room for it.
+    #[error("{field}: {text}")]
+    Full {
+        /// The setting that asks for the room.
+        field: &'static str,
+        /// What is full, and where the limit stands.
+        text: String,
+    },
+    /// There is no such port.
+    #[error("there is no port \"{0}\"")]
+    NoSuchPort(String),
+    /// The device cannot be used: it is not there, or its driver says no.
+    #[error("device: {0}")]
+    Device(String),
+    /// An earlier removal did not come to its end.
+    #[error("{0}")]
+    Leaving(String),
+    /// The tables say no.
+    #[error(transparent)]
+    Tables(#[from] ChangeError),
+    /// Something that should not happen.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl PortRefusal {
+    /// The field of the request that it is about.
+    pub(crate) fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Invalid { field, .. } | Self::Exists { field, .. } | Self::Full { field, .. } => {
+                Some(field)
+            }
+            Self::Device(_) => Some("device"),
+            Self::Tables(error) => match error {
+                ChangeError::PortExists { .. }
+                | ChangeError::TooManyPorts { .. }
+                | ChangeError::PortInUse { .. } => Some("name"),
+                ChangeError::SecondHostPort { .. } => Some("role"),
+                ChangeError::PortAddress { .. } => Some("addresses"),
+                _ => None,
+            },
+            Self::NoSuchPort(_) => Some("name"),
+            Self::Leaving(_) | Self::Failed(_) => None,
+        }
+    }
 }

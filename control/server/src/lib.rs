@@ -10,6 +10,7 @@ mod convert;
 mod dataplane;
 mod history;
 mod list;
+mod ports;
 mod refusal;
 mod replace;
 mod server;
@@ -17,5 +18,7 @@ mod stats;
 mod transact;
 mod watch;
 
-pub use dataplane::Dataplane;
+pub use dataplane::{Dataplane, PortRefusal};
+/// What a port is asked to be: checked, and with every default filled in.
+pub use octoplane_config::Port as PortSettings;
 pub use server::{Bound, GRACE, ServeError, Server};

@@ -45,6 +45,7 @@ impl From<&ChangeError> for Mistake {
                 ErrorKind::NotFound => Code::NotFound,
                 ErrorKind::Conflict => Code::AlreadyExists,
                 ErrorKind::Full => Code::ResourceExhausted,
+                ErrorKind::InUse => Code::FailedPrecondition,
             },
             text: error.to_string(),
         }

@@ -159,17 +159,17 @@ impl Bound {
         let Some(listener) = self.listener.take() else {
             return Ok(());
         };
-        let store = dataplane.store().clone();
-        let history = History::of(&store);
+        let history = History::of(dataplane.store());
         let max = self.server.max_message;
-        let config = v1::config_server::ConfigServer::new(ConfigService::new(store, Arc::clone(&history)))
+        let service = ConfigService::new(Arc::clone(&dataplane), Arc::clone(&history));
+        let config = v1::config_server::ConfigServer::new(service)
             .max_decoding_message_size(max)
             .max_encoding_message_size(usize::MAX);
         let stats =
             v1::stats_server::StatsServer::new(StatsService(dataplane)).max_decoding_message_size(max);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter
-            .set_serving::<v1::config_server::ConfigServer<ConfigService>>()
+            .set_serving::<v1::config_server::ConfigServer<ConfigService<D>>>()
             .await;
         reporter
             .set_serving::<v1::stats_server::StatsServer<StatsService<D>>>()

@@ -102,10 +102,9 @@ fn response(before: &State, committed: &Committed, omit_events: bool) -> v1::App
             (false, false) => response.created += 1,
         }
         if !omit_events {
-            // Events name ports, which no transaction adds or removes: any state will do.
             response.events.push(v1::Event {
                 existed: Some(existed),
-                ..convert::event_message(before, event)
+                ..convert::event_message(&committed.ports, event)
             });
         }
     }
@@ -117,7 +116,7 @@ fn existed(before: &State, event: &Event) -> bool {
         Object::Endpoint(endpoint) => before.endpoint(endpoint.id).is_some(),
         Object::Route(route) => before.route(&route.prefix).is_some(),
         Object::Neighbour(neighbour) => before.neighbour(neighbour.port, neighbour.addr).is_some(),
-        Object::Port(_) => true,
+        Object::Port(port) => before.port(port.id).is_some(),
     }
 }
 

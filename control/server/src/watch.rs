@@ -117,7 +117,7 @@ struct Watcher {
     history: Arc<History>,
     sender: Sender<Result<v1::Event, Status>>,
     kinds: Kinds,
-    /// Names the ports; they stay the same.
+    /// Where it started.
     state: State,
     /// The last revision whose events are being sent or were.
     after: u64,
@@ -159,14 +159,15 @@ impl Watcher {
         if self.kinds.endpoints {
             let ids: Vec<u32> = state.endpoints().map(|it| it.id).collect();
             for it in ids.iter().filter_map(|id| state.endpoint(*id)) {
-                self.send(put(Endpoint(convert::endpoint_message(&state, it))))
+                self.send(put(Endpoint(convert::endpoint_message(state.port_set(), it))))
                     .await?;
             }
         }
         if self.kinds.routes {
             let prefixes: Vec<_> = state.routes().map(|it| it.prefix).collect();
             for it in prefixes.iter().filter_map(|prefix| state.route(prefix)) {
-                self.send(put(Route(convert::route_message(&state, it)))).await?;
+                self.send(put(Route(convert::route_message(state.port_set(), it))))
+                    .await?;
             }
         }
         if self.kinds.neighbours {
@@ -175,7 +176,7 @@ impl Watcher {
                 .iter()
                 .filter_map(|(port, addr)| state.neighbour(*port, *addr))
             {
-                self.send(put(Neighbour(convert::neighbour_message(&state, it))))
+                self.send(put(Neighbour(convert::neighbour_message(state.port_set(), it))))
                     .await?;
             }
         }
@@ -196,7 +197,7 @@ impl Watcher {
                 Next::Transaction(committed) => {
                     self.after = committed.revision;
                     for event in committed.events.iter().filter(|it| self.kinds.wants(&it.object)) {
-                        let message = convert::event_message(&self.state, event);
+                        let message = convert::event_message(&committed.ports, event);
                         if let Break(end) = self.send(message).await {
                             return end;
                         }

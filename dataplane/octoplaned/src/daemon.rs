@@ -15,7 +15,8 @@ use octoplane_worker::{Command, Dataplane};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
-use crate::neighbours::Neighbours;
+use crate::neighbours::{Neighbours, Rounds};
+use crate::ports::PortChanges;
 use crate::status::Daemon;
 use crate::{plan, report};
 
@@ -30,14 +31,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     // All threads that are started from here on, but for the workers, which pin themselves.
     keep_off_workers(&config.workers.control_cores)?;
     let dataplane = Dataplane::start(&eal, &plan::dataplane(config))?;
-    for bound in &dataplane.ports {
-        info!("{}", report::port(bound));
-        if bound.applied.mtu < bound.plan.mtu {
-            warn!(
-                "ports.{}.mtu: the device stays at {} bytes, {} were configured",
-                bound.plan.name, bound.applied.mtu, bound.plan.mtu
-            );
-        }
+    for bound in dataplane.ports() {
+        info!("{}", report::port(&bound));
+        report::warn_of_mtu(&bound);
     }
     for worker in &dataplane.workers {
         info!(
@@ -46,9 +42,11 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         );
     }
     let dataplane = Arc::new(dataplane);
-    let daemon = Arc::new(Daemon::new(Arc::clone(&dataplane), begin.elapsed()));
+    let startup = begin.elapsed();
     let stop = Arc::new(AtomicBool::new(false));
-    let neighbours = start_neighbours(config, &dataplane, &stop)?;
+    let (neighbours, rounds) = start_neighbours(config, &dataplane, &stop)?;
+    let ports = PortChanges::new(config, Arc::clone(&dataplane), rounds);
+    let daemon = Arc::new(Daemon::new(Arc::clone(&dataplane), ports, startup));
     let served = serve(control, Arc::clone(&daemon), begin);
     info!("stopping");
     stop.store(true, Relaxed);
@@ -111,16 +109,15 @@ fn start_neighbours(
     config: &Config,
     dataplane: &Arc<Dataplane>,
     stop: &Arc<AtomicBool>,
-) -> anyhow::Result<thread::JoinHandle<()>> {
+) -> anyhow::Result<(thread::JoinHandle<()>, Rounds)> {
     let (sender, stop) = (Arc::downgrade(dataplane), Arc::clone(stop));
     let full = Mutex::new(false);
     let send = move |port, frame| {
         let Some(dataplane) = sender.upgrade() else { return };
         let owner = dataplane
-            .ports
-            .get(usize::from(port))
-            .and_then(|bound| bound.assignment.tx_owner.first());
-        let Some(worker) = owner.and_then(|owner| dataplane.workers.get(*owner)) else {
+            .port(port)
+            .and_then(|bound| bound.assignment.tx_owner.first().copied());
+        let Some(worker) = owner.and_then(|owner| dataplane.workers.get(owner)) else {
             return;
         };
         let refused = worker.command(Command::Send { port, frame }).is_err();
@@ -133,10 +130,12 @@ fn start_neighbours(
     };
     let neighbours = Neighbours::new(dataplane.store.clone(), Box::new(send), config.neighbours);
     let events = Arc::clone(&dataplane.events);
-    thread::Builder::new()
+    let rounds = neighbours.rounds();
+    let thread = thread::Builder::new()
         .name("neighbours".into())
         .spawn(move || neighbours.run(|| events.pop(), &stop))
-        .context("neighbour thread")
+        .context("neighbour thread")?;
+    Ok((thread, rounds))
 }
 
 /// Confines the calling thread and its children to the control CPUs.

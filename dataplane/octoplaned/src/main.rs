@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod daemon;
+mod interfaces;
 mod neighbours;
 mod plan;
+mod ports;
 mod report;
 mod status;
 

@@ -6,14 +6,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::{Duration, Instant};
 
 use octoplane_config::schema;
 use octoplane_engine::{NeighbourEvent, probe};
 use octoplane_packet::MacAddr;
 use octoplane_tables::model::{Change, Neighbour, Origin, PortId, RouteTarget};
-use octoplane_tables::{SharedStore, State};
+use octoplane_tables::{Ports, SharedStore, State};
 use tracing::{debug, warn};
 
 /// How often a station is asked before it is given up (RFC 4861, MAX_MULTICAST_SOLICIT).
@@ -40,6 +43,35 @@ struct Station {
     next: Instant,
 }
 
+/// How often the thread has been through its news: who takes a port's number away waits until the thread no longer knows
+/// it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rounds(Arc<Progress>);
+
+#[derive(Debug, Default)]
+struct Progress {
+    rounds: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Rounds {
+    /// Returns once the thread has heard all news that wait now, and seen the tables as they are now.
+    pub(crate) fn wait(&self) {
+        // The round that is under way may have begun with older tables.
+        let enough = self.0.rounds.load(Acquire) + 2;
+        while self.0.rounds.load(Acquire) < enough && !self.0.over.load(Acquire) {
+            std::thread::sleep(NAP);
+        }
+    }
+}
+
+/// The thread is over when it ends, however it ends: nobody waits for it for ever.
+impl Drop for Neighbours {
+    fn drop(&mut self) {
+        self.rounds.0.over.store(true, Release);
+    }
+}
+
 /// Sends a frame out of a port.
 pub(crate) type Send = Box<dyn Fn(PortId, Vec<u8>) + std::marker::Send>;
 
@@ -52,6 +84,9 @@ pub(crate) struct Neighbours {
     /// Next hops of routes: asked for without end, so that their routes work from the first packet.
     gateways: BTreeSet<Key>,
     gateways_of: Option<u64>,
+    /// The ports as they were last.
+    ports: Ports,
+    rounds: Rounds,
 }
 
 impl Neighbours {
@@ -63,7 +98,14 @@ impl Neighbours {
             stations: HashMap::new(),
             gateways: BTreeSet::new(),
             gateways_of: None,
+            ports: Ports::default(),
+            rounds: Rounds::default(),
         }
+    }
+
+    /// How far the thread is, for others to wait for.
+    pub(crate) fn rounds(&self) -> Rounds {
+        self.rounds.clone()
     }
 
     /// Works until told to stop. `news` yields what workers said, `None` when there is no more for now.
@@ -74,6 +116,7 @@ impl Neighbours {
             let now = Instant::now();
             let mut changes = Vec::new();
             let state = self.store.state();
+            self.forget_ports(&state);
             while let Some(event) = news() {
                 self.hear(&state, event, now, &mut changes);
             }
@@ -87,8 +130,19 @@ impl Neighbours {
                 self.store.reclaim();
             }
             self.apply(changes);
+            self.rounds.0.rounds.fetch_add(1, Release);
             std::thread::sleep(NAP);
         }
+    }
+
+    /// Forgets who was on ports that are gone: their numbers may be those of others soon.
+    fn forget_ports(&mut self, state: &State) {
+        if self.ports == *state.port_set() {
+            return;
+        }
+        self.ports = state.port_set().clone();
+        self.stations.retain(|(port, _), _| state.port(*port).is_some());
+        self.gateways.retain(|(port, _)| state.port(*port).is_some());
     }
 
     fn hear(&mut self, state: &State, event: NeighbourEvent, now: Instant, changes: &mut Vec<Change>) {
@@ -250,6 +304,7 @@ impl Neighbours {
                     Change::RemoveNeighbour { port, addr } => state
                         .neighbour(*port, *addr)
                         .is_some_and(|known| known.origin == Origin::Learned),
+                    Change::PutNeighbour(neighbour) => state.port(neighbour.port).is_some(),
                     _ => true,
                 })
                 .collect()

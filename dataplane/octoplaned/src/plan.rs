@@ -58,7 +58,11 @@ pub(crate) fn dataplane(config: &Config) -> Plan {
     let workers = config.workers.cores.len();
     let defaults = Capacity::default();
     Plan {
-        ports: config.ports.iter().map(|port| port_plan(port, workers)).collect(),
+        ports: config
+            .ports
+            .iter()
+            .map(|port| self::port(port, workers))
+            .collect(),
         cores: config.workers.cores.clone(),
         poll: match config.workers.poll {
             PollMode::Busy => Poll::Busy,
@@ -96,7 +100,8 @@ fn nanoseconds(time: std::time::Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn port_plan(port: &schema::Port, workers: usize) -> PortPlan {
+/// What one port consists of.
+pub(crate) fn port(port: &schema::Port, workers: usize) -> PortPlan {
     let queues = |queues: schema::Queues| match queues {
         schema::Queues::PerWorker => None,
         fixed @ schema::Queues::Fixed(_) => Some(fixed.resolve(workers)),

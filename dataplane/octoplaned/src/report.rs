@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use octoplane_engine::{Direction, DropReason};
 use octoplane_worker::{BoundPort, Dataplane, Handle};
+use tracing::warn;
 
 /// One line a port: device, queues, and which worker has which.
 pub(crate) fn port(bound: &BoundPort) -> String {
@@ -43,6 +44,16 @@ pub(crate) fn port(bound: &BoundPort) -> String {
     line
 }
 
+/// Says so where the device does not do the configured MTU.
+pub(crate) fn warn_of_mtu(bound: &BoundPort) {
+    if bound.applied.mtu < bound.plan.mtu {
+        warn!(
+            "ports.{}.mtu: the device stays at {} bytes, {} were configured",
+            bound.plan.name, bound.applied.mtu, bound.plan.mtu
+        );
+    }
+}
+
 fn list(queues: &[u16]) -> String {
     if queues.is_empty() {
         return "none".into();
@@ -57,7 +68,7 @@ fn list(queues: &[u16]) -> String {
 /// All counters that are not zero, a line each.
 pub(crate) fn counters(dataplane: &Dataplane) -> Vec<String> {
     let mut lines = Vec::new();
-    for bound in &dataplane.ports {
+    for bound in dataplane.ports() {
         let sum = |get: fn(&octoplane_engine::PortStats) -> u64| -> u64 {
             dataplane
                 .workers

@@ -1,41 +1,51 @@
 //! What the control services get to see of the data plane.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use octoplane_api::v1;
-use octoplane_control::Dataplane as Services;
+use octoplane_config::Port;
+use octoplane_control::{Dataplane as Services, PortRefusal};
 use octoplane_engine::{Direction, DropReason, PortStats, Stage};
 use octoplane_tables::SharedStore;
 use octoplane_worker::{BoundPort, Dataplane, Handle, Poll};
 
+use crate::ports::PortChanges;
+
 /// The data plane behind the control socket.
 pub(crate) struct Daemon {
     dataplane: Arc<Dataplane>,
+    ports: PortChanges,
     startup: Duration,
 }
 
 impl Daemon {
     /// `startup` is how long it took until the workers polled.
-    pub(crate) fn new(dataplane: Arc<Dataplane>, startup: Duration) -> Self {
-        Self { dataplane, startup }
+    pub(crate) fn new(dataplane: Arc<Dataplane>, ports: PortChanges, startup: Duration) -> Self {
+        Self {
+            dataplane,
+            ports,
+            startup,
+        }
     }
 
     fn sum(&self, get: impl Fn(&Handle) -> u64) -> u64 {
         self.dataplane.workers.iter().map(get).sum()
     }
 
-    fn port(&self, bound: &BoundPort, xstats: bool) -> v1::PortStats {
+    /// `None` if the port has just been removed.
+    fn port(&self, bound: &BoundPort, xstats: bool) -> Option<v1::PortStats> {
         let total = |get: fn(&PortStats) -> u64| self.sum(|worker| get(worker.stats.port(bound.id)));
-        let driver = bound.device.lock().unwrap_or_else(PoisonError::into_inner);
+        let device = bound.device();
+        let driver = device.as_ref()?;
         // A device that does not count, or does not tell, shows zeros.
-        let device = driver.stats().unwrap_or_default();
+        let counted = driver.stats().unwrap_or_default();
         let xstats = if xstats {
             driver.xstats().unwrap_or_default()
         } else {
             Vec::new()
         };
-        v1::PortStats {
+        Some(v1::PortStats {
             name: bound.plan.name.clone(),
             driver: bound.info.driver.clone(),
             device: bound.plan.device.clone(),
@@ -45,14 +55,14 @@ impl Daemon {
             tx_packets: total(|port| port.tx_packets.get()),
             tx_full: total(|port| port.tx_full.get()),
             device_stats: Some(v1::DeviceStats {
-                rx_packets: device.ipackets,
-                rx_bytes: device.ibytes,
-                tx_packets: device.opackets,
-                tx_bytes: device.obytes,
-                rx_missed: device.imissed,
-                rx_errors: device.ierrors,
-                tx_errors: device.oerrors,
-                rx_no_buffer: device.rx_nombuf,
+                rx_packets: counted.ipackets,
+                rx_bytes: counted.ibytes,
+                tx_packets: counted.opackets,
+                tx_bytes: counted.obytes,
+                rx_missed: counted.imissed,
+                rx_errors: counted.ierrors,
+                tx_errors: counted.oerrors,
+                rx_no_buffer: counted.rx_nombuf,
             }),
             queues: queues(bound),
             xstats: xstats
@@ -62,7 +72,7 @@ impl Daemon {
                     value: it.value,
                 })
                 .collect(),
-        }
+        })
     }
 }
 
@@ -126,10 +136,18 @@ impl Services for Daemon {
 
     fn port_stats(&self, xstats: bool) -> Vec<v1::PortStats> {
         self.dataplane
-            .ports
+            .ports()
             .iter()
-            .map(|bound| self.port(bound, xstats))
+            .filter_map(|bound| self.port(bound, xstats))
             .collect()
+    }
+
+    fn add_port(&self, port: Port) -> Result<bool, PortRefusal> {
+        self.ports.add(port)
+    }
+
+    fn remove_port(&self, name: &str) -> Result<(), PortRefusal> {
+        self.ports.remove(name)
     }
 
     fn drops(&self) -> Vec<v1::Drop> {

@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Conflict,
     /// A table has no room.
     Full,
+    /// Others need what is to be removed.
+    InUse,
 }
 
 /// What is wrong with a change. Each text names the field and the limit.
@@ -100,6 +102,22 @@ pub enum ChangeError {
         "port {port}: mtu {mtu} is out of range, expected 1280 to {max} (what the device was configured for)"
     )]
     PortMtu { port: String, mtu: u16, max: u16 },
+    #[error("port {port}: name: there is a port of this name already")]
+    PortExists { port: String },
+    #[error("port {port}: number {id} is that of another port")]
+    PortNumberTaken { port: String, id: PortId },
+    #[error("port {port}: there are {max} ports already, more cannot be")]
+    TooManyPorts { max: usize, port: String },
+    #[error("port {port}: role: port {host} is the host port already, expected at most one")]
+    SecondHostPort { port: String, host: String },
+    #[error("port {port}: addresses: {addr} is that of {owner} already")]
+    PortAddress {
+        port: String,
+        addr: IpAddr,
+        owner: String,
+    },
+    #[error("port {port} is in use by {users}: remove these first")]
+    PortInUse { port: String, users: String },
     #[error("table {table} is full: {size} entries (capacity.{table} in the configuration)")]
     TableFull { table: &'static str, size: usize },
 }
@@ -112,8 +130,13 @@ impl ChangeError {
             | Self::NoSuchRoute { .. }
             | Self::NoSuchNeighbour { .. }
             | Self::NoSuchPort { .. } => ErrorKind::NotFound,
-            Self::AddressTaken { .. } => ErrorKind::Conflict,
-            Self::TableFull { .. } => ErrorKind::Full,
+            Self::AddressTaken { .. }
+            | Self::PortExists { .. }
+            | Self::PortNumberTaken { .. }
+            | Self::SecondHostPort { .. }
+            | Self::PortAddress { .. } => ErrorKind::Conflict,
+            Self::TableFull { .. } | Self::TooManyPorts { .. } => ErrorKind::Full,
+            Self::PortInUse { .. } => ErrorKind::InUse,
             _ => ErrorKind::Invalid,
         }
     }

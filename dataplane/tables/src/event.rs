@@ -7,6 +7,7 @@ use std::sync::Arc;
 use octoplane_packet::Prefix;
 
 use crate::model::{Change, Endpoint, Neighbour, Port, PortId, Route};
+use crate::ports::Ports;
 use crate::state::State;
 
 /// One object, as it is now or, if it was removed, as it was last.
@@ -40,6 +41,8 @@ pub struct Committed {
     pub revision: u64,
     /// What is different; what was put as it already was is not listed.
     pub events: Vec<Event>,
+    /// The ports that events name: those that are there now, and those that this transaction removed.
+    pub ports: Ports,
 }
 
 /// Names an object.
@@ -52,8 +55,25 @@ pub(crate) enum ObjectKey {
 }
 
 impl ObjectKey {
+    /// The objects that a transaction on `state` is about.
+    pub(crate) fn touched(changes: &[Change], state: &State) -> BTreeSet<Self> {
+        let mut touched: BTreeSet<Self> = changes.iter().map(Self::of).collect();
+        for change in changes {
+            if let Change::RemovePort { id } = change {
+                // What was learned on a port goes with it.
+                touched.extend(
+                    state
+                        .learned_on(*id)
+                        .iter()
+                        .map(|it| Self::Neighbour(*id, it.addr)),
+                );
+            }
+        }
+        touched
+    }
+
     /// The object a change is about.
-    pub(crate) fn of(change: &Change) -> Self {
+    fn of(change: &Change) -> Self {
         match change {
             Change::PutEndpoint(endpoint) => Self::Endpoint(endpoint.id),
             Change::RemoveEndpoint { id } => Self::Endpoint(*id),
@@ -61,7 +81,8 @@ impl ObjectKey {
             Change::RemoveRoute { prefix } => Self::Route(*prefix),
             Change::PutNeighbour(neighbour) => Self::Neighbour(neighbour.port, neighbour.addr),
             Change::RemoveNeighbour { port, addr } => Self::Neighbour(*port, *addr),
-            Change::SetPort { id, .. } => Self::Port(*id),
+            Change::AddPort(port) => Self::Port(port.id),
+            Change::SetPort { id, .. } | Change::RemovePort { id } => Self::Port(*id),
         }
     }
 
@@ -79,6 +100,7 @@ impl ObjectKey {
 pub(crate) fn diff(old: &State, new: &State, touched: &BTreeSet<ObjectKey>) -> Committed {
     let revision = new.revision();
     let mut events = Vec::new();
+    let mut ports = new.ports.clone();
     for &key in touched {
         match (key.object(old), key.object(new)) {
             (before, Some(object)) if before.as_ref() != Some(&object) => {
@@ -88,13 +110,22 @@ pub(crate) fn diff(old: &State, new: &State, touched: &BTreeSet<ObjectKey>) -> C
                     removed: false,
                 });
             }
-            (Some(object), None) => events.push(Event {
-                revision,
-                object,
-                removed: true,
-            }),
+            (Some(object), None) => {
+                if let Object::Port(port) = &object {
+                    ports.insert(port.clone());
+                }
+                events.push(Event {
+                    revision,
+                    object,
+                    removed: true,
+                });
+            }
             _ => {}
         }
     }
-    Committed { revision, events }
+    Committed {
+        revision,
+        events,
+        ports,
+    }
 }

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use octoplane_packet::{MacAddr, Prefix};
 
-/// Number of a port, given by the daemon in the order of its configuration.
+/// Number of a port, given by the daemon: the lowest that is free, which makes it the order of its configuration at the
+/// start. The number of a port that was removed is given again, once no worker knows it any more.
 pub type PortId = u16;
 
 /// Highest number of ports.
@@ -148,6 +149,10 @@ pub enum Change {
     PutNeighbour(Neighbour),
     /// Removes a neighbour; one that is not there is an error.
     RemoveNeighbour { port: PortId, addr: IpAddr },
+    /// Adds a port with a free number. Its MTU is the most it can be set to.
+    AddPort(Port),
+    /// Removes a port, and what was learned on it; one that endpoints, routes or static neighbours name is an error.
+    RemovePort { id: PortId },
     /// Changes a port; `None` leaves a field as it is.
     SetPort {
         id: PortId,

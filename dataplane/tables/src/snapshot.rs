@@ -44,7 +44,8 @@ pub struct Snapshot {
     pub(crate) fib4: Lpm<u32>,
     pub(crate) fib6: Lpm<u128>,
     pub(crate) targets: TargetTable,
-    pub(crate) ports: Vec<PortView>,
+    /// By number; numbers without a port are empty.
+    pub(crate) ports: Vec<Option<PortView>>,
     pub(crate) gateways: Gateways,
     pub(crate) host_port: Option<PortId>,
 }
@@ -122,7 +123,7 @@ impl Snapshot {
     /// The port with this number.
     #[inline(always)]
     pub fn port(&self, id: PortId) -> Option<&PortView> {
-        self.ports.get(usize::from(id))
+        self.ports.get(usize::from(id))?.as_ref()
     }
 
     /// The gateway addresses that pods see.

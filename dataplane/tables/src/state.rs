@@ -7,6 +7,7 @@ use imbl::{HashMap, OrdMap};
 use octoplane_packet::Prefix;
 
 use crate::model::{Endpoint, Neighbour, Port, PortId, Role, Route, RouteTarget};
+use crate::ports::Ports;
 use crate::target::TargetKey;
 
 /// Addresses that pods use as their default gateway.
@@ -34,7 +35,9 @@ pub struct State {
     pub(crate) owners: HashMap<IpAddr, u32>,
     pub(crate) routes: OrdMap<Prefix, Route>,
     pub(crate) neighbours: OrdMap<(PortId, IpAddr), Neighbour>,
-    pub(crate) ports: Arc<Vec<Port>>,
+    pub(crate) ports: Ports,
+    /// Largest MTU of each port: what its device was configured for.
+    pub(crate) mtu_limits: OrdMap<PortId, u16>,
 }
 
 impl State {
@@ -100,12 +103,17 @@ impl State {
 
     /// The port with this number.
     pub fn port(&self, id: PortId) -> Option<&Port> {
-        self.ports.get(usize::from(id))
+        self.ports.get(id)
     }
 
     /// The port with this name.
     pub fn port_by_name(&self, name: &str) -> Option<&Port> {
-        self.ports.iter().find(|port| port.name == name)
+        self.ports.by_name(name)
+    }
+
+    /// The set of ports.
+    pub fn port_set(&self) -> &Ports {
+        &self.ports
     }
 
     /// All ports by number.

@@ -80,8 +80,6 @@ struct Old {
 /// The writer's side of all configuration tables.
 pub struct Store {
     capacity: Capacity,
-    /// Largest MTU of each port: what its device was configured for.
-    mtu_limits: Vec<u16>,
     state: State,
     fib4: LpmWriter<u32>,
     fib6: LpmWriter<u128>,
@@ -91,7 +89,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Empty tables over these ports, whose numbers must be their positions.
+    /// Empty tables over these ports, each with a number of its own. The MTU of each is the most it can be set to.
     pub fn new(ports: Vec<Port>, gateways: Gateways, capacity: Capacity) -> Result<Self, StoreError> {
         let state = State {
             revision: 0,
@@ -100,10 +98,10 @@ impl Store {
             owners: Default::default(),
             routes: Default::default(),
             neighbours: Default::default(),
-            ports: Arc::new(ports),
+            mtu_limits: ports.iter().map(|port| (port.id, port.mtu)).collect(),
+            ports: ports.into_iter().collect(),
         };
         let mut store = Self {
-            mtu_limits: state.ports().map(|port| port.mtu).collect(),
             fib4: LpmWriter::new(capacity.fib_nodes_v4)
                 .map_err(|ArenaFull| StoreError::Memory("fib_nodes_v4"))?,
             fib6: LpmWriter::new(capacity.fib_nodes_v6)
@@ -165,14 +163,14 @@ impl Store {
     /// Applies all of `changes` in order, or none of them, and publishes the result to the workers.
     pub fn apply(&mut self, changes: Vec<Change>) -> Result<Committed, ApplyError> {
         self.reclaim();
-        let touched: BTreeSet<ObjectKey> = changes.iter().map(ObjectKey::of).collect();
+        let touched = ObjectKey::touched(&changes, &self.state);
         let last = changes.len().saturating_sub(1);
         let next = self.next_state(changes)?;
         let committed = diff(&self.state, &next, &touched);
         if committed.events.is_empty() {
             return Ok(Committed {
                 revision: self.state.revision,
-                events: Vec::new(),
+                ..committed
             });
         }
         let prefixes = touched_prefixes(&touched, &self.state, &next);
@@ -183,7 +181,7 @@ impl Store {
 
     /// What [`Store::apply`] would do, without doing it. Room in the forwarding tables is not checked.
     pub fn check(&self, changes: Vec<Change>) -> Result<Committed, ApplyError> {
-        let touched: BTreeSet<ObjectKey> = changes.iter().map(ObjectKey::of).collect();
+        let touched = ObjectKey::touched(&changes, &self.state);
         let next = self.next_state(changes)?;
         let committed = diff(&self.state, &next, &touched);
         let revision = if committed.events.is_empty() {
@@ -216,7 +214,7 @@ impl Store {
         let mut next = self.state.clone();
         next.revision += 1;
         for (index, change) in changes.into_iter().enumerate() {
-            next.apply(change, &self.capacity, &self.mtu_limits)
+            next.apply(change, &self.capacity)
                 .map_err(|error| ApplyError { index, error })?;
         }
         Ok(next)
@@ -277,7 +275,7 @@ impl Store {
             fib4: self.fib4.snapshot(),
             fib6: self.fib6.snapshot(),
             targets,
-            ports: next.ports().map(PortView::from).collect(),
+            ports: views(&next),
             gateways: next.gateways,
             host_port: next.host_port().map(|port| port.id),
         };
@@ -292,6 +290,16 @@ impl Store {
         self.reclaim();
         Ok(())
     }
+}
+
+/// The ports as workers see them, each at the place of its number.
+fn views(state: &State) -> Vec<Option<PortView>> {
+    let numbers = state.ports().map(|port| usize::from(port.id) + 1).max();
+    let mut views = vec![None; numbers.unwrap_or(0)];
+    for port in state.ports() {
+        views[usize::from(port.id)] = Some(PortView::from(port));
+    }
+    views
 }
 
 /// Makes the forwarding entry of one prefix lead to `key`.
@@ -318,8 +326,9 @@ fn update<K: Key>(
 
 /// The prefixes whose forwarding entries a transaction may have changed.
 fn touched_prefixes(touched: &BTreeSet<ObjectKey>, old: &State, new: &State) -> BTreeSet<Prefix> {
-    // A route decides whether the neighbours it covers are on its link.
-    let neighbours: BTreeSet<IpAddr> = if touched.iter().any(|key| matches!(key, ObjectKey::Route(_))) {
+    // A route, or the link of a port, decides whether the neighbours it covers are on its link.
+    let decides = |key: &ObjectKey| matches!(key, ObjectKey::Route(_) | ObjectKey::Port(_));
+    let neighbours: BTreeSet<IpAddr> = if touched.iter().any(decides) {
         old.neighbours()
             .chain(new.neighbours())
             .map(|neighbour| neighbour.addr)
@@ -328,6 +337,13 @@ fn touched_prefixes(touched: &BTreeSet<ObjectKey>, old: &State, new: &State) -> 
         BTreeSet::new()
     };
     let mut prefixes = BTreeSet::new();
+    let cover = |prefix: Prefix, prefixes: &mut BTreeSet<Prefix>| {
+        prefixes.insert(prefix);
+        let covered = neighbours
+            .range(prefix.addr()..)
+            .take_while(|addr| prefix.contains(**addr));
+        prefixes.extend(covered.map(|&addr| Prefix::host(addr)));
+    };
     for key in touched {
         match *key {
             ObjectKey::Endpoint(id) => {
@@ -340,16 +356,21 @@ fn touched_prefixes(touched: &BTreeSet<ObjectKey>, old: &State, new: &State) -> 
                 );
             }
             ObjectKey::Route(prefix) => {
-                prefixes.insert(prefix);
-                let covered = neighbours
-                    .range(prefix.addr()..)
-                    .take_while(|addr| prefix.contains(**addr));
-                prefixes.extend(covered.map(|&addr| Prefix::host(addr)));
+                cover(prefix, &mut prefixes);
             }
             ObjectKey::Neighbour(_, addr) => {
                 prefixes.insert(Prefix::host(addr));
             }
-            ObjectKey::Port(_) => {}
+            ObjectKey::Port(id) => {
+                // Addresses never change while a port is there: only one that came or went touches any.
+                let (old, new) = (old.port(id), new.port(id));
+                if old.is_some() != new.is_some() {
+                    for &(addr, len) in old.or(new).into_iter().flat_map(|port| &port.addresses) {
+                        prefixes.insert(Prefix::host(addr));
+                        cover(Prefix::containing(addr, len), &mut prefixes);
+                    }
+                }
+            }
         }
     }
     prefixes

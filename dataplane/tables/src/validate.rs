@@ -21,12 +21,7 @@ const MAX_NAME: usize = 253;
 
 impl State {
     /// Applies `change`. On an error the state may hold half of it and must be thrown away.
-    pub(crate) fn apply(
-        &mut self,
-        change: Change,
-        capacity: &Capacity,
-        mtu_limits: &[u16],
-    ) -> Result<(), ChangeError> {
+    pub(crate) fn apply(&mut self, change: Change, capacity: &Capacity) -> Result<(), ChangeError> {
         match change {
             Change::PutEndpoint(endpoint) => self.put_endpoint(endpoint, capacity),
             Change::RemoveEndpoint { id } => {
@@ -53,7 +48,9 @@ impl State {
                     addr,
                 })
             }
-            Change::SetPort { id, mtu, admin_up } => self.set_port(id, mtu, admin_up, mtu_limits),
+            Change::AddPort(port) => self.add_port(port),
+            Change::RemovePort { id } => self.remove_port(id),
+            Change::SetPort { id, mtu, admin_up } => self.set_port(id, mtu, admin_up),
         }
     }
 
@@ -225,21 +222,16 @@ impl State {
         Ok(())
     }
 
-    fn set_port(
-        &mut self,
-        id: PortId,
-        mtu: Option<u16>,
-        admin_up: Option<bool>,
-        mtu_limits: &[u16],
-    ) -> Result<(), ChangeError> {
-        let Some(port) = Arc::make_mut(&mut self.ports).get_mut(usize::from(id)) else {
+    fn set_port(&mut self, id: PortId, mtu: Option<u16>, admin_up: Option<bool>) -> Result<(), ChangeError> {
+        let limit = self.mtu_limits.get(&id).copied();
+        let Some(port) = self.ports.get_mut(id) else {
             return Err(ChangeError::NoSuchPort {
                 object: "port".into(),
                 port: id,
             });
         };
         if let Some(mtu) = mtu {
-            let max = mtu_limits.get(usize::from(id)).copied().unwrap_or(port.mtu);
+            let max = limit.unwrap_or(port.mtu);
             if mtu < MIN_MTU || mtu > max {
                 return Err(ChangeError::PortMtu {
                     port: port.name.clone(),
@@ -275,12 +267,11 @@ impl State {
     }
 
     fn port_name(&self, id: PortId) -> String {
-        self.port(id)
-            .map_or_else(|| id.to_string(), |port| port.name.clone())
+        self.ports.name(id)
     }
 }
 
-fn is_link_local(addr: IpAddr) -> bool {
+pub(crate) fn is_link_local(addr: IpAddr) -> bool {
     match addr {
         IpAddr::V4(a) => a.is_link_local(),
         IpAddr::V6(a) => a.is_unicast_link_local(),

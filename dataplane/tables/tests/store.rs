@@ -499,3 +499,118 @@ fn a_hundred_thousand_endpoints_are_one_transaction() {
     assert_eq!(look(&store, "10.0.0.4").action, Action::None);
     assert_eq!(look(&store, "10.0.0.5").endpoint, 6);
 }
+
+#[test]
+fn a_port_brings_its_link_and_takes_it_along() {
+    let mut store = store();
+    let second = port(3, "uplink1", Role::Uplink, &[("198.51.100.1", 24)]);
+    let committed = store.apply(vec![Change::AddPort(second.clone())]).unwrap();
+    assert_eq!(
+        (committed.revision, committed.events.len(), committed.ports.len()),
+        (1, 1, 4)
+    );
+    assert_eq!(look(&store, "198.51.100.1").action, Action::Local);
+    assert_eq!(
+        (
+            look(&store, "198.51.100.7").action,
+            look(&store, "198.51.100.7").port
+        ),
+        (Action::Glean, 3)
+    );
+    let learned = |addr: &str, origin| {
+        Change::PutNeighbour(Neighbour {
+            port: 3,
+            addr: ip(addr),
+            mac: Some(MacAddr([2, 0, 0, 0, 1, 7])),
+            origin,
+        })
+    };
+    store
+        .apply(vec![learned("198.51.100.7", Origin::Learned)])
+        .unwrap();
+    assert_eq!(look(&store, "198.51.100.7").action, Action::Forward);
+
+    // Whoever was named by the control plane keeps the port.
+    store
+        .apply(vec![learned("198.51.100.8", Origin::Static)])
+        .unwrap();
+    let refused = store.apply(vec![Change::RemovePort { id: 3 }]).unwrap_err().error;
+    assert_eq!(refused.kind(), ErrorKind::InUse);
+    assert_eq!(
+        refused.to_string(),
+        "port uplink1 is in use by neighbour 198.51.100.8: remove these first"
+    );
+    store
+        .apply(vec![Change::RemoveNeighbour {
+            port: 3,
+            addr: ip("198.51.100.8"),
+        }])
+        .unwrap();
+
+    // What was learned goes along, and is told under the name that the port had.
+    let committed = store.apply(vec![Change::RemovePort { id: 3 }]).unwrap();
+    assert!(committed.events.iter().all(|event| event.removed));
+    assert_eq!(committed.events.len(), 2);
+    assert_eq!(committed.ports.name(3), "uplink1");
+    assert_eq!(store.state().neighbour_count(), 0);
+    for addr in ["198.51.100.1", "198.51.100.7"] {
+        assert_eq!(look(&store, addr).action, Action::None, "{addr}");
+    }
+    let mut reader = store.reader();
+    assert!(reader.load().port(3).is_none() && reader.load().port(2).is_some());
+    assert!(store.apply(vec![Change::RemovePort { id: 3 }]).is_err());
+    store.apply(vec![Change::AddPort(second)]).unwrap();
+    assert_eq!(look(&store, "198.51.100.7").action, Action::Glean);
+}
+
+#[test]
+fn a_gap_in_the_numbers_is_no_port() {
+    let mut store = store();
+    store
+        .apply(vec![
+            Change::AddPort(port(9, "pod9", Role::Pod, &[])),
+            Change::RemovePort { id: POD },
+        ])
+        .unwrap();
+    let names: Vec<String> = store.state().ports().map(|it| it.name.clone()).collect();
+    assert_eq!(names, ["uplink0", "host", "pod9"]);
+    let mut reader = store.reader();
+    let snapshot = reader.load();
+    assert!(snapshot.port(POD).is_none() && snapshot.port(5).is_none() && snapshot.port(9).is_some());
+    let on_nothing = store
+        .apply(vec![Change::PutEndpoint(endpoint(1, &["10.0.0.1"]))])
+        .unwrap_err();
+    assert_eq!(on_nothing.error.kind(), ErrorKind::NotFound);
+    // Its MTU is limited by what it came with.
+    let set = |mtu| Change::SetPort {
+        id: 9,
+        mtu: Some(mtu),
+        admin_up: None,
+    };
+    assert!(store.apply(vec![set(1501)]).is_err());
+    assert!(store.apply(vec![set(1400)]).is_ok());
+}
+
+#[test]
+fn routes_to_the_kernel_keep_the_host_port() {
+    let mut store = store();
+    store
+        .apply(vec![route("203.0.113.0/24", RouteTarget::Host)])
+        .unwrap();
+    let refused = store.apply(vec![Change::RemovePort { id: HOST }]).unwrap_err();
+    assert!(refused.to_string().contains("route 203.0.113.0/24"), "{refused}");
+    for id in 1..=5 {
+        store
+            .apply(vec![Change::PutEndpoint(endpoint(
+                id,
+                &[&format!("10.0.0.{id}")],
+            ))])
+            .unwrap();
+    }
+    let refused = store.apply(vec![Change::RemovePort { id: POD }]).unwrap_err();
+    assert_eq!(
+        refused.error.to_string(),
+        "port pod0 is in use by endpoint 1 (default/pod-1), endpoint 2 (default/pod-2), endpoint 3 (default/pod-3) \
+         and 2 more: remove these first"
+    );
+}

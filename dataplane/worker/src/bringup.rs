@@ -1,55 +1,27 @@
 //! Brings a data plane up from a plan, and down again in order.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
 use dpdk::mempool::MempoolError;
-use dpdk::port::{Applied, PortInfo, port_by_name};
-use dpdk::{Eal, Mempool, Port, PortConfig, PortError};
+use dpdk::port::port_by_name;
+use dpdk::{Eal, Mempool, Port, PortError};
 use octoplane_engine::{EngineConfig, HostMac, NeighbourEvent};
-use octoplane_packet::MacAddr;
-use octoplane_tables::model::{self, PortId, Role};
+use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
 
-use crate::assign::{Assignment, assign};
 use crate::backoff::Poll;
+use crate::bind::{BindFailed, BoundPort, Crew, PortPlan, bind, least_loaded};
 use crate::clock::Clock;
 use crate::handle::{Handle, StartError, Worker};
 use crate::handoff::Handoff;
-use crate::ports::{PortQueues, Transmit};
+use crate::ports::PortQueues;
 
 /// Packets that may wait in one worker's inbox.
 const INBOX: usize = 1024;
 /// News that may wait for the control plane.
 const EVENTS: usize = 4096;
-
-/// One port of a plan.
-#[derive(Debug, Clone)]
-pub struct PortPlan {
-    /// Unique name.
-    pub name: String,
-    /// What stands at its other end.
-    pub role: Role,
-    /// Name DPDK knows the device by: a PCI address, or a virtual device's name.
-    pub device: String,
-    /// Receive queues; `None` for one per worker, or as many as the device has.
-    pub rx_queues: Option<u16>,
-    /// Send queues; `None` for one per worker, or as many as the device has.
-    pub tx_queues: Option<u16>,
-    /// Descriptors of each receive queue.
-    pub rx_descriptors: u16,
-    /// Descriptors of each send queue.
-    pub tx_descriptors: u16,
-    /// Largest IP packet, in bytes.
-    pub mtu: u16,
-    /// Address to use instead of the device's.
-    pub mac: Option<MacAddr>,
-    /// Our addresses on the link, with the length of its prefix.
-    pub addresses: Vec<(std::net::IpAddr, u8)>,
-    /// Whether to receive frames for other stations.
-    pub promiscuous: bool,
-}
 
 /// What a data plane consists of.
 #[derive(Debug, Clone)]
@@ -120,30 +92,10 @@ pub enum BringupError {
     Worker(#[from] StartError),
 }
 
-/// A port that is up.
-pub struct BoundPort {
-    /// Its number.
-    pub id: PortId,
-    /// Its plan.
-    pub plan: PortPlan,
-    /// The device, which one thread at a time may ask.
-    pub device: Mutex<Port>,
-    /// What the device is.
-    pub info: PortInfo,
-    /// What was configured.
-    pub applied: Applied,
-    /// The address it uses.
-    pub mac: MacAddr,
-    /// Who has its queues.
-    pub assignment: Assignment,
-}
-
 /// A data plane that is up.
 pub struct Dataplane {
     /// The workers, in the order of their numbers.
     pub workers: Vec<Handle>,
-    /// The ports, in the order of their numbers.
-    pub ports: Vec<BoundPort>,
     /// The tables.
     pub store: SharedStore,
     /// The packet buffers.
@@ -154,6 +106,13 @@ pub struct Dataplane {
     pub clock: Clock,
     /// When everything was up.
     pub started: Instant,
+    pub(crate) eal: Eal,
+    /// The inbox of each worker.
+    pub(crate) inboxes: Vec<Arc<Handoff>>,
+    /// In the order of their numbers; those that come and go among them.
+    ports: RwLock<Vec<Arc<BoundPort>>>,
+    /// Held by whoever adds or removes a port: one at a time.
+    pub(crate) changing: Mutex<()>,
 }
 
 impl Dataplane {
@@ -163,19 +122,26 @@ impl Dataplane {
         let count = plan.cores.len();
         let inboxes: Vec<Arc<Handoff>> = (0..count).map(|_| Arc::new(Handoff::new(INBOX))).collect();
         let mut queues: Vec<Vec<PortQueues>> = (0..count).map(|_| Vec::new()).collect();
-        let mut ports = Vec::new();
-        let mut uneven = 0;
+        let mut ports: Vec<Arc<BoundPort>> = Vec::new();
         for (id, port) in plan.ports.iter().enumerate() {
-            let id = id as PortId;
-            let mut bound = configure(eal, id, port, count, uneven, &pool)?;
-            if !bound.assignment.is_even() {
-                uneven += 1;
+            let crew = Crew {
+                inboxes: &inboxes,
+                first: least_loaded(count, &ports),
+                pool: &pool,
+            };
+            let device = open(eal, port)?;
+            let (bound, shares) = bind(id as PortId, port, device, crew).map_err(|failed| {
+                let BindFailed { error, .. } = *failed;
+                error
+            })?;
+            for (queues, share) in queues.iter_mut().zip(shares) {
+                queues.push(share);
             }
-            share_out(&mut bound, &inboxes, &mut queues)?;
-            ports.push(bound);
+            bound.list(true);
+            ports.push(Arc::new(bound));
         }
         let store = Store::new(
-            ports.iter().map(model_port).collect(),
+            ports.iter().map(|bound| bound.model()).collect(),
             plan.gateways,
             plan.capacity,
         )?;
@@ -201,13 +167,51 @@ impl Dataplane {
         }
         Ok(Self {
             workers,
-            ports,
             store: SharedStore::new(store),
             pool,
             events,
             clock,
             started: Instant::now(),
+            eal: eal.clone(),
+            inboxes,
+            ports: RwLock::new(ports),
+            changing: Mutex::new(()),
         })
+    }
+
+    /// The ports that the tables have, in the order of their numbers.
+    pub fn ports(&self) -> Vec<Arc<BoundPort>> {
+        let mut ports = self.bound();
+        ports.retain(|bound| bound.is_listed());
+        ports
+    }
+
+    /// The port with this number, also while it comes or goes.
+    pub fn port(&self, id: PortId) -> Option<Arc<BoundPort>> {
+        self.bound().into_iter().find(|bound| bound.id == id)
+    }
+
+    /// The port with this name, also while it comes or goes.
+    pub fn port_named(&self, name: &str) -> Option<Arc<BoundPort>> {
+        self.bound().into_iter().find(|bound| bound.plan.name == name)
+    }
+
+    /// All ports, those that come and go among them.
+    pub(crate) fn bound(&self) -> Vec<Arc<BoundPort>> {
+        self.ports.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn enter(&self, bound: Arc<BoundPort>) {
+        let mut ports = self.ports.write().unwrap_or_else(PoisonError::into_inner);
+        let place = ports.partition_point(|other| other.id < bound.id);
+        ports.insert(place, bound);
+    }
+
+    pub(crate) fn leave(&self, id: PortId) {
+        self.ports
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|bound| bound.id != id);
     }
 
     /// Stops the workers, then the ports. Errors of single ports do not keep the others from being stopped.
@@ -217,15 +221,11 @@ impl Dataplane {
         }
         self.workers.into_iter().for_each(Handle::join);
         let mut errors = Vec::new();
-        for bound in self.ports {
-            if let Err(error) = bound
-                .device
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner)
-                .close()
-            {
+        for bound in self.ports.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            let device = bound.device().take();
+            if let Some(Err(error)) = device.map(Port::close) {
                 errors.push(BringupError::Port {
-                    port: bound.plan.name,
+                    port: bound.plan.name.clone(),
                     error,
                 });
             }
@@ -234,107 +234,14 @@ impl Dataplane {
     }
 }
 
-fn configure(
-    eal: &Eal,
-    id: PortId,
-    plan: &PortPlan,
-    workers: usize,
-    first: usize,
-    pool: &Mempool,
-) -> Result<BoundPort, BringupError> {
-    let name = &plan.name;
-    let failed = |error| BringupError::Port {
-        port: name.clone(),
-        error,
-    };
+/// Takes possession of the device of a port.
+fn open(eal: &Eal, plan: &PortPlan) -> Result<Port, BringupError> {
     let found = port_by_name(eal, &plan.device).ok_or_else(|| BringupError::NoDevice {
-        port: name.clone(),
+        port: plan.name.clone(),
         device: plan.device.clone(),
     })?;
-    let mut device = Port::open(eal, found).map_err(failed)?;
-    let info = device.info().map_err(failed)?;
-    let queues = |key, asked: Option<u16>, most: u16| match asked {
-        Some(asked) if asked > most => Err(BringupError::Queues {
-            port: name.clone(),
-            key,
-            asked,
-            most,
-        }),
-        Some(asked) => Ok(asked),
-        None => Ok(most.min(u16::try_from(workers).unwrap_or(u16::MAX)).max(1)),
-    };
-    let config = PortConfig {
-        rx_queues: queues("rx_queues", plan.rx_queues, info.max_rx_queues)?,
-        tx_queues: queues("tx_queues", plan.tx_queues, info.max_tx_queues)?,
-        rx_desc: plan.rx_descriptors,
-        tx_desc: plan.tx_descriptors,
-        mtu: Some(plan.mtu),
-        promiscuous: plan.promiscuous,
-        rx_checksum_offload: true,
-        rss: true,
-        single_pool: true,
-    };
-    let applied = device
-        .configure(&config, std::slice::from_ref(pool))
-        .map_err(failed)?;
-    let mac = plan.mac.unwrap_or(MacAddr(info.mac));
-    let assignment = assign(workers, applied.rx_queues, applied.tx_queues, first);
-    Ok(BoundPort {
-        id,
-        plan: plan.clone(),
-        device: Mutex::new(device),
-        info,
-        applied,
-        mac,
-        assignment,
+    Port::open(eal, found).map_err(|error| BringupError::Port {
+        port: plan.name.clone(),
+        error,
     })
-}
-
-/// Starts the port and gives each worker its queues.
-fn share_out(
-    bound: &mut BoundPort,
-    inboxes: &[Arc<Handoff>],
-    queues: &mut [Vec<PortQueues>],
-) -> Result<(), BringupError> {
-    let (rx, tx) = bound
-        .device
-        .get_mut()
-        .unwrap_or_else(PoisonError::into_inner)
-        .start()
-        .map_err(|error| BringupError::Port {
-            port: bound.plan.name.clone(),
-            error,
-        })?;
-    let mut rx: Vec<_> = rx.into_iter().map(Some).collect();
-    let mut tx: Vec<_> = tx.into_iter().map(Some).collect();
-    for (worker, queues) in queues.iter_mut().enumerate() {
-        let own = bound.assignment.tx[worker].and_then(|queue| tx.get_mut(usize::from(queue))?.take());
-        let owner = bound.assignment.tx_owner[worker];
-        queues.push(PortQueues {
-            port: bound.id,
-            rx: bound.assignment.rx[worker]
-                .iter()
-                .filter_map(|queue| rx.get_mut(usize::from(*queue))?.take())
-                .collect(),
-            tx: match (own, inboxes.get(owner)) {
-                (Some(queue), _) => Transmit::Queue(queue),
-                (None, Some(inbox)) if owner != worker => Transmit::Handoff(Arc::clone(inbox)),
-                (None, _) => Transmit::None,
-            },
-            exception: bound.plan.role == Role::Host,
-        });
-    }
-    Ok(())
-}
-
-fn model_port(bound: &BoundPort) -> model::Port {
-    model::Port {
-        id: bound.id,
-        name: bound.plan.name.clone(),
-        role: bound.plan.role,
-        mac: bound.mac,
-        mtu: bound.plan.mtu.min(bound.applied.mtu),
-        admin_up: true,
-        addresses: bound.plan.addresses.clone(),
-    }
 }

@@ -2,27 +2,31 @@
 //!
 //! [`Dataplane::start`] makes ports, tables and workers of a [`Plan`]: [`assign`] decides which worker has which queue,
 //! [`Worker::start`] makes a thread of one, [`Handle`] is what the rest of the daemon holds of it (counters, and a queue
-//! of [`Command`]s).
+//! of [`Command`]s). [`Dataplane::add_port`] and [`Dataplane::remove_port`] do the same for one port under traffic.
 
 #![forbid(unsafe_code)]
 
 mod assign;
 mod backoff;
+mod bind;
 mod bringup;
 mod clock;
 mod command;
 mod handle;
 mod handoff;
+mod hotplug;
 mod poll;
 mod ports;
 mod stats;
 
 pub use assign::{Assignment, assign};
 pub use backoff::Poll;
-pub use bringup::{BoundPort, BringupError, Dataplane, Plan, PortPlan};
+pub use bind::{BoundPort, PortPlan};
+pub use bringup::{BringupError, Dataplane, Plan};
 pub use clock::Clock;
 pub use command::Command;
 pub use handle::{Handle, StartError, Worker};
 pub use handoff::Handoff;
+pub use hotplug::PortChangeError;
 pub use ports::{PortQueues, Transmit};
 pub use stats::{BURST_BUCKETS, LoopStats};

@@ -184,14 +184,43 @@ impl PollLoop {
             let Some(command) = self.commands.pop() else { break };
             match command {
                 Command::Send { port, frame } => self.send(port, &frame, out),
-                Command::Attach(queues) => {
-                    self.ports.retain(|port| port.port != queues.port);
-                    self.ports.push(queues);
+                Command::Attach(queues) => self.attach(queues),
+                // Who asked may have gone: nobody has to be there to hear the answer.
+                Command::Detach { port, back } => drop(back.send(self.detach(port, out))),
+                Command::Fence(done) => {
+                    // The tables may have changed since the refresh above.
+                    self.engine.refresh();
+                    self.flush(out);
+                    let _ = done.send(());
                 }
-                Command::Detach(id) => self.ports.retain(|port| port.port != id),
             }
         }
         self.flush(out);
+    }
+
+    fn attach(&mut self, queues: PortQueues) {
+        // The number may have been another port's, whose counters are nobody's now.
+        let stats = self.engine.stats().port(queues.port);
+        for counter in [
+            &stats.rx_packets,
+            &stats.rx_bytes,
+            &stats.tx_packets,
+            &stats.tx_full,
+        ] {
+            counter.set(0);
+        }
+        self.ports.push(queues);
+    }
+
+    fn detach(&mut self, id: PortId, out: &mut Output<Mbuf>) -> Option<PortQueues> {
+        self.flush(out);
+        // What others handed over by now goes out first. More may come in meanwhile, but not for this port.
+        for _ in 0..self.inbox.len().div_ceil(BURST) {
+            self.take_over(out);
+            self.flush(out);
+        }
+        let index = self.ports.iter().position(|port| port.port == id)?;
+        Some(self.ports.remove(index))
     }
 
     fn send(&mut self, port: PortId, frame: &[u8], out: &mut Output<Mbuf>) {

@@ -72,6 +72,7 @@
 #![allow(unsafe_code)]
 
 mod affinity;
+mod compact;
 mod cstr;
 pub mod cycles;
 pub mod eal;

@@ -7,6 +7,7 @@ use arrayvec::ArrayVec;
 use dpdk_sys::{rte_mbuf, rte_mempool};
 use octoplane_packet::BufPool;
 
+use crate::compact;
 use crate::cstr::{self, NulByte};
 use crate::eal::Eal;
 use crate::errno::Errno;
@@ -58,7 +59,7 @@ struct Pool {
     eal: Eal,
 }
 
-// SAFETY: `rte_pktmbuf_pool_create` makes multi-producer, multi-consumer pools; their per-lcore caches are reached
+// SAFETY: `rte_pktmbuf_pool_create`, as `compact::create`, makes multi-producer, multi-consumer pools; their per-lcore caches are reached
 // through the id of the running thread only.
 unsafe impl Send for Pool {}
 // SAFETY: as for Send.
@@ -86,14 +87,19 @@ impl Mempool {
         let c_name = cstr::to_c(name)?;
         // -1 is SOCKET_ID_ANY.
         let socket = socket.map_or(-1, |s| i32::try_from(s).unwrap_or(-1));
-        // SAFETY: the EAL runs and the name is a C string that DPDK copies.
-        let raw = unsafe {
-            dpdk_sys::rte_pktmbuf_pool_create(c_name.as_ptr(), n, cache_size, 0, data_room, socket)
+        let raw = if compact::is_wanted() {
+            compact::create(&c_name, n, cache_size, data_room, socket)
+        } else {
+            // SAFETY: the EAL runs and the name is a C string that DPDK copies.
+            let raw = unsafe {
+                dpdk_sys::rte_pktmbuf_pool_create(c_name.as_ptr(), n, cache_size, 0, data_room, socket)
+            };
+            NonNull::new(raw).ok_or_else(Errno::last)
         };
-        let raw = NonNull::new(raw).ok_or_else(|| MempoolError::Create {
+        let raw = raw.map_err(|errno| MempoolError::Create {
             name: name.to_owned(),
             n,
-            errno: Errno::last(),
+            errno,
         })?;
         Ok(Self {
             pool: Arc::new(Pool {

@@ -2,17 +2,18 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part")]
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use octoplane_api::v1;
 use octoplane_api::v1::change::Change as Step;
 use octoplane_api::v1::config_client::ConfigClient;
 use octoplane_api::v1::stats_client::StatsClient;
-use octoplane_control::{Dataplane, ServeError, Server};
+use octoplane_control::{Dataplane, PortRefusal, PortSettings, ServeError, Server};
 use octoplane_packet::MacAddr;
-use octoplane_tables::model::{Port, PortId, Role};
+use octoplane_tables::model::{Change, MAX_PORTS, Port, PortId, Role};
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -22,6 +23,8 @@ use tonic::transport::Channel;
 /// Answers with made-up numbers.
 pub struct Fake {
     store: SharedStore,
+    /// The ports that were added.
+    added: Mutex<BTreeMap<String, PortSettings>>,
 }
 
 impl Dataplane for Fake {
@@ -73,6 +76,55 @@ impl Dataplane for Fake {
             ..Default::default()
         };
         self.store.state().ports().map(port).collect()
+    }
+
+    fn add_port(&self, port: PortSettings) -> Result<bool, PortRefusal> {
+        let mut added = self.added.lock().unwrap();
+        match added.get(&port.name) {
+            Some(old) if *old == port => return Ok(true),
+            Some(_) => {
+                return Err(PortRefusal::Exists {
+                    field: "name",
+                    text: "there is a port of this name already".into(),
+                });
+            }
+            None => {}
+        }
+        if port.device.name().starts_with("net_nosuch") {
+            return Err(PortRefusal::Device("no driver takes it".into()));
+        }
+        let state = self.store.state();
+        let id = (0..MAX_PORTS as PortId).find(|id| state.port(*id).is_none());
+        let model = Port {
+            id: id.unwrap_or(MAX_PORTS as PortId),
+            name: port.name.clone(),
+            role: match port.role.as_str() {
+                "pod" => Role::Pod,
+                "uplink" => Role::Uplink,
+                _ => Role::Host,
+            },
+            mac: port.mac.unwrap_or(MacAddr([2, 0, 0, 0, 2, 0])),
+            mtu: port.mtu,
+            admin_up: true,
+            addresses: port.addresses.iter().map(|it| (it.addr, it.prefix_len)).collect(),
+        };
+        self.store
+            .apply(vec![Change::AddPort(model)])
+            .map_err(|refused| refused.error)?;
+        added.insert(port.name.clone(), port);
+        Ok(false)
+    }
+
+    fn remove_port(&self, name: &str) -> Result<(), PortRefusal> {
+        let state = self.store.state();
+        let port = state
+            .port_by_name(name)
+            .ok_or_else(|| PortRefusal::NoSuchPort(name.into()))?;
+        self.store
+            .apply(vec![Change::RemovePort { id: port.id }])
+            .map_err(|refused| refused.error)?;
+        self.added.lock().unwrap().remove(name);
+        Ok(())
     }
 
     fn drops(&self) -> Vec<v1::Drop> {
@@ -150,7 +202,10 @@ impl Lab {
         let store = store(capacity);
         let bound = server(&socket).bind().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let fake = Arc::new(Fake { store: store.clone() });
+        let fake = Arc::new(Fake {
+            store: store.clone(),
+            added: Mutex::default(),
+        });
         let task = tokio::spawn(bound.serve(fake, async {
             let _ = stopped.await;
         }));

@@ -8,6 +8,7 @@ mod common;
 mod apply;
 mod discovery;
 mod lists;
+mod ports;
 mod python;
 mod replace;
 mod scale;

@@ -26,10 +26,15 @@ def run(*command, check=True, timeout=60, **kwargs):
     return result
 
 
+def af_xdp():
+    """Whether kernel and DPDK have AF_XDP."""
+    return subprocess.run([ROOT / "scripts" / "lib" / "has-af-xdp"], capture_output=True).returncode == 0
+
+
 class Lab:
     """Namespaces `PREFIX-NAME`; the far ends of their cables lie in `PREFIX-dp`, where the daemon runs."""
 
-    def __init__(self, directory, host=False, poll="adaptive", driver="net_af_packet"):
+    def __init__(self, directory, host=False, poll="adaptive", driver="net_af_packet", cores=None):
         # Unique on the machine, so that tests can run side by side.
         self.prefix = f"ot{os.getpid()}x{next(_labs)}"
         self.directory = Path(directory)
@@ -41,6 +46,7 @@ class Lab:
         self.host = host
         self.poll = poll
         self.driver = driver
+        self.cores = cores
         self._build()
 
     def _build(self):
@@ -48,14 +54,8 @@ class Lab:
         self.inside("dp", "sysctl", "-qw", "net.ipv4.ip_forward=0", "net.ipv6.conf.all.disable_ipv6=1",
                     "net.ipv6.conf.default.disable_ipv6=1")
         for index in (1, 2):
-            self._cable(f"pod{index}", f"02:00:00:00:00:0{index}")
-            pod = f"pod{index}"
-            self.inside(pod, "ip", "address", "add", f"10.200.0.{index}/32", "dev", "eth0")
-            self.inside(pod, "ip", "-6", "address", "add", f"fd00:200::{index}/128", "dev", "eth0", "nodad")
-            self.inside(pod, "ip", "route", "add", GATEWAY4, "dev", "eth0", "scope", "link")
-            self.inside(pod, "ip", "route", "add", "default", "via", GATEWAY4, "dev", "eth0")
-            self.inside(pod, "ip", "-6", "route", "add", "default", "via", GATEWAY6, "dev", "eth0")
-        self._cable("router", "02:00:00:00:00:fe")
+            self.pod(index)
+        self.cable("router", "02:00:00:00:00:fe")
         self.inside("router", "ip", "address", "add", "192.0.2.254/24", "dev", "eth0")
         self.inside("router", "ip", "-6", "address", "add", "2001:db8::fe/64", "dev", "eth0", "nodad")
         self.inside("router", "ip", "route", "add", "10.200.0.0/16", "via", "192.0.2.1")
@@ -63,12 +63,13 @@ class Lab:
         ports = [("pod1", "pod", ""), ("pod2", "pod", ""),
                  ("router", "uplink", 'addresses = ["192.0.2.1/24", "2001:db8::1/64"]')]
         if self.host:
-            self._cable("kernel", "02:00:00:00:00:aa")
+            self.cable("kernel", "02:00:00:00:00:aa")
             self.inside("kernel", "ip", "address", "add", "192.0.2.1/32", "dev", "eth0")
             self.inside("kernel", "ip", "route", "add", "default", "dev", "eth0", "src", "192.0.2.1")
             ports.append(("kernel", "host", ""))
         text = [
             "[memory]", "hugepages = false", f'[workers]\npoll = "{self.poll}"',
+            f"cores = {self.cores}\ncontrol_cores = [{self.cores[0]}]" if self.cores else "",
             f'[control]\nsocket = "{self.socket}"',
             "[neighbours]\nretry_ms = 200\nreachable_s = 2",
         ]
@@ -85,13 +86,27 @@ class Lab:
                        {"prefix": "::/0", "via": "2001:db8::fe", "port": "router"}],
         }
 
+    def pod(self, index):
+        """A pod with its cable; the data plane does not know it yet."""
+        pod = f"pod{index}"
+        self.cable(pod, f"02:00:00:00:00:0{index}")
+        self.inside(pod, "ip", "address", "add", f"10.200.0.{index}/32", "dev", "eth0")
+        self.inside(pod, "ip", "-6", "address", "add", f"fd00:200::{index}/128", "dev", "eth0", "nodad")
+        self.inside(pod, "ip", "route", "add", GATEWAY4, "dev", "eth0", "scope", "link")
+        self.inside(pod, "ip", "route", "add", "default", "via", GATEWAY4, "dev", "eth0")
+        self.inside(pod, "ip", "-6", "route", "add", "default", "via", GATEWAY6, "dev", "eth0")
+
     def _namespace(self, name):
         run("ip", "netns", "add", f"{self.prefix}-{name}")
         self.namespaces.append(name)
         self.inside(name, "ip", "link", "set", "lo", "up")
 
-    def _cable(self, name, mac):
+    def cable(self, name, mac):
         self._namespace(name)
+        self.recable(name, mac)
+
+    def recable(self, name, mac):
+        """A cable to a namespace that is there."""
         run("ip", "link", "add", name, "netns", f"{self.prefix}-dp", "type", "veth",
             "peer", "name", "eth0", "netns", f"{self.prefix}-{name}")
         self.inside("dp", "ip", "link", "set", name, "up")
@@ -124,6 +139,9 @@ class Lab:
 
     def octoctl(self, *arguments, **kwargs):
         return run(BIN / "octoctl", "--socket", self.socket, *arguments, **kwargs)
+
+    def octoctl_spawn(self, *arguments, **kwargs):
+        return self.spawn("dp", BIN / "octoctl", "--socket", self.socket, *arguments, **kwargs)
 
     def json(self, *arguments):
         return json.loads(self.octoctl("-o", "json", *arguments).stdout)

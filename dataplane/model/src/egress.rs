@@ -1,0 +1,78 @@
+//! Egress gateway (specification, 1.6 step 5, 1.7 step 6 and 2.12).
+
+use std::net::IpAddr;
+
+use crate::config::{Direction, EgressRule, EgressVia};
+use crate::fib::identity;
+use crate::model::{Model, Rx};
+use crate::outcome::{Flow, Stop, Told, code};
+use crate::wire::Packet;
+
+/// What a rule says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Redirect {
+    /// There is none, or the destination is excluded.
+    None,
+    /// This node is the gateway, with this address if there is one.
+    Here(Option<IpAddr>),
+    /// To the gateway node.
+    To(IpAddr),
+}
+
+impl Model {
+    fn rule(&self, pkt: &Packet) -> Option<&EgressRule> {
+        self.state
+            .egress_gateways
+            .iter()
+            .filter(|rule| rule.source.contains(pkt.src()) && rule.destination.contains(pkt.dst()))
+            .max_by_key(|rule| (rule.source.len, rule.destination.len))
+    }
+
+    /// What the rules say of a packet that a pod opens a flow out of the cluster with.
+    pub(crate) fn egress_rule(&self, pkt: &Packet, dst_id: u32) -> Flow<Redirect> {
+        if identity::in_cluster(dst_id) {
+            return Ok(Redirect::None);
+        }
+        Ok(match self.rule(pkt) {
+            None => Redirect::None,
+            Some(rule) => match rule.gateway {
+                EgressVia::None => return Err(Stop::Drop(code::NO_EGRESS_GATEWAY, Direction::Egress)),
+                EgressVia::Excluded => Redirect::None,
+                EgressVia::Node(addr) if self.is_own(addr) => Redirect::Here(rule.egress_ip),
+                EgressVia::Node(addr) => Redirect::To(addr),
+            },
+        })
+    }
+
+    /// A packet of a pod on another node for which this node is the gateway. Whether it was one.
+    pub(crate) fn egress_here(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow<bool> {
+        let dst_id = self.identity(pkt.dst());
+        let Ok(Redirect::Here(to)) = self.egress_rule(pkt, dst_id) else {
+            return Ok(false);
+        };
+        let to = to.ok_or_else(|| rx.drop(code::NO_EGRESS_IP))?;
+        if pkt.ttl() <= 1 {
+            return Err(Stop::Refuse(code::TTL, rx.direction(), Told::TimeExceeded));
+        }
+        let exit = self.exit(rx, pkt.dst())?;
+        self.fits(pkt, (&exit.port, exit.mtu), rx.direction())?;
+        pkt.set_ttl(pkt.ttl() - 1);
+        self.snat(rx, pkt, to, true)?;
+        self.transmit(rx, pkt, &exit)?;
+        Ok(true)
+    }
+
+    /// The node behind which the pod is that a reply from outside goes to (specification, 3.6 step 5).
+    pub(crate) fn egress_reply(&self, pkt: &Packet) -> Option<IpAddr> {
+        let rule = self
+            .state
+            .egress_gateways
+            .iter()
+            .filter(|rule| rule.source.contains(pkt.dst()) && rule.destination.contains(pkt.src()))
+            .max_by_key(|rule| (rule.source.len, rule.destination.len))?;
+        match rule.gateway {
+            EgressVia::Node(addr) if self.is_own(addr) => self.ipcache(pkt.dst())?.tunnel_endpoint,
+            _ => None,
+        }
+    }
+}

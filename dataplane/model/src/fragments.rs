@@ -1,0 +1,177 @@
+//! Fragments (specification, 2.10): ports come from the first fragment; later ones that overtake it wait for it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use crate::config::{Direction, Port, Role};
+use crate::fib::Target;
+use crate::lb;
+use crate::model::{Model, Rx};
+use crate::outcome::{Flow, Outcome, code};
+use crate::wire::Packet;
+
+/// How long a fragment waits for its first one, in nanoseconds.
+const PATIENCE: u64 = 1_000_000_000;
+
+/// What fragments of one packet have in common. IPv6 later fragments do not say their protocol for certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    src: IpAddr,
+    dst: IpAddr,
+    id: u32,
+    protocol: Option<u8>,
+    vni: Option<u32>,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    key: Key,
+    since: u64,
+    port: Port,
+    frame: Vec<u8>,
+    tunnel: Option<IpAddr>,
+    pkt: Packet,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Fragments {
+    known: BTreeMap<Key, (u8, u16, u16)>,
+    order: VecDeque<Key>,
+    held: Vec<Held>,
+    bound: usize,
+}
+
+impl Fragments {
+    pub(crate) fn new(bound: usize) -> Self {
+        Self {
+            known: BTreeMap::new(),
+            order: VecDeque::new(),
+            held: Vec::new(),
+            bound,
+        }
+    }
+}
+
+fn key(pkt: &Packet, vni: Option<u32>) -> Option<Key> {
+    Some(Key {
+        src: pkt.src(),
+        dst: pkt.dst(),
+        id: pkt.fragment?.id,
+        protocol: (!pkt.v6).then_some(pkt.protocol),
+        vni,
+    })
+}
+
+impl Model {
+    /// Whether anything is decided by this packet's ports.
+    fn needs_ports(&self, rx: &Rx<'_>, pkt: &Packet, vni: Option<u32>) -> bool {
+        let dst = pkt.dst();
+        rx.port.role != Role::Uplink
+            || vni.is_some()
+            || lb::is_frontend(&self.state, dst)
+            || match self.target(dst) {
+                Target::Endpoint(_) => true,
+                Target::Own | Target::Gateway => {
+                    !self.nat.mappings.is_empty() || !self.state.services.is_empty() || self.host_firewall()
+                }
+                _ => false,
+            }
+    }
+
+    /// Gives a fragment its ports. `false`: it waits for the first one.
+    pub(crate) fn fragment(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow<bool> {
+        self.fragment_of(rx, pkt, None)
+    }
+
+    pub(crate) fn fragment_of(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, vni: Option<u32>) -> Flow<bool> {
+        let Some(key) = key(pkt, vni) else { return Ok(true) };
+        if !self.needs_ports(rx, pkt, vni) {
+            return Ok(true);
+        }
+        if !pkt.later_fragment() {
+            let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+            let ports = (pkt.protocol, tuple.sport, tuple.dport);
+            if self.fragments.known.insert(key, ports).is_none() {
+                self.fragments.order.push_back(key);
+            }
+            if self.fragments.order.len() > self.fragments.bound
+                && let Some(oldest) = self.fragments.order.pop_front()
+            {
+                self.fragments.known.remove(&oldest);
+            }
+            return Ok(true);
+        }
+        if let Some(&(protocol, sport, dport)) = self.fragments.known.get(&key) {
+            pkt.protocol = protocol;
+            pkt.ports = Some((sport, dport));
+            return Ok(true);
+        }
+        if self.fragments.held.len() >= self.fragments.bound {
+            return Err(rx.drop(code::FRAG_NOT_FOUND));
+        }
+        self.fragments.held.push(Held {
+            key,
+            since: self.now,
+            port: rx.port.clone(),
+            frame: rx.frame.clone(),
+            tunnel: rx.tunnel,
+            pkt: pkt.clone(),
+        });
+        rx.out.held += 1;
+        Ok(false)
+    }
+
+    /// Lets the fragments go on that waited for the first fragment `pkt`.
+    pub(crate) fn release_fragments(&mut self, rx: &mut Rx<'_>, pkt: &Packet, vni: Option<u32>) {
+        let Some(key) = key(pkt, vni).filter(|_| !pkt.later_fragment()) else {
+            return;
+        };
+        let Some(&(protocol, sport, dport)) = self.fragments.known.get(&key) else {
+            return;
+        };
+        let (ready, waiting) = std::mem::take(&mut self.fragments.held)
+            .into_iter()
+            .partition(|held| held.key == key);
+        self.fragments.held = waiting;
+        for Held {
+            port,
+            frame,
+            tunnel,
+            mut pkt,
+            ..
+        } in ready
+        {
+            pkt.protocol = protocol;
+            pkt.ports = Some((sport, dport));
+            let mut rx = Rx {
+                port,
+                frame,
+                tunnel,
+                choices: &mut *rx.choices,
+                out: &mut *rx.out,
+            };
+            let result = match vni {
+                None => self.route_in(&mut rx, &pkt),
+                Some(vni) => self.overlay_ingress(&mut rx, &mut pkt, vni),
+            };
+            self.conclude(&mut rx, result);
+        }
+    }
+
+    /// Drops fragments whose first one did not come in time.
+    pub(crate) fn drop_late_fragments(&mut self, out: &mut Outcome) {
+        let now = self.now;
+        self.fragments.held.retain(|held| {
+            let waits = now.saturating_sub(held.since) < PATIENCE;
+            if !waits {
+                let direction = if held.port.role == Role::Pod {
+                    Direction::Egress
+                } else {
+                    Direction::Ingress
+                };
+                out.drops.push((code::FRAG_NOT_FOUND, direction));
+            }
+            waits
+        });
+    }
+}
