@@ -64,6 +64,7 @@ fn plan(setup: &Setup) -> Plan {
         data_room: dpdk::mempool::DEFAULT_DATA_ROOM,
         gateways: GATEWAYS,
         capacity: CAPACITY,
+        connections: 1 << 21,
         engine: EngineConfig::default(),
     }
 }

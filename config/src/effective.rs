@@ -105,6 +105,7 @@ impl fmt::Display for Config {
         writeln!(f, "endpoints = {}", capacity.endpoints)?;
         writeln!(f, "routes = {}", capacity.routes)?;
         writeln!(f, "neighbours = {}", capacity.neighbours)?;
+        writeln!(f, "connections = {}", capacity.connections)?;
         writeln!(f, "fib_nodes_v4 = {}", auto(capacity.fib_nodes_v4))?;
         writeln!(f, "fib_nodes_v6 = {}", auto(capacity.fib_nodes_v6))?;
 

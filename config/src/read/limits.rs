@@ -66,6 +66,7 @@ pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
     let endpoints = section.integer("endpoints", 1..=MOST, "endpoints", default.endpoints);
     let routes = section.integer("routes", 1..=MOST, "routes", default.routes);
     let neighbours = section.integer("neighbours", 1..=MOST, "neighbours", default.neighbours);
+    let connections = section.integer("connections", 64..=MOST, "connections", default.connections);
     let fib_nodes_v4 = section.auto_integer("fib_nodes_v4", 64..=MOST, "nodes");
     let fib_nodes_v6 = section.auto_integer("fib_nodes_v6", 64..=MOST, "nodes");
     section.finish();
@@ -73,6 +74,7 @@ pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
         endpoints,
         routes,
         neighbours,
+        connections,
         fib_nodes_v4,
         fib_nodes_v6,
     }

@@ -73,6 +73,8 @@ pub struct Capacity {
     pub routes: usize,
     /// Neighbours, configured and learned, 1 to 16,777,216. Default 16,384.
     pub neighbours: usize,
+    /// Connections, 64 to 16,777,216. Default 1,000,000: about 165 bytes each, taken from the system as they are used.
+    pub connections: usize,
     /// Nodes of the IPv4 forwarding table, 64 to 16,777,216. Default `None`: the tables decide.
     pub fib_nodes_v4: Option<usize>,
     /// Nodes of the IPv6 forwarding table, 64 to 16,777,216. Default `None`: the tables decide.
@@ -85,6 +87,7 @@ impl Default for Capacity {
             endpoints: 131_072,
             routes: 131_072,
             neighbours: 16_384,
+            connections: 1_000_000,
             fib_nodes_v4: None,
             fib_nodes_v6: None,
         }

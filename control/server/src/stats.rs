@@ -24,11 +24,11 @@ impl<D: Dataplane> v1::stats_server::Stats for StatsService<D> {
             used: usage.used as u64,
             capacity: usage.capacity as u64,
         });
-        Ok(Response::new(v1::Status {
-            revision,
-            tables: tables.collect(),
-            ..self.0.status()
-        }))
+        let mut status = self.0.status();
+        status.revision = revision;
+        // The daemon's own tables come last.
+        status.tables = tables.chain(status.tables).collect();
+        Ok(Response::new(status))
     }
 
     async fn get_port_stats(

@@ -251,7 +251,7 @@ impl<P: BufPool> Core<P> {
 
     /// Sends on a packet of a connection that is known and was decided by the tables as they are.
     #[inline(always)]
-    fn established(&mut self, rx: &Rx<'_>, data: &mut [u8], tuple: Tuple, upper: Upper) -> u16 {
+    fn established(&self, rx: &Rx<'_>, data: &mut [u8], tuple: Tuple, upper: Upper) -> u16 {
         let table = self.flows.table();
         let Some(flow) = table.find(table.hash(&tuple), &tuple) else {
             return SLOW;

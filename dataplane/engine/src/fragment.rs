@@ -49,10 +49,14 @@ impl<P: BufPool> Core<P> {
         mtu: u16,
         pieces: &mut arrayvec::ArrayVec<P::Buf, MAX_PIECES>,
     ) -> Result<(), DropReason> {
-        let (ethernet, packet) = frame.split_at_checked(ETHERNET_LEN).ok_or(DropReason::InvalidPacket)?;
+        let (ethernet, packet) = frame
+            .split_at_checked(ETHERNET_LEN)
+            .ok_or(DropReason::InvalidPacket)?;
         let (header, _) = Ipv4::ref_from_prefix(packet).map_err(|_| DropReason::InvalidPacket)?;
         let total = usize::from(header.total_len.get());
-        let first = packet.get(..header.header_len()).ok_or(DropReason::InvalidPacket)?;
+        let first = packet
+            .get(..header.header_len())
+            .ok_or(DropReason::InvalidPacket)?;
         let payload = packet.get(first.len()..total).ok_or(DropReason::InvalidPacket)?;
         let mut later = [0; MAX_HEADER];
         let later = later_header(first, &mut later);
@@ -85,7 +89,9 @@ impl<P: BufPool> Core<P> {
             }
             let sum = checksum(ip);
             ip[10..12].copy_from_slice(&sum.to_be_bytes());
-            pieces.try_push(buf).map_err(|_| DropReason::FragmentationNeeded)?;
+            pieces
+                .try_push(buf)
+                .map_err(|_| DropReason::FragmentationNeeded)?;
             at += size;
         }
         Ok(())

@@ -85,6 +85,7 @@ pub(crate) fn dataplane(config: &Config) -> Plan {
             fib_nodes_v4: config.capacity.fib_nodes_v4.unwrap_or(defaults.fib_nodes_v4),
             fib_nodes_v6: config.capacity.fib_nodes_v6.unwrap_or(defaults.fib_nodes_v6),
         },
+        connections: u32::try_from(config.capacity.connections).unwrap_or(u32::MAX),
         engine: EngineConfig {
             icmp_errors: (config.icmp.error_rate_pps, config.icmp.error_burst),
             exceptions: (config.exception.rate_pps, config.exception.burst),

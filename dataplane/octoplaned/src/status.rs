@@ -130,7 +130,11 @@ impl Services for Daemon {
             mbufs: self.dataplane.pool.size(),
             // Filled in by the service.
             revision: 0,
-            tables: Vec::new(),
+            tables: vec![v1::Table {
+                name: "connections".into(),
+                used: self.dataplane.flows.len().into(),
+                capacity: self.dataplane.flows.capacity().into(),
+            }],
         }
     }
 

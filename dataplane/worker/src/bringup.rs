@@ -8,6 +8,7 @@ use dpdk::mempool::MempoolError;
 use dpdk::port::port_by_name;
 use dpdk::{Eal, Mempool, Port, PortError};
 use octoplane_engine::{EngineConfig, HostMac, NeighbourEvent};
+use octoplane_flow::{FlowError, FlowHandle, FlowTable};
 use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
 
@@ -44,6 +45,8 @@ pub struct Plan {
     pub gateways: Gateways,
     /// Sizes of the tables.
     pub capacity: Capacity,
+    /// Connections there is room for.
+    pub connections: u32,
     /// What the engines are told.
     pub engine: EngineConfig,
 }
@@ -51,6 +54,9 @@ pub struct Plan {
 /// Why a data plane did not come up.
 #[derive(Debug, thiserror::Error)]
 pub enum BringupError {
+    /// There is no table of connections.
+    #[error("capacity.connections: {0}")]
+    Flows(#[from] FlowError),
     /// The buffers could not be had.
     #[error("memory: {0}")]
     Pool(#[from] MempoolError),
@@ -100,6 +106,8 @@ pub struct Dataplane {
     pub store: SharedStore,
     /// The packet buffers.
     pub pool: Mempool,
+    /// The connections of all workers.
+    pub flows: Arc<FlowTable>,
     /// News from the workers.
     pub events: Arc<ArrayQueue<NeighbourEvent>>,
     /// The clock all workers use.
@@ -148,6 +156,7 @@ impl Dataplane {
         let events = Arc::new(ArrayQueue::new(EVENTS));
         let host_mac = Arc::new(HostMac::default());
         let clock = Clock::start();
+        let flows = Arc::new(FlowTable::new(plan.connections)?);
         let mut workers = Vec::new();
         for (number, (ports, &core)) in queues.into_iter().zip(&plan.cores).enumerate() {
             let worker = Worker {
@@ -159,6 +168,7 @@ impl Dataplane {
                 pool: pool.clone(),
                 host_mac: Arc::clone(&host_mac),
                 engine: plan.engine.clone(),
+                flows: FlowHandle::new(Arc::clone(&flows), number, plan.cores.len())?,
                 ports,
                 inbox: Arc::clone(&inboxes[number]),
                 events: Arc::clone(&events),
@@ -169,6 +179,7 @@ impl Dataplane {
             workers,
             store: SharedStore::new(store),
             pool,
+            flows,
             events,
             clock,
             started: Instant::now(),

@@ -8,6 +8,7 @@ use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use dpdk::{Eal, Mempool, lcore};
 use octoplane_engine::{Engine, EngineConfig, HostMac, NeighbourEvent, WorkerStats};
+use octoplane_flow::FlowHandle;
 use octoplane_tables::Reader;
 
 use crate::backoff::{Backoff, Poll};
@@ -66,6 +67,8 @@ pub struct Worker {
     pub pool: Mempool,
     /// The kernel's Ethernet address, shared by all workers.
     pub host_mac: Arc<HostMac>,
+    /// Its part of the table of connections.
+    pub flows: FlowHandle,
     /// What the engine is told.
     pub engine: EngineConfig,
     /// Its queues.
@@ -107,6 +110,7 @@ impl Worker {
                 self.pool.allocator(),
                 Arc::clone(&stats),
                 self.host_mac,
+                self.flows,
                 &EngineConfig {
                     cycles: dpdk::cycles::now,
                     ..self.engine

@@ -23,6 +23,8 @@ const EXCEPTION_BURST: usize = 16;
 const FLUSH: usize = PORT_QUEUE - 2 * BURST;
 /// Rounds between looks at the command queue.
 const HOUSEKEEPING: u64 = 64;
+/// Connections looked at in one housekeeping: a table of a million is gone through in a second or less.
+const EXPIRED: usize = 256;
 /// Frames of the control plane sent in one round.
 const COMMANDS: usize = 32;
 
@@ -175,6 +177,7 @@ impl PollLoop {
     fn housekeeping(&mut self, out: &mut Output<Mbuf>) {
         // Even a worker without packets must let go of old tables.
         self.engine.refresh();
+        self.engine.expire(self.clock.ns(cycles::now()), EXPIRED);
         for event in self.engine.events() {
             if self.events.push(event).is_err() {
                 self.stats.lost_events.add(1);

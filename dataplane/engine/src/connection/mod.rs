@@ -15,9 +15,9 @@ use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::{Action as Way, Target};
 
-pub(crate) use packet::{Packet, Part, Upper};
+pub(crate) use packet::{Packet, Upper};
 pub use state::Timeouts;
-pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress};
+pub(crate) use state::{Action, Progress, flag, progress};
 
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
@@ -116,7 +116,7 @@ impl<P: BufPool> Core<P> {
     fn outgoing(&self, flow: FlowRef) -> Tuple {
         let table = self.flows.table();
         let back = table.half(flow.other()).map(|half| half.tuple());
-        back.map_or(Tuple::v4(0, 0, 0, 0, 0, 0), |back| back.reverse())
+        back.map_or_else(|| Tuple::v4(0, 0, 0, 0, 0, 0), |back| back.reverse())
     }
 
     /// Decides where packets of a direction go by the tables as they are, and stores it.
@@ -170,7 +170,11 @@ impl<P: BufPool> Core<P> {
         let size = packet.end - ETHERNET_LEN;
         let ttl = ttl(buf.data(), out.is_v6());
         // Who allows fragments is not told, but cut (RFC 1191).
-        let may_cut = !out.is_v6() && buf.data().get(ETHERNET_LEN + 6).is_some_and(|flags| flags & 0x40 == 0);
+        let may_cut = !out.is_v6()
+            && buf
+                .data()
+                .get(ETHERNET_LEN + 6)
+                .is_some_and(|flags| flags & 0x40 == 0);
         if let Err(verdict) = self.route(rx, &target, out.dst(), size, ttl, may_cut) {
             return verdict;
         }

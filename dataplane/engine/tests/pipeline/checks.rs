@@ -126,7 +126,7 @@ fn short_packets_in_padded_frames_pass() {
     let mut lab = lab();
     for mut frame in [
         ip4("10.0.0.1", "10.0.0.2")
-            .payload(17, Vec::new())
+            .payload(253, Vec::new())
             .frame(OURS[0], EP1),
         ip4("10.0.0.1", "10.0.0.2")
             .payload(17, udp(9))

@@ -15,9 +15,12 @@ fn pod_to_pod_is_delivered_by_the_fast_path() {
         ip4("10.0.0.1", "10.0.0.2").frame(OURS[0], EP1),
         ip6("fd00::1", "fd00::2").frame(OURS[0], EP1),
     ] {
-        let outcome = lab.one(POD0, &frame);
-        assert_eq!(outcome.only(), (POD1, &*forwarded(&frame, EP2, OURS[1])));
-        assert_eq!(outcome.fast, 1);
+        // The first packet decides about its connection, the next ones follow.
+        for fast in [0, 1, 1] {
+            let outcome = lab.one(POD0, &frame);
+            assert_eq!(outcome.only(), (POD1, &*forwarded(&frame, EP2, OURS[1])));
+            assert_eq!(outcome.fast, fast);
+        }
     }
 }
 
@@ -40,9 +43,11 @@ fn a_priority_tag_on_the_uplink_is_taken_off() {
         ip6("2001:db8:7::7", "fd00::1").frame(OURS[2], ROUTER),
     ] {
         let want = forwarded(&plain, EP1, OURS[0]);
-        let outcome = lab.one(UPLINK, &plain);
-        assert_eq!(outcome.only(), (POD0, &*want));
-        assert_eq!(outcome.fast, 1);
+        for fast in [0, 1] {
+            let outcome = lab.one(UPLINK, &plain);
+            assert_eq!(outcome.only(), (POD0, &*want));
+            assert_eq!(outcome.fast, fast);
+        }
         for (tpid, tci) in [(0x8100, 0), (0x8100, 0xe000), (0x88a8, 0x1000)] {
             let outcome = lab.one(UPLINK, &tagged(&plain, tpid, tci));
             assert_eq!(outcome.only(), (POD0, &*want));
@@ -319,7 +324,7 @@ fn a_mixed_burst_of_64_keeps_the_order_on_each_port() {
                 id: at,
                 ..ip4("10.0.0.1", dst)
             };
-            let marked = |dst| ip6("fd00::1", dst).payload(17, at.to_be_bytes().to_vec());
+            let marked = |dst| ip6("fd00::1", dst).payload(253, at.to_be_bytes().to_vec());
             match at % 7 {
                 0 | 1 => packet("10.0.0.2").frame(OURS[0], EP1),
                 // Slow, to the same place.

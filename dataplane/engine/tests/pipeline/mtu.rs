@@ -110,22 +110,72 @@ fn fragmentation_needed_names_the_next_hop_mtu() {
     }
 }
 
+/// RFC 791, section 3.2: pieces of multiples of eight bytes, each with a header of its own, that are the packet together.
 #[test]
-fn who_allows_fragments_is_not_told() {
+fn who_allows_fragments_gets_them() {
     let mut lab = jumbo();
-    for flags in [0, 0x2000, 0x0010] {
+    // Nothing, more fragments to come, a later fragment.
+    for (flags, size) in [(0, 1501), (0, 4000), (0x2000, 1508), (0x0010, 1501), (0, 8999)] {
         let frame = ip4("10.0.0.1", "10.0.0.2")
             .flags(flags)
-            .size(1501)
+            .size(size)
             .frame(OURS[0], EP1);
-        assert_eq!(lab.one(POD0, &frame).dropped(), 136);
+        let whole = forwarded(&frame, EP2, OURS[1]);
+        let outcome = lab.one(POD0, &frame);
+        assert_eq!((outcome.drop_count(), outcome.freed), (0, 1));
+        let (mut payload, mut offset) = (Vec::new(), usize::from(flags & 0x1fff) * 8);
+        for (at, (port, piece)) in outcome.sent.iter().enumerate() {
+            let word = |at: usize| u16::from_be_bytes([piece[at], piece[at + 1]]);
+            let last = at + 1 == outcome.sent.len();
+            assert_eq!((*port, &piece[..14]), (POD1, &whole[..14]));
+            assert!(piece.len() <= 1514);
+            assert_eq!(usize::from(word(16)) + 14, piece.len());
+            assert_eq!(
+                (&piece[14..16], &piece[18..20], &piece[22..24], &piece[26..34]),
+                (&whole[14..16], &whole[18..20], &whole[22..24], &whole[26..34])
+            );
+            let more = !last || flags & 0x2000 != 0;
+            assert_eq!(word(20), if more { 0x2000 } else { 0 } | (offset / 8) as u16);
+            let sum: u32 = piece[14..34]
+                .chunks(2)
+                .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+                .sum();
+            assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+            assert!(last || (piece.len() - 34) % 8 == 0);
+            offset += piece.len() - 34;
+            payload.extend_from_slice(&piece[34..]);
+        }
+        assert!(outcome.sent.len() > 1);
+        assert_eq!(payload, whole[34..]);
     }
-    // A later fragment with DF is not told, either (RFC 1122, section 3.2.2).
+    // A later fragment with DF is not told (RFC 1122, section 3.2.2).
     let frame = ip4("10.0.0.1", "10.0.0.2")
         .flags(0x4010)
         .size(1501)
         .frame(OURS[0], EP1);
     assert_eq!(lab.one(POD0, &frame).dropped(), 136);
+}
+
+/// RFC 791, section 3.1: of the options, only those with the copy bit are in all pieces.
+#[test]
+fn pieces_have_the_options_that_are_to_be_copied() {
+    let mut lab = jumbo();
+    // No operation; one of three bytes that is copied; one of four that is not; end.
+    let options = [1, 0x82, 3, 9, 0x44, 4, 5, 0];
+    let frame = ip4("10.0.0.1", "10.0.0.2")
+        .flags(0)
+        .options(&options)
+        .size(3000)
+        .frame(OURS[0], EP1);
+    let outcome = lab.one(POD0, &frame);
+    assert_eq!(outcome.sent.len(), 3);
+    assert_eq!(
+        (outcome.sent[0].1[14], &outcome.sent[0].1[34..42]),
+        (0x47, &options[..])
+    );
+    for (_, piece) in &outcome.sent[1..] {
+        assert_eq!((piece[14], &piece[34..38]), (0x46, &[0x82, 3, 9, 0][..]));
+    }
 }
 
 #[test]
