@@ -80,6 +80,7 @@ pub(crate) fn dataplane(config: &Config) -> Plan {
             neighbours: config.capacity.neighbours,
             fib_nodes_v4: config.capacity.fib_nodes_v4.unwrap_or(defaults.fib_nodes_v4),
             fib_nodes_v6: config.capacity.fib_nodes_v6.unwrap_or(defaults.fib_nodes_v6),
+            ..defaults
         },
         engine: EngineConfig {
             icmp_errors: (config.icmp.error_rate_pps, config.icmp.error_burst),

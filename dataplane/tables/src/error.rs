@@ -100,6 +100,22 @@ pub enum ChangeError {
         "port {port}: mtu {mtu} is out of range, expected 1280 to {max} (what the device was configured for)"
     )]
     PortMtu { port: String, mtu: u16, max: u16 },
+    #[error("{object}: {field} {why}")]
+    Field {
+        object: String,
+        field: String,
+        why: String,
+    },
+    #[error("{object}: not found")]
+    NotFound { object: String },
+    #[error("node: addresses: {addr} belongs to endpoint {owner}")]
+    NodeAddressTaken { addr: IpAddr, owner: u32 },
+    #[error("service \"{service}\": frontend {frontend} belongs to service \"{owner}\"")]
+    FrontendTaken {
+        service: String,
+        frontend: String,
+        owner: String,
+    },
     #[error("table {table} is full: {size} entries (capacity.{table} in the configuration)")]
     TableFull { table: &'static str, size: usize },
 }
@@ -111,8 +127,11 @@ impl ChangeError {
             Self::NoSuchEndpoint { .. }
             | Self::NoSuchRoute { .. }
             | Self::NoSuchNeighbour { .. }
+            | Self::NotFound { .. }
             | Self::NoSuchPort { .. } => ErrorKind::NotFound,
-            Self::AddressTaken { .. } => ErrorKind::Conflict,
+            Self::AddressTaken { .. } | Self::NodeAddressTaken { .. } | Self::FrontendTaken { .. } => {
+                ErrorKind::Conflict
+            }
             Self::TableFull { .. } => ErrorKind::Full,
             _ => ErrorKind::Invalid,
         }
