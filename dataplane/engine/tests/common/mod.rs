@@ -239,6 +239,8 @@ pub(crate) fn endpoint(id: u32, port: PortId, mac: Mac, addresses: &[&str]) -> C
         mac: MacAddr(mac),
         identity: 1000 + id,
         addresses: addresses.iter().map(|addr| ip(addr)).collect(),
+        ingress_rate: 0,
+        egress_rate: 0,
     })
 }
 
