@@ -78,7 +78,8 @@ def come_and_go(lab, driver, times):
     ping.send_signal(2)
     sent, missing = lost(ping)
     print(f"{driver}: {sent} pings, {missing} lost")
-    assert sent > 100 and missing == 0
+    # The last one may have been told to stop before its answer came.
+    assert sent > 100 and missing <= 1
     refused(lab.octoctl("port", "del", "pod3", check=False), 'there is no port "pod3"')
     return before, buffers(lab)
 
