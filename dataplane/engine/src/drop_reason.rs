@@ -81,8 +81,12 @@ reasons! {
     InvalidExtension = 156, "Invalid IPv6 extension header";
     /// A fragment that would have to be put together here.
     Fragment = 157, "IP fragmentation not supported";
+    /// A tunnel packet without key.
+    NoTunnelKey = 147, "Error retrieving tunnel key";
     /// The service has no backend.
     NoBackend = 158, "Service backend not found";
+    /// The node has no address for tunnels of this family.
+    NoTunnelEndpoint = 160, "No tunnel/encapsulation endpoint";
     /// For one of our own addresses, and there is no port to the kernel.
     LocalHostUnreachable = 164, "Local host is unreachable";
     /// An IEEE 802.3 frame from an endpoint.
@@ -125,6 +129,8 @@ reasons! {
     HandoffFull = 1004, "Hand-off queue full";
     /// The pool of packet buffers has run dry.
     NoBuffer = 1005, "No packet buffer left";
+    /// Policy sends it through a proxy, and there is no way to one.
+    ProxyMissing = 1006, "No way to the proxy";
 }
 
 #[cfg(test)]

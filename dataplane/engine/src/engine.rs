@@ -96,6 +96,8 @@ pub(crate) struct Core<P: BufPool> {
     /// Packets of the burst whose connections are being looked up.
     pub(crate) pending: ArrayVec<Pending, BURST>,
     pub(crate) timeouts: Timeouts,
+    /// State of the generator of random numbers; never 0.
+    pub(crate) seed: u64,
     cycles: fn() -> u64,
     runs: u32,
 }
@@ -148,6 +150,7 @@ impl<P: BufPool> Engine<P> {
             flows,
             pending: ArrayVec::new(),
             timeouts: config.timeouts,
+            seed: seed(),
             cycles: config.cycles,
             runs: 0,
         };
@@ -276,9 +279,23 @@ impl<P: BufPool> Core<P> {
         }
     }
 
+    /// A number to choose with (xorshift64*): which backend, which port. Nothing secret depends on it.
+    pub(crate) fn random(&mut self) -> u32 {
+        self.seed ^= self.seed >> 12;
+        self.seed ^= self.seed << 25;
+        self.seed ^= self.seed >> 27;
+        (self.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
     /// Drops a packet and says why.
     pub(crate) fn discard(&self, rx: &Rx<'_>, reason: DropReason, buf: P::Buf, out: &mut Output<P::Buf>) {
         self.stats.count_drop(reason, rx.direction(), 1, buf.len() as u64);
         out.discard(buf);
     }
+}
+
+/// Different in each engine.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0) | 1
 }

@@ -24,6 +24,10 @@ pub(crate) enum Error {
     TooBig(u16),
     /// The last hop does not find the station.
     HostUnreachable,
+    /// The service has no backend (specification, 3.7).
+    PortUnreachable,
+    /// Policy forbids it (specification, 1.2 step 12).
+    Prohibited,
 }
 
 impl Error {
@@ -33,6 +37,8 @@ impl Error {
             Self::TimeExceeded => (icmp4::TIME_EXCEEDED, 0, 0),
             Self::TooBig(mtu) => (icmp4::UNREACHABLE, icmp4::FRAGMENTATION_NEEDED, mtu.into()),
             Self::HostUnreachable => (icmp4::UNREACHABLE, 1, 0),
+            Self::PortUnreachable => (icmp4::UNREACHABLE, 3, 0),
+            Self::Prohibited => (icmp4::UNREACHABLE, 13, 0),
         }
     }
 
@@ -42,6 +48,8 @@ impl Error {
             Self::TimeExceeded => (icmp6::TIME_EXCEEDED, 0, 0),
             Self::TooBig(mtu) => (icmp6::PACKET_TOO_BIG, 0, mtu.into()),
             Self::HostUnreachable => (1, 3, 0),
+            Self::PortUnreachable => (1, 4, 0),
+            Self::Prohibited => (1, 1, 0),
         }
     }
 }

@@ -21,6 +21,7 @@ mod icmp;
 mod limiter;
 mod ndp;
 mod output;
+mod overlay;
 mod parking;
 pub mod probe;
 mod route_cache;

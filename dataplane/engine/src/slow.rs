@@ -8,15 +8,16 @@ use octoplane_packet::headers::{
 };
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
 use octoplane_tables::model::{PortId, Role};
-use octoplane_tables::{Action, Snapshot, Target};
+use octoplane_tables::{Action, Target, identity};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::address::{may_send4, may_send6, routable4, routable6};
-use crate::connection::{Packet, Sender};
+use crate::connection::{self, FROM_TUNNEL, Packet, Part, Sender, Upper, is_served};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
 use crate::output::Output;
+use crate::overlay;
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +41,16 @@ pub(crate) enum Verdict {
 }
 
 use Verdict::{Drop, Punt, Refuse};
+
+/// What remembers a packet.
+enum Whose {
+    /// A connection, or the one that it begins.
+    Connection(Packet, Sender),
+    /// What is in the tunnel packet, whose IP header has this many bytes.
+    Tunnel(usize),
+    /// Nothing: it is dropped.
+    Nobodys(DropReason),
+}
 
 impl<P: BufPool> Core<P> {
     /// Takes one packet through all checks and carries the verdict out.
@@ -147,11 +158,8 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route4(dst.to_bits());
-        if let Some(sender) = sender(rx, &target, |snapshot| snapshot.route4(src.to_bits())) {
-            return match Packet::v4(buf.data()) {
-                Ok(packet) => self.connection(rx, buf, &packet, sender),
-                Err(reason) => Drop(reason),
-            };
+        if let Some(whose) = self.whose(rx, buf.data(), &target, src.into()) {
+            return self.stateful(rx, buf, whose);
         }
         let ttl = header.ttl;
         let may_cut = header.flags_fragment.get() & Ipv4::DF == 0;
@@ -231,11 +239,8 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route6(dst.to_bits());
-        if let Some(sender) = sender(rx, &target, |snapshot| snapshot.route6(src.to_bits())) {
-            return match Packet::v6(buf.data()) {
-                Ok(packet) => self.connection(rx, buf, &packet, sender),
-                Err(reason) => Drop(reason),
-            };
+        if let Some(whose) = self.whose(rx, buf.data(), &target, src.into()) {
+            return self.stateful(rx, buf, whose);
         }
         if let Err(verdict) = self.route(rx, &target, dst.into(), total, header.hop_limit, false) {
             return verdict;
@@ -257,6 +262,103 @@ impl<P: BufPool> Core<P> {
                 })
             }
         }
+    }
+
+    /// Whether a packet belongs to a connection: one from an endpoint, to one or to a service, or the reply to one. `None`
+    /// for others, which are forwarded without memory.
+    fn whose(&self, rx: &Rx<'_>, frame: &[u8], target: &Target, src: IpAddr) -> Option<Whose> {
+        let read = |frame: &[u8]| match src {
+            IpAddr::V4(_) => Packet::v4(frame),
+            IpAddr::V6(_) => Packet::v6(frame),
+        };
+        let forwarded = matches!(
+            target.action,
+            Action::Forward | Action::Deliver | Action::Resolve | Action::Glean
+        );
+        let pod = rx.view.role == Role::Pod;
+        let always = (pod && forwarded) || target.action == Action::Deliver;
+        let packet = match read(frame) {
+            Ok(packet) => packet,
+            Err(reason) if always => return Some(Whose::Nobodys(reason)),
+            Err(_) => return None,
+        };
+        if !always {
+            let own = matches!(target.action, Action::Local | Action::Host);
+            if own && rx.view.role == Role::Uplink && is_tunnel(rx, &packet) {
+                return Some(Whose::Tunnel(packet.l4 - ETHERNET_LEN));
+            }
+            // Replies to what left under our address, or to an endpoint that reached itself, and services.
+            if (forwarded || !self.knows(&packet)) && !is_served(rx.snapshot, &packet.tuple) {
+                return None;
+            }
+        }
+        let sender = match rx.view.role {
+            Role::Pod => {
+                let owner = match src {
+                    IpAddr::V4(src) => rx.snapshot.route4(src.to_bits()),
+                    IpAddr::V6(src) => rx.snapshot.route6(src.to_bits()),
+                };
+                Sender {
+                    identity: owner.identity,
+                    endpoint: owner.endpoint,
+                    port: rx.port,
+                }
+            }
+            Role::Host => Sender {
+                identity: identity::HOST,
+                endpoint: 0,
+                port: rx.port,
+            },
+            Role::Uplink => Sender {
+                // Nobody out there speaks for this node (specification, 1.5 step 5).
+                identity: match connection::remote(rx.snapshot, src).identity {
+                    identity::HOST => 0,
+                    identity => identity,
+                },
+                endpoint: 0,
+                port: rx.port,
+            },
+        };
+        Some(Whose::Connection(packet, sender))
+    }
+
+    fn stateful(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, whose: Whose) -> Verdict {
+        match whose {
+            Whose::Connection(packet, sender) => self.connection(rx, buf, &packet, sender),
+            Whose::Tunnel(ip_len) => self.unwrap_tunnel(rx, buf, ip_len),
+            Whose::Nobodys(reason) => Drop(reason),
+        }
+    }
+
+    /// Takes a packet out of the tunnel and to its endpoint (specification, 1.7). The outer IP header has `ip_len` bytes.
+    fn unwrap_tunnel(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, ip_len: usize) -> Verdict {
+        let identity = match overlay::decapsulate(buf, rx.snapshot, ip_len) {
+            Ok(identity) => identity,
+            Err(reason) => return Drop(reason),
+        };
+        let read = match buf.data().get(12..14) {
+            Some([0x08, 0x00]) => overlay::check4(buf.data()).and_then(|()| Packet::v4(buf.data())),
+            _ => overlay::check6(buf.data()).and_then(|()| Packet::v6(buf.data())),
+        };
+        let packet = match read {
+            Ok(packet) => packet,
+            Err(reason) => return Drop(reason),
+        };
+        let target = match packet.tuple.dst() {
+            IpAddr::V4(dst) => rx.snapshot.route4(dst.to_bits()),
+            IpAddr::V6(dst) => rx.snapshot.route6(dst.to_bits()),
+        };
+        if target.action != Action::Deliver && !self.knows(&packet) && !is_served(rx.snapshot, &packet.tuple)
+        {
+            // For this machine's kernel, which is not told who sent it yet.
+            return Drop(DropReason::Unroutable);
+        }
+        let sender = Sender {
+            identity,
+            endpoint: 0,
+            port: FROM_TUNNEL,
+        };
+        self.connection(rx, buf, &packet, sender)
     }
 
     /// Whether the packet may go where its target says: `Ok` if it is forwarded, or is for this machine. One that may be
@@ -348,32 +450,6 @@ impl<P: BufPool> Core<P> {
     }
 }
 
-/// Who sent a packet that belongs to a connection: one from an endpoint, or to one. Others are forwarded without memory.
-fn sender<'a>(
-    rx: &Rx<'a>,
-    target: &Target,
-    owner: impl FnOnce(&'a Snapshot) -> &'a Target,
-) -> Option<Sender> {
-    let forwarded = matches!(
-        target.action,
-        Action::Forward | Action::Deliver | Action::Resolve | Action::Glean
-    );
-    match rx.view.role {
-        Role::Pod if forwarded => {
-            let owner = owner(rx.snapshot);
-            Some(Sender {
-                identity: owner.identity,
-                port: rx.port,
-            })
-        }
-        Role::Uplink | Role::Host if target.action == Action::Deliver => Some(Sender {
-            identity: 0,
-            port: rx.port,
-        }),
-        _ => None,
-    }
-}
-
 /// Sends a packet of `size` bytes that is ready to its target, in pieces if it is too large.
 pub(crate) fn send(target: &Target, size: usize) -> Verdict {
     if size > usize::from(target.mtu) {
@@ -399,4 +475,14 @@ fn not_forwarded(rx: &Rx<'_>) -> Verdict {
     } else {
         Punt(DropReason::Unroutable)
     }
+}
+
+/// Whether a packet to one of our addresses comes from another node's tunnel.
+fn is_tunnel(rx: &Rx<'_>, packet: &Packet) -> bool {
+    let node = rx.snapshot.node();
+    let ours = match packet.tuple.dst() {
+        IpAddr::V4(dst) => node.tunnel.local4 == Some(dst),
+        IpAddr::V6(dst) => node.tunnel.local6 == Some(dst),
+    };
+    ours && packet.upper == Upper::Udp && packet.part == Part::Whole && packet.port == node.tunnel.port
 }

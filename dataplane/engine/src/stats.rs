@@ -107,6 +107,8 @@ pub struct WorkerStats {
     ports: Vec<PortStats>,
     /// Packets that the fast path forwarded or delivered.
     pub fast: Tally,
+    /// Packets that policy refuses and audit mode lets pass.
+    pub audited: Counter,
     /// Packets sent in fragments.
     pub fragmented: Counter,
     /// Packets given to the kernel.
@@ -134,6 +136,7 @@ impl Default for WorkerStats {
             stages: Stage::ALL.iter().map(|_| Default::default()).collect(),
             ports: (0..MAX_PORTS).map(|_| Default::default()).collect(),
             fast: Tally::default(),
+            audited: Counter::default(),
             fragmented: Counter::default(),
             punted: Counter::default(),
             flows_created: Counter::default(),

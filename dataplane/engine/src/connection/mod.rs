@@ -4,7 +4,10 @@
 //! has for either direction where its packets go. Later packets need that one lookup, until the tables change: then the
 //! next packet of each direction decides again ([`compile`](Core::compile)), policy included, but keeps the translation.
 
+mod masquerade;
 mod packet;
+mod policy;
+mod service;
 mod state;
 mod translate;
 
@@ -13,14 +16,18 @@ use std::net::IpAddr;
 use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
-use octoplane_tables::{Action as Way, Target};
+use octoplane_tables::model::Routing;
+use octoplane_tables::{Action as Way, Remote, Snapshot, Target};
 
-pub(crate) use packet::{Packet, Upper};
+pub(crate) use packet::{Packet, Part, Upper};
+pub(crate) use service::is_served;
 pub use state::Timeouts;
-pub(crate) use state::{Action, Progress, flag, progress};
+pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress};
+pub(crate) use translate::translate;
 
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
+use crate::overlay;
 use crate::slow::{Verdict, send};
 
 /// Who sent a packet.
@@ -28,8 +35,19 @@ use crate::slow::{Verdict, send};
 pub(crate) struct Sender {
     /// Security identity.
     pub(crate) identity: u32,
-    /// The port it came in by.
+    /// The endpoint, if it is one of ours, or 0.
+    pub(crate) endpoint: u32,
+    /// The port it came in by, or [`FROM_TUNNEL`].
     pub(crate) port: u16,
+}
+
+/// Where packets go.
+#[derive(Clone, Copy)]
+struct Way4 {
+    /// Number of the target.
+    target: u32,
+    /// Whether it is the way to another node, in a tunnel.
+    tunnel: bool,
 }
 
 impl<P: BufPool> Core<P> {
@@ -47,6 +65,12 @@ impl<P: BufPool> Core<P> {
         }
     }
 
+    /// Whether a packet belongs to a connection that is known.
+    pub(crate) fn knows(&self, packet: &Packet) -> bool {
+        let table = self.flows.table();
+        table.find(table.hash(&packet.tuple), &packet.tuple).is_some()
+    }
+
     /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
     fn follow(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(FlowRef, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
@@ -60,6 +84,10 @@ impl<P: BufPool> Core<P> {
         let flow = match progress(table, flow, &half, packet.upper, now) {
             Progress::Known => flow,
             Progress::Again => {
+                // Only once it is allowed does the new one take the old one's place.
+                if flow.is_forward() {
+                    self.allowed(rx, packet, &self.outgoing(flow), sender)?;
+                }
                 self.flows.remove(flow);
                 self.create(rx, packet, sender)?
             }
@@ -71,27 +99,47 @@ impl<P: BufPool> Core<P> {
     /// Decides about the first packet of a connection, and stores it.
     fn create(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<FlowRef, Verdict> {
         let there = packet.tuple;
-        let out = there;
-        let now = rx.second;
+        let out = self.serve(rx, packet, sender)?;
+        self.allowed(rx, packet, &out, sender)?;
+        if let Some(addr) = masquerade::address(rx.snapshot, &out, sender, way(rx.snapshot, &out)) {
+            return self.masquerade(rx, packet, sender, &out, addr);
+        }
+        match self.store(rx, packet, sender, &out.reverse()) {
+            // Another worker was faster, or the reply came first.
+            Ok(flow) | Err(FlowError::Taken(flow)) if self.is_between(flow, &there, &out) => Ok(flow),
+            Ok(_) | Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
+        }
+    }
+
+    /// Whether a direction has this tuple on the one side and that one on the other.
+    fn is_between(&self, flow: FlowRef, there: &Tuple, out: &Tuple) -> bool {
+        let table = self.flows.table();
+        table.half(flow).is_some_and(|half| half.tuple() == *there) && self.outgoing(flow) == *out
+    }
+
+    /// Stores a connection whose replies arrive with the tuple `back`.
+    fn store(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+        back: &Tuple,
+    ) -> Result<FlowRef, FlowError> {
         let payload = |forward| {
             let [first, second] = Action {
                 port: if forward { sender.port } else { 0 },
                 ..Action::default()
             }
             .words();
-            [first, second, state::first_word(packet.upper, now, forward)]
+            [first, second, state::first_word(packet.upper, rx.second, forward)]
         };
         let payloads = [payload(true), payload(false)];
-        let look = now.saturating_add(self.timeouts.syn.min(self.timeouts.other));
-        match self.flows.insert([&there, &out.reverse()], payloads, look) {
-            Ok(flow) => {
-                self.stats.flows_created.add(1);
-                Ok(flow)
-            }
-            // Another worker was faster.
-            Err(FlowError::Taken(flow)) => Ok(flow),
-            Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
-        }
+        let look = rx
+            .second
+            .saturating_add(self.timeouts.syn.min(self.timeouts.other));
+        let flow = self.flows.insert([&packet.tuple, back], payloads, look)?;
+        self.stats.flows_created.add(1);
+        Ok(flow)
     }
 
     /// Ends connections that nothing was heard of for as long as their state allows.
@@ -106,7 +154,7 @@ impl<P: BufPool> Core<P> {
     }
 
     /// What packets of a direction look like when they leave.
-    fn outgoing(&self, flow: FlowRef) -> Tuple {
+    pub(crate) fn outgoing(&self, flow: FlowRef) -> Tuple {
         let table = self.flows.table();
         let back = table.half(flow.other()).map(|half| half.tuple());
         back.map_or_else(|| Tuple::v4(0, 0, 0, 0, 0, 0), |back| back.reverse())
@@ -121,16 +169,19 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        let target = match out.dst() {
-            IpAddr::V4(dst) => rx.snapshot.find4(dst.to_bits()),
-            IpAddr::V6(dst) => rx.snapshot.find6(dst.to_bits()),
-        };
+        if flow.is_forward() {
+            self.allowed(rx, packet, &out, sender)?;
+        }
+        let way = way(rx.snapshot, &out);
         let mut flags = flag::COMPILED;
         if out != packet.tuple {
             flags |= flag::TRANSLATE;
         }
+        if way.tunnel {
+            flags |= flag::ENCAPSULATE;
+        }
         let action = Action {
-            target,
+            target: way.target,
             port: sender.port,
             flags,
             revision: rx.snapshot.revision() as u32,
@@ -151,42 +202,92 @@ impl<P: BufPool> Core<P> {
         flow: FlowRef,
         action: Action,
     ) -> Verdict {
-        let target: Target = *rx.snapshot.target(action.target);
+        let mut target: Target = *rx.snapshot.target(action.target);
+        let tunnel = action.flags & flag::ENCAPSULATE != 0;
         let out = if action.flags & flag::TRANSLATE != 0 {
             self.outgoing(flow)
         } else {
             packet.tuple
         };
         let size = packet.end - ETHERNET_LEN;
-        let ttl = ttl(buf.data(), out.is_v6());
+        // A tunnel is no hop.
+        let ttl = if tunnel {
+            u8::MAX
+        } else {
+            ttl(buf.data(), out.is_v6())
+        };
+        let other_end = tunnel.then(|| remote(rx.snapshot, out.dst()).tunnel).flatten();
+        if let Some(other_end) = other_end {
+            target.mtu = target.mtu.saturating_sub(overlay::overhead(other_end));
+        }
         // Who allows fragments is not told, but cut (RFC 1191).
-        let may_cut = !out.is_v6()
-            && buf
-                .data()
-                .get(ETHERNET_LEN + 6)
-                .is_some_and(|flags| flags & 0x40 == 0);
+        let df = buf
+            .data()
+            .get(ETHERNET_LEN + 6)
+            .is_none_or(|flags| flags & 0x40 != 0);
+        let may_cut = !out.is_v6() && !df && !tunnel;
         if let Err(verdict) = self.route(rx, &target, out.dst(), size, ttl, may_cut) {
             return verdict;
         }
-        match target.action {
-            Way::Forward | Way::Deliver => {
-                let frame = buf.data_mut();
-                if action.flags & flag::TRANSLATE != 0
-                    && let Err(reason) = translate::translate(frame, packet, &out)
-                {
-                    return Verdict::Drop(reason);
-                }
-                one_hop_further(frame, out.is_v6());
-                frame[..12].copy_from_slice(&target.macs);
-                // What stands behind the IP packet need not fit.
-                let padding = buf.len() - packet.end;
-                if buf.len() - ETHERNET_LEN > usize::from(target.mtu) && buf.trim_back(padding).is_err() {
-                    return Verdict::Drop(DropReason::InvalidPacket);
-                }
-                send(&target, size)
-            }
-            _ => Verdict::Punt(DropReason::LocalHostUnreachable),
+        if !matches!(target.action, Way::Forward | Way::Deliver) {
+            return Verdict::Punt(DropReason::LocalHostUnreachable);
         }
+        // What stands behind the IP packet need not fit.
+        let padding = buf.len() - packet.end;
+        if buf.len() - ETHERNET_LEN > usize::from(target.mtu) && buf.trim_back(padding).is_err() {
+            return Verdict::Drop(DropReason::InvalidPacket);
+        }
+        let frame = buf.data_mut();
+        if action.flags & flag::TRANSLATE != 0
+            && let Err(reason) = translate(frame, packet, &out)
+        {
+            return Verdict::Drop(reason);
+        }
+        if let Some(other_end) = other_end {
+            let hash = self.flows.table().hash(&out);
+            return match overlay::encapsulate(buf, rx.snapshot, &target, other_end, action.identity, hash) {
+                Ok(()) => Verdict::Send(target.port),
+                Err(reason) => Verdict::Drop(reason),
+            };
+        }
+        one_hop_further(frame, out.is_v6());
+        frame[..12].copy_from_slice(&target.macs);
+        send(&target, size)
+    }
+}
+
+/// What is known of an address.
+pub(crate) fn remote(snapshot: &Snapshot, addr: IpAddr) -> &Remote {
+    match addr {
+        IpAddr::V4(addr) => snapshot.remote4(addr.to_bits()),
+        IpAddr::V6(addr) => snapshot.remote6(addr.to_bits()),
+    }
+}
+
+/// Where packets with these addresses go: to an endpoint here, through the tunnel to its node, or as routed
+/// (specification, 1.2 step 14).
+fn way(snapshot: &Snapshot, out: &Tuple) -> Way4 {
+    let dst = out.dst();
+    let target = match dst {
+        IpAddr::V4(dst) => snapshot.find4(dst.to_bits()),
+        IpAddr::V6(dst) => snapshot.find6(dst.to_bits()),
+    };
+    let local = !matches!(
+        snapshot.target(target).action,
+        Way::None | Way::Forward | Way::Resolve | Way::Glean
+    );
+    if snapshot.node().routing == Routing::Tunnel && !local {
+        let remote = remote(snapshot, dst);
+        if remote.tunnel.is_some() && !remote.skip_tunnel {
+            return Way4 {
+                target: remote.tunnel_target,
+                tunnel: true,
+            };
+        }
+    }
+    Way4 {
+        target,
+        tunnel: false,
     }
 }
 
@@ -196,7 +297,7 @@ fn ttl(frame: &[u8], v6: bool) -> u8 {
 }
 
 /// One less TTL or hop limit.
-fn one_hop_further(frame: &mut [u8], v6: bool) {
+pub(crate) fn one_hop_further(frame: &mut [u8], v6: bool) {
     let Some(ip) = frame.get_mut(ETHERNET_LEN..) else {
         return;
     };

@@ -39,6 +39,8 @@ pub(crate) enum Upper {
     Echo,
     /// An ICMP error about another packet.
     IcmpError,
+    /// The one that says that a packet was too large and must not be cut (ICMP type 3, code 4).
+    TooBig,
     /// Something without ports.
     Other,
 }
@@ -53,6 +55,8 @@ pub(crate) struct Packet {
     pub(crate) l4: usize,
     /// Where the IP packet ends.
     pub(crate) end: usize,
+    /// What policies call the port: the destination port or the ICMP type (specification, 2.6).
+    pub(crate) port: u16,
 }
 
 impl Packet {
@@ -77,6 +81,7 @@ impl Packet {
             part,
             l4,
             end,
+            port: seen.port,
         })
     }
 
@@ -113,6 +118,7 @@ impl Packet {
                         part,
                         l4,
                         end,
+                        port: seen.port,
                     });
                 }
             };
@@ -128,6 +134,7 @@ impl Packet {
                     part,
                     l4,
                     end,
+                    port: 0,
                 });
             }
         }
@@ -140,6 +147,7 @@ struct Seen {
     upper: Upper,
     sport: u16,
     dport: u16,
+    port: u16,
 }
 
 impl Seen {
@@ -148,6 +156,7 @@ impl Seen {
             upper,
             sport: 0,
             dport: 0,
+            port: 0,
         };
         if part == Part::Later {
             return Ok(plain(Upper::Other));
@@ -165,48 +174,40 @@ impl Seen {
                 upper: kind,
                 sport: word(0),
                 dport: word(2),
+                port: word(2),
             })
         };
         match protocol {
             protocol::TCP => ports(20, Upper::Tcp(upper.get(13).copied().unwrap_or(0))),
             protocol::UDP => ports(8, Upper::Udp),
             protocol::SCTP => ports(12, Upper::Sctp),
-            protocol::ICMP if !v6 => {
-                let [kind, _, _, _, _, _, _, _, ..] = *upper else {
-                    return Err(DropReason::CtInvalidHeader);
-                };
-                Ok(Self::icmp(
-                    kind,
-                    word(4),
-                    icmp4::ECHO_REQUEST,
-                    icmp4::ECHO_REPLY,
-                    icmp4::is_error(kind),
-                ))
-            }
-            protocol::ICMPV6 if v6 => {
-                let [kind, _, _, _, _, _, _, _, ..] = *upper else {
-                    return Err(DropReason::CtInvalidHeader);
-                };
-                Ok(Self::icmp(
-                    kind,
-                    word(4),
-                    icmp6::ECHO_REQUEST,
-                    icmp6::ECHO_REPLY,
-                    icmp6::is_error(kind),
-                ))
-            }
+            protocol::ICMP if !v6 => Self::icmp(upper, word(4), false),
+            protocol::ICMPV6 if v6 => Self::icmp(upper, word(4), true),
             _ => Ok(plain(Upper::Other)),
         }
     }
 
     /// The identifier stands where it is when the connection is turned round (specification, 2.3).
-    fn icmp(kind: u8, id: u16, request: u8, reply: u8, error: bool) -> Self {
+    fn icmp(upper: &[u8], id: u16, v6: bool) -> Result<Self, DropReason> {
+        let [kind, code, _, _, _, _, _, _, ..] = *upper else {
+            return Err(DropReason::CtInvalidHeader);
+        };
+        let (request, reply, error) = match v6 {
+            true => (icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY, icmp6::is_error(kind)),
+            false => (icmp4::ECHO_REQUEST, icmp4::ECHO_REPLY, icmp4::is_error(kind)),
+        };
         let (upper, sport, dport) = match kind {
             kind if kind == request => (Upper::Echo, 0, id),
             kind if kind == reply => (Upper::Echo, id, 0),
+            icmp4::UNREACHABLE if !v6 && code == icmp4::FRAGMENTATION_NEEDED => (Upper::TooBig, 0, 0),
             _ if error => (Upper::IcmpError, 0, 0),
             _ => (Upper::Other, 0, 0),
         };
-        Self { upper, sport, dport }
+        Ok(Self {
+            upper,
+            sport,
+            dport,
+            port: kind.into(),
+        })
     }
 }

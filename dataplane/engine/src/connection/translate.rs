@@ -52,7 +52,7 @@ pub(crate) fn translate(frame: &mut [u8], packet: &Packet, to: &Tuple) -> Result
                         .copy_from_slice(&sum.to_le_bytes());
                 }
             }
-            Upper::IcmpError | Upper::Other => {
+            Upper::IcmpError | Upper::TooBig | Upper::Other => {
                 if from.is_v6() && from.protocol() == 58 {
                     adjust(upper, 2, addresses)?;
                 }

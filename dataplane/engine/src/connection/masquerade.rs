@@ -1,0 +1,102 @@
+//! Connections that leave under the node's address (specification, 2.4).
+
+use std::net::IpAddr;
+
+use octoplane_flow::{FlowError, FlowRef, Tuple};
+use octoplane_packet::BufPool;
+use octoplane_tables::model::Routing;
+use octoplane_tables::{Action as Way, Snapshot};
+
+use super::{Packet, Sender, Upper, Way4, remote};
+use crate::drop_reason::DropReason;
+use crate::engine::{Core, Rx};
+use crate::slow::Verdict;
+
+/// Identity of other nodes.
+const REMOTE_NODE: u32 = 6;
+
+/// The address that a new connection has to take on its way out, if any: one from an endpoint of ours to somewhere
+/// outside that does not know it.
+pub(super) fn address(snapshot: &Snapshot, out: &Tuple, sender: Sender, way: Way4) -> Option<IpAddr> {
+    let leaves = matches!(
+        snapshot.target(way.target).action,
+        Way::Forward | Way::Resolve | Way::Glean
+    );
+    if sender.endpoint == 0 || way.tunnel || !leaves {
+        return None;
+    }
+    let node = snapshot.node();
+    let (own, native) = match out.dst() {
+        IpAddr::V4(dst) => (node.masquerade4.map(IpAddr::V4), node.native4(dst.to_bits())),
+        IpAddr::V6(dst) => (node.masquerade6.map(IpAddr::V6), node.native6(dst.to_bits())),
+    };
+    let remote = remote(snapshot, out.dst());
+    let knows = remote.identity == REMOTE_NODE && (node.routing != Routing::Tunnel || remote.skip_tunnel);
+    own.filter(|_| !native && !knows)
+}
+
+impl<P: BufPool> Core<P> {
+    /// Stores a new connection under the node's address `own`, with a port that no other one to the same place has.
+    ///
+    /// A port is taken only with respect to one remote address and port. All of them are tried before the connection is
+    /// refused.
+    pub(super) fn masquerade(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+        out: &Tuple,
+        own: IpAddr,
+    ) -> Result<FlowRef, Verdict> {
+        let echo = match packet.upper {
+            Upper::Tcp(_) | Upper::Udp | Upper::Sctp => false,
+            Upper::Echo => true,
+            Upper::IcmpError | Upper::TooBig | Upper::Other => {
+                return Err(Verdict::Drop(DropReason::NatProtocol));
+            }
+        };
+        // An identifier has all 16 bits. A reply to a ping that was not seen has its own in the place of the source port.
+        let least = if echo { 0 } else { rx.snapshot.node().snat_min() };
+        let original = if echo {
+            out.sport() | out.dport()
+        } else {
+            out.sport()
+        };
+        let range = u32::from(u16::MAX - least) + 1;
+        let first = if original >= least {
+            u32::from(original - least)
+        } else {
+            // Scaled rather than divided: as even, and cheaper.
+            ((u64::from(self.random()) * u64::from(range)) >> 32) as u32
+        };
+        for step in 0..range {
+            let port = least + ((first + step) % range) as u16;
+            let (sport, dport) = match echo {
+                true if out.dport() != 0 || out.sport() == 0 => (0, port),
+                true => (port, 0),
+                false => (port, out.dport()),
+            };
+            let back = Tuple::new(out.dst(), own, dport, sport, out.protocol(), out.zone());
+            let table = self.flows.table();
+            if table.find(table.hash(&back), &back).is_some() {
+                continue;
+            }
+            match self.store(rx, packet, sender, &back) {
+                Ok(flow) => return Ok(flow),
+                // Its own tuple: another worker was faster.
+                Err(FlowError::Taken(flow))
+                    if self
+                        .flows
+                        .table()
+                        .half(flow)
+                        .is_some_and(|half| half.tuple() == packet.tuple) =>
+                {
+                    return Ok(flow);
+                }
+                Err(FlowError::Taken(_)) => {}
+                Err(_) => return Err(Verdict::Drop(DropReason::CtInsertion)),
+            }
+        }
+        Err(Verdict::Drop(DropReason::NoNatPort))
+    }
+}

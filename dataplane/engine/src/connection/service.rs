@@ -1,0 +1,138 @@
+//! Services: which backend a new connection goes to (specification, 1.2 step 9, 3.2, 3.3, 3.6, 3.7).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use octoplane_flow::Tuple;
+use octoplane_packet::BufPool;
+use octoplane_tables::model::{Algorithm, NoBackend};
+use octoplane_tables::services::maglev::{Seed, hash4, hash6};
+use octoplane_tables::{Action as Way, Backend, Frontend, Snapshot};
+
+use super::{Packet, Sender, Upper};
+use crate::drop_reason::DropReason;
+use crate::engine::{Core, Rx};
+use crate::icmp::Error;
+use crate::slow::Verdict;
+
+/// Where an endpoint that is its own backend seems to hear from.
+const LOOPBACK4: Ipv4Addr = Ipv4Addr::new(169, 254, 42, 1);
+const LOOPBACK6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// Whether this is the address that endpoints see when they reach themselves through a service.
+pub(crate) fn is_loopback_address(addr: IpAddr) -> bool {
+    addr == IpAddr::V4(LOOPBACK4) || addr == IpAddr::V6(LOOPBACK6)
+}
+
+/// Whether packets to this address and port are a service's.
+pub(crate) fn is_served(snapshot: &Snapshot, tuple: &Tuple) -> bool {
+    frontend(snapshot, tuple).is_some() || wildcard(snapshot, tuple)
+}
+
+fn frontend<'a>(snapshot: &'a Snapshot, tuple: &Tuple) -> Option<&'a Frontend> {
+    match tuple.dst() {
+        IpAddr::V4(dst) => snapshot.frontend4(dst.to_bits(), tuple.dport(), tuple.protocol()),
+        IpAddr::V6(dst) => snapshot.frontend6(dst.to_bits(), tuple.dport(), tuple.protocol()),
+    }
+}
+
+fn wildcard(snapshot: &Snapshot, tuple: &Tuple) -> bool {
+    match tuple.dst() {
+        IpAddr::V4(dst) => snapshot.wildcard4(dst.to_bits()),
+        IpAddr::V6(dst) => snapshot.wildcard6(dst.to_bits()),
+    }
+}
+
+impl<P: BufPool> Core<P> {
+    /// What the first packet of a connection becomes: itself, or a packet to a backend if it is for a service.
+    pub(super) fn serve(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<Tuple, Verdict> {
+        let tuple = packet.tuple;
+        if !matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp) {
+            return Ok(tuple);
+        }
+        let inside = sender.endpoint != 0;
+        let Some(frontend) = frontend(rx.snapshot, &tuple) else {
+            // Endpoints look for exact frontends only (3.2).
+            return if !inside && wildcard(rx.snapshot, &tuple) {
+                Err(Verdict::Drop(DropReason::NoBackend))
+            } else {
+                Ok(tuple)
+            };
+        };
+        let backend = if inside {
+            let random = self.random();
+            frontend.internal.pick_random(random)
+        } else {
+            if let Some(ranges) = &frontend.source_ranges
+                && !ranges.admits(tuple.src())
+            {
+                return Err(Verdict::Drop(DropReason::NotInSourceRange));
+            }
+            if !frontend.routable {
+                return Err(Verdict::Drop(DropReason::IsClusterIp));
+            }
+            match frontend.algorithm {
+                Algorithm::Maglev => frontend.external.pick_maglev(flow_hash(&tuple, frontend)),
+                Algorithm::Random => {
+                    let random = self.random();
+                    frontend.external.pick_random(random)
+                }
+            }
+        };
+        let Some(&Backend { addr, port, .. }) = backend else {
+            return Err(match rx.snapshot.node().no_backend {
+                NoBackend::Reject => Verdict::Refuse(DropReason::NoBackend, Error::PortUnreachable),
+                NoBackend::Drop => Verdict::Drop(DropReason::NoBackend),
+            });
+        };
+        let src = match (addr == tuple.src(), addr) {
+            (true, IpAddr::V4(_)) => LOOPBACK4.into(),
+            (true, IpAddr::V6(_)) => LOOPBACK6.into(),
+            (false, _) => tuple.src(),
+        };
+        if !inside && !is_local(rx.snapshot, addr) {
+            // To a backend on another node the connection would have to go under our own address.
+            return Err(Verdict::Drop(DropReason::NoNatPort));
+        }
+        Ok(Tuple::new(
+            src,
+            addr,
+            tuple.sport(),
+            port,
+            tuple.protocol(),
+            tuple.zone(),
+        ))
+    }
+}
+
+fn is_local(snapshot: &Snapshot, addr: IpAddr) -> bool {
+    let target = match addr {
+        IpAddr::V4(addr) => snapshot.route4(addr.to_bits()),
+        IpAddr::V6(addr) => snapshot.route6(addr.to_bits()),
+    };
+    target.action == Way::Deliver
+}
+
+/// The Maglev hash of a connection (3.4).
+fn flow_hash(tuple: &Tuple, frontend: &Frontend) -> u32 {
+    let sport = if frontend.affinity_seconds > 0 {
+        0
+    } else {
+        tuple.sport()
+    };
+    match tuple.src() {
+        IpAddr::V4(src) => hash4(
+            src.to_bits(),
+            sport,
+            tuple.dport(),
+            tuple.protocol(),
+            Seed::DEFAULT,
+        ),
+        IpAddr::V6(src) => hash6(
+            src.to_bits(),
+            sport,
+            tuple.dport(),
+            tuple.protocol(),
+            Seed::DEFAULT,
+        ),
+    }
+}
