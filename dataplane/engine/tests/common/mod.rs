@@ -4,6 +4,8 @@
 
 pub(crate) mod bytes;
 
+pub(crate) mod flows;
+
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;

@@ -1,0 +1,189 @@
+//! Services as endpoints see them (specification, 1.2 step 9, 3).
+
+use std::collections::HashSet;
+
+use octoplane_tables::model::{
+    BackendState, Change, FrontendType, NoBackend, Node, Protocol, Service, ServiceBackend, ServiceFrontend,
+};
+
+use crate::common::bytes::ip;
+use crate::common::flows::{end, ends, packet};
+use crate::common::*;
+
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+fn service(name: &str, protocol: Protocol, vip: (&str, u16), backends: &[(&str, u16)]) -> Service {
+    let mut service = Service::new(name, protocol);
+    service.frontends.push(ServiceFrontend {
+        addr: ip(vip.0),
+        port: vip.1,
+        kind: FrontendType::ClusterIp,
+    });
+    service.backends = backends
+        .iter()
+        .map(|&(addr, port)| ServiceBackend {
+            addr: ip(addr),
+            port,
+            weight: 1,
+            state: BackendState::Active,
+            local: true,
+        })
+        .collect();
+    service
+}
+
+fn put(service: Service) -> Change {
+    Change::PutService(Box::new(service))
+}
+
+#[test]
+fn to_a_backend_and_back_under_the_services_address() {
+    for (vip, client, backend) in [
+        ("10.96.0.10", "10.0.0.1", "10.0.0.2"),
+        ("fd96::10", "fd00::1", "fd00::2"),
+    ] {
+        for (protocol, number) in [(Protocol::Tcp, 6), (Protocol::Udp, 17)] {
+            let mut lab = lab();
+            lab.apply(vec![put(service(
+                "ns/svc:p",
+                protocol,
+                (vip, 80),
+                &[(backend, 8080)],
+            ))]);
+            // First packets, and those that follow them.
+            for flags in [SYN, ACK, ACK] {
+                let there = packet(number, (client, 4000), (vip, 80), flags, (OURS[0], EP1));
+                let outcome = lab.one(POD0, &there);
+                let (port, sent) = outcome.only();
+                assert_eq!((port, &sent[..6], sent.len()), (POD1, &EP2[..], there.len()));
+                assert_eq!(ends(sent), (end(client, 4000), end(backend, 8080)));
+                let back = packet(number, (backend, 8080), (client, 4000), SYN | ACK, (OURS[1], EP2));
+                let outcome = lab.one(POD1, &back);
+                let (port, sent) = outcome.only();
+                assert_eq!((port, &sent[..6]), (POD0, &EP1[..]));
+                assert_eq!(ends(sent), (end(vip, 80), end(client, 4000)));
+            }
+            assert_eq!(lab.flows.len(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_connection_stays_with_its_backend_and_all_backends_are_used() {
+    let mut lab = lab();
+    lab.apply(vec![put(service(
+        "ns/svc:p",
+        Protocol::Tcp,
+        ("10.96.0.10", 80),
+        &[("10.0.0.2", 8080), ("10.0.0.3", 8080)],
+    ))]);
+    let mut used = HashSet::new();
+    for sport in 1000..1064 {
+        let frame = packet(6, ("10.0.0.1", sport), ("10.96.0.10", 80), ACK, (OURS[0], EP1));
+        let backends: HashSet<_> = (0..5).map(|_| ends(lab.one(POD0, &frame).only().1).1).collect();
+        assert_eq!(backends.len(), 1);
+        used.extend(backends);
+    }
+    assert_eq!(used.len(), 2);
+}
+
+/// 1.2 step 9 f: the endpoint sees the loopback address, and its own address never comes back to it as a sender.
+#[test]
+fn an_endpoint_reaches_itself() {
+    for (vip, client, loopback) in [
+        ("10.96.0.10", "10.0.0.1", "169.254.42.1"),
+        ("fd96::10", "fd00::1", "fe80::1"),
+    ] {
+        let mut lab = lab();
+        lab.apply(vec![put(service(
+            "ns/svc:p",
+            Protocol::Tcp,
+            (vip, 80),
+            &[(client, 8080)],
+        ))]);
+        for flags in [SYN, ACK] {
+            let there = packet(6, (client, 4000), (vip, 80), flags, (OURS[0], EP1));
+            let outcome = lab.one(POD0, &there);
+            let (port, sent) = outcome.only();
+            assert_eq!(
+                (port, ends(sent)),
+                (POD0, (end(loopback, 4000), end(client, 8080)))
+            );
+            let back = packet(6, (client, 8080), (loopback, 4000), SYN | ACK, (OURS[0], EP1));
+            let outcome = lab.one(POD0, &back);
+            let (port, sent) = outcome.only();
+            assert_eq!((port, ends(sent)), (POD0, (end(vip, 80), end(client, 4000))));
+        }
+    }
+}
+
+/// 3.7.
+#[test]
+fn without_backends_the_sender_is_told() {
+    let mut lab = lab();
+    let mut gone = service(
+        "ns/svc:p",
+        Protocol::Tcp,
+        ("10.96.0.10", 80),
+        &[("10.0.0.2", 8080)],
+    );
+    gone.backends[0].state = BackendState::Maintenance;
+    lab.apply(vec![put(gone)]);
+    let frame = packet(6, ("10.0.0.1", 4000), ("10.96.0.10", 80), SYN, (OURS[0], EP1));
+    let outcome = lab.one(POD0, &frame);
+    let (code, sent) = outcome.dropped_and_sent();
+    assert_eq!((code, &sent[0].1[34..36]), (158, &[3, 3][..]));
+    lab.apply(vec![Change::PutNode(Box::new(Node {
+        no_backend: NoBackend::Drop,
+        ..Node::default()
+    }))]);
+    assert_eq!(lab.one(POD0, &frame).dropped(), 158);
+    assert!(lab.flows.is_empty());
+}
+
+/// KEP-1669: better one that is about to go than none.
+#[test]
+fn terminating_backends_serve_when_there_are_no_others() {
+    let mut lab = lab();
+    let mut going = service(
+        "ns/svc:p",
+        Protocol::Tcp,
+        ("10.96.0.10", 80),
+        &[("10.0.0.2", 80), ("10.0.0.3", 80)],
+    );
+    going.backends[1].state = BackendState::Terminating;
+    lab.apply(vec![put(going.clone())]);
+    let frame = |sport| packet(6, ("10.0.0.1", sport), ("10.96.0.10", 80), SYN, (OURS[0], EP1));
+    for sport in 1000..1020 {
+        assert_eq!(ends(lab.one(POD0, &frame(sport)).only().1).1, end("10.0.0.2", 80));
+    }
+    going.backends[0].state = BackendState::Terminating;
+    lab.apply(vec![put(going)]);
+    let used: HashSet<_> = (2000..2040)
+        .map(|sport| ends(lab.one(POD0, &frame(sport)).only().1).1)
+        .collect();
+    assert_eq!(used.len(), 2);
+}
+
+#[test]
+fn other_ports_of_the_address_are_no_service() {
+    let mut lab = lab();
+    lab.apply(vec![put(service(
+        "ns/svc:p",
+        Protocol::Tcp,
+        ("10.96.0.10", 80),
+        &[("10.0.0.2", 8080)],
+    ))]);
+    // As routed, untranslated.
+    for (protocol, port) in [(6, 81), (17, 80)] {
+        let frame = packet(
+            protocol,
+            ("10.0.0.1", 4000),
+            ("10.96.0.10", port),
+            SYN,
+            (OURS[0], EP1),
+        );
+        assert_eq!(lab.one(POD0, &frame).only().0, UPLINK);
+    }
+}
