@@ -7,6 +7,7 @@
 mod packet;
 mod state;
 mod translate;
+mod view;
 
 use std::net::IpAddr;
 
@@ -18,6 +19,7 @@ use octoplane_tables::{Action as Way, Target};
 pub(crate) use packet::{Packet, Upper};
 pub use state::Timeouts;
 pub(crate) use state::{Action, Progress, flag, progress};
+pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
