@@ -64,7 +64,8 @@ pub(crate) fn run(args: &InstructionArgs) -> anyhow::Result<()> {
         .sum();
     let forwarded = if args.case == Case::Bare { 0 } else { bursts * size };
     ensure!(
-        dropped == 0 && stats.fast.packets.get() == forwarded,
+        // All but the packets that begin connections, one a flow and burst at most.
+        dropped == 0 && stats.fast.packets.get() + 2 * u64::from(FLOWS) >= forwarded,
         "not all packets took the fast path"
     );
     println!("{}", bursts * size);

@@ -174,6 +174,8 @@ fn endpoints(port: usize) -> Vec<Change> {
                 mac: endpoint_mac(port, index),
                 identity: 256 + id,
                 addresses: vec![address(port, false, index), address(port, true, index)],
+                ingress_rate: 0,
+                egress_rate: 0,
             })
         })
         .collect()

@@ -19,6 +19,7 @@ pub(crate) const CAPACITY: Capacity = Capacity {
     neighbours: 1024,
     fib_nodes_v4: 16_384,
     fib_nodes_v6: 16_384,
+    ..Capacity::DEFAULT
 };
 
 /// Measures the worker loop on real devices.

@@ -98,6 +98,8 @@ pub(crate) fn endpoint(state: &State, message: v1::Endpoint) -> Result<Endpoint,
             .map(|(index, text)| address(&object, &format!("addresses[{index}]"), text))
             .collect::<Result<_, _>>()?,
         name: message.name,
+        ingress_rate: 0,
+        egress_rate: 0,
     })
 }
 
@@ -230,15 +232,21 @@ pub(crate) fn port_message(port: &Port) -> v1::Port {
 pub(crate) fn event_message(ports: &Ports, event: &Event) -> v1::Event {
     use v1::event::Object as Message;
     let object = match &event.object {
-        Object::Endpoint(endpoint) => Message::Endpoint(endpoint_message(ports, endpoint)),
-        Object::Route(route) => Message::Route(route_message(ports, route)),
-        Object::Neighbour(neighbour) => Message::Neighbour(neighbour_message(ports, neighbour)),
-        Object::Port(port) => Message::Port(port_message(port)),
+        Object::Endpoint(endpoint) => Some(Message::Endpoint(endpoint_message(ports, endpoint))),
+        Object::Route(route) => Some(Message::Route(route_message(ports, route))),
+        Object::Neighbour(neighbour) => Some(Message::Neighbour(neighbour_message(ports, neighbour))),
+        Object::Port(port) => Some(Message::Port(port_message(port))),
+        // The API has no messages for these yet.
+        Object::Node(_)
+        | Object::Ipcache(_)
+        | Object::Service(_)
+        | Object::Policy(_)
+        | Object::EgressGateway(_) => None,
     };
     v1::Event {
         revision: event.revision,
         removed: event.removed,
-        object: Some(object),
+        object,
         ..Default::default()
     }
 }

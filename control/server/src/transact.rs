@@ -117,6 +117,11 @@ fn existed(before: &State, event: &Event) -> bool {
         Object::Route(route) => before.route(&route.prefix).is_some(),
         Object::Neighbour(neighbour) => before.neighbour(neighbour.port, neighbour.addr).is_some(),
         Object::Port(port) => before.port(port.id).is_some(),
+        Object::Node(_) => before.has_node(),
+        Object::Ipcache(entry) => before.ipcache_entry(&entry.prefix).is_some(),
+        Object::Service(service) => before.service(&service.name).is_some(),
+        Object::Policy(policy) => before.policy(policy.endpoint).is_some(),
+        Object::EgressGateway(rule) => before.egress_gateway(&rule.key).is_some(),
     }
 }
 

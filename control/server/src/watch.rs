@@ -58,6 +58,12 @@ impl Kinds {
             Object::Route(_) => self.routes,
             Object::Neighbour(_) => self.neighbours,
             Object::Port(_) => self.ports,
+            // The API has no messages for these yet.
+            Object::Node(_)
+            | Object::Ipcache(_)
+            | Object::Service(_)
+            | Object::Policy(_)
+            | Object::EgressGateway(_) => false,
         }
     }
 }

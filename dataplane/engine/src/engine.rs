@@ -12,6 +12,7 @@ use octoplane_tables::{PortView, Reader, Snapshot};
 use crate::connection::{self, Timeouts};
 use crate::drop_reason::{Direction, DropReason};
 use crate::event::NeighbourEvent;
+use crate::fast::Pending;
 use crate::limiter::Limiter;
 use crate::output::Output;
 use crate::parking::ParkingLot;
@@ -92,6 +93,8 @@ pub(crate) struct Core<P: BufPool> {
     pub(crate) host_mac: Arc<HostMac>,
     pub(crate) routes: RouteCache,
     pub(crate) flows: FlowHandle,
+    /// Packets of the burst whose connections are being looked up.
+    pub(crate) pending: ArrayVec<Pending, BURST>,
     pub(crate) timeouts: Timeouts,
     cycles: fn() -> u64,
     runs: u32,
@@ -143,6 +146,7 @@ impl<P: BufPool> Engine<P> {
             host_mac,
             routes: RouteCache::new(),
             flows,
+            pending: ArrayVec::new(),
             timeouts: config.timeouts,
             cycles: config.cycles,
             runs: 0,

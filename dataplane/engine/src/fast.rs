@@ -5,7 +5,7 @@
 //! would decide differently.
 
 use arrayvec::ArrayVec;
-use octoplane_flow::Tuple;
+use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::checksum::ipv4_words_ok;
 use octoplane_packet::headers::{ETHERNET_LEN, ethertype, icmp6, protocol};
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
@@ -28,6 +28,18 @@ const V6: usize = 54;
 
 /// In place of a port: not for the fast path.
 const SLOW: u16 = u16::MAX;
+/// In place of a port: waits for its connection to be found.
+const PENDING: u16 = u16::MAX - 1;
+
+/// A packet whose connection is being looked up.
+pub(crate) struct Pending {
+    /// Its place in the burst.
+    index: usize,
+    hash: u64,
+    tuple: Tuple,
+    upper: Upper,
+    candidate: Option<FlowRef>,
+}
 
 /// Ethernet type, version and header length as they stand in a frame, read with the least significant byte first.
 const TYPE_V4: u32 = (ethertype::IPV4.swap_bytes() as u32) | 0x45 << 16;
@@ -58,9 +70,15 @@ impl<P: BufPool> Core<P> {
             }
             let Some(buf) = burst.get_mut(index) else { break };
             bytes += buf.len();
-            let port = self.one::<POD>(rx, buf, ours);
+            let port = self.one::<POD>(rx, buf, index, ours);
             others |= port ^ *first.get_or_insert(port);
             *way = port;
+        }
+        if !self.pending.is_empty() {
+            self.established(rx, burst, &mut ports);
+            let ways = ports.iter().take(packets);
+            first = ports.first().copied();
+            others = ways.fold(0, |others, port| others | port ^ ports[0]);
         }
         let first = first.unwrap_or(SLOW);
         self.stats.port(rx.port).rx_bytes.add(bytes as u64);
@@ -107,7 +125,7 @@ impl<P: BufPool> Core<P> {
 
     /// Rewrites one packet if it is plain, and says by which port it leaves.
     #[inline(always)]
-    fn one<const POD: bool>(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, ours: u64) -> u16 {
+    fn one<const POD: bool>(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, index: usize, ours: u64) -> u16 {
         if !buf.is_contiguous() {
             return SLOW;
         }
@@ -122,16 +140,22 @@ impl<P: BufPool> Core<P> {
         }
         let kind = le32(header, 12);
         if kind & 0x00ff_ffff == TYPE_V4 {
-            self.forward4::<POD>(rx, status, data)
+            self.forward4::<POD>(rx, status, data, index)
         } else if kind & 0x00f0_ffff == TYPE_V6 {
-            self.forward6::<POD>(rx, data)
+            self.forward6::<POD>(rx, data, index)
         } else {
             SLOW
         }
     }
 
     #[inline(always)]
-    fn forward4<const POD: bool>(&mut self, rx: &Rx<'_>, status: ChecksumStatus, data: &mut [u8]) -> u16 {
+    fn forward4<const POD: bool>(
+        &mut self,
+        rx: &Rx<'_>,
+        status: ChecksumStatus,
+        data: &mut [u8],
+        index: usize,
+    ) -> u16 {
         let len = data.len();
         let Some(header) = data.first_chunk_mut::<V4>() else {
             return SLOW;
@@ -163,7 +187,7 @@ impl<P: BufPool> Core<P> {
                 return SLOW;
             };
             let [sport, dport] = pair(ports);
-            return self.established(rx, data, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
+            return self.look_up(index, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
         }
         if !routable4(src) {
             return SLOW;
@@ -183,7 +207,7 @@ impl<P: BufPool> Core<P> {
                 return SLOW;
             };
             let [sport, dport] = pair(ports);
-            return self.established(rx, data, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
+            return self.look_up(index, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
         }
         if !fits(target, len) {
             return SLOW;
@@ -198,7 +222,7 @@ impl<P: BufPool> Core<P> {
     }
 
     #[inline(always)]
-    fn forward6<const POD: bool>(&mut self, rx: &Rx<'_>, data: &mut [u8]) -> u16 {
+    fn forward6<const POD: bool>(&mut self, rx: &Rx<'_>, data: &mut [u8], index: usize) -> u16 {
         let len = data.len();
         let next = data.get(V6).copied();
         let Some(header) = data.first_chunk_mut::<V6>() else {
@@ -244,16 +268,66 @@ impl<P: BufPool> Core<P> {
                     return SLOW;
                 };
                 let [sport, dport] = pair(ports);
-                self.established(rx, data, Tuple::v6(src, dst, sport, dport, protocol, 0), flags)
+                self.look_up(index, Tuple::v6(src, dst, sport, dport, protocol, 0), flags)
             }
         }
     }
 
-    /// Sends on a packet of a connection that is known and was decided by the tables as they are.
+    /// Begins to look up the connection of a packet.
     #[inline(always)]
-    fn established(&self, rx: &Rx<'_>, data: &mut [u8], tuple: Tuple, upper: Upper) -> u16 {
+    fn look_up(&mut self, index: usize, tuple: Tuple, upper: Upper) -> u16 {
+        let hash = self.flows.table().hash(&tuple);
+        let pending = Pending {
+            index,
+            hash,
+            tuple,
+            upper,
+            candidate: None,
+        };
+        // As many as a burst has.
+        match self.pending.try_push(pending) {
+            Ok(()) => PENDING,
+            Err(_) => SLOW,
+        }
+    }
+
+    /// Sends on packets of connections that are known and were decided by the tables as they are. Three passes: what each
+    /// reads of the table, the one before has fetched, for many packets at once.
+    #[inline(always)]
+    fn established(&mut self, rx: &Rx<'_>, burst: &mut ArrayVec<P::Buf, BURST>, ports: &mut [u16; BURST]) {
         let table = self.flows.table();
-        let Some(flow) = table.find(table.hash(&tuple), &tuple) else {
+        let touched = self
+            .pending
+            .iter()
+            .fold(0, |touched, pending| touched ^ table.touch(pending.hash));
+        std::hint::black_box(touched);
+        let mut touched = 0;
+        for pending in &mut self.pending {
+            pending.candidate = table.candidate(pending.hash);
+            if let Some(half) = pending.candidate.and_then(|flow| table.half(flow)) {
+                touched ^= half.word::<2>();
+            }
+        }
+        std::hint::black_box(touched);
+        for pending in &self.pending {
+            if let (Some(buf), Some(way)) = (burst.get_mut(pending.index), ports.get_mut(pending.index)) {
+                *way = self.follow_known(rx, buf.data_mut(), pending);
+            }
+        }
+        self.pending.clear();
+    }
+
+    #[inline(always)]
+    fn follow_known(&self, rx: &Rx<'_>, data: &mut [u8], pending: &Pending) -> u16 {
+        let Pending {
+            hash,
+            ref tuple,
+            upper,
+            candidate,
+            ..
+        } = *pending;
+        let table = self.flows.table();
+        let Some(flow) = table.confirm(candidate, hash, tuple) else {
             return SLOW;
         };
         let Some(half) = table.half(flow) else { return SLOW };

@@ -363,13 +363,11 @@ fn sender<'a>(
             let owner = owner(rx.snapshot);
             Some(Sender {
                 identity: owner.identity,
-                endpoint: owner.endpoint,
                 port: rx.port,
             })
         }
         Role::Uplink | Role::Host if target.action == Action::Deliver => Some(Sender {
             identity: 0,
-            endpoint: 0,
             port: rx.port,
         }),
         _ => None,

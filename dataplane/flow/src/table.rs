@@ -222,6 +222,36 @@ impl FlowTable {
             .or_else(|| self.find_in(self.second(hash)?, hash, tuple))
     }
 
+    /// A direction that packets with a tuple of this hash may belong to: to be compared, after a while, by
+    /// [`FlowTable::confirm`]. Reading the bucket fetches it; nothing waits for it before that.
+    #[inline(always)]
+    #[must_use]
+    pub fn candidate(&self, hash: u64) -> Option<FlowRef> {
+        self.bucket(hash)?.iter().find_map(|slot| {
+            let slot = slot.load(Ordering::Acquire);
+            (slot >> 32 == hash >> 32 && slot as u32 != 0).then(|| FlowRef((slot as u32).wrapping_sub(1)))
+        })
+    }
+
+    /// [`FlowTable::find`] with the answer that [`FlowTable::candidate`] had.
+    #[inline(always)]
+    #[must_use]
+    pub fn confirm(&self, candidate: Option<FlowRef>, hash: u64, tuple: &Tuple) -> Option<FlowRef> {
+        match candidate {
+            Some(flow) if self.half(flow).is_some_and(|half| half.is(tuple)) => Some(flow),
+            _ => self.find(hash, tuple),
+        }
+    }
+
+    /// Reads a word of a bucket or of a direction, so that the rest of the cache line is there when it is needed. What is
+    /// read means nothing.
+    #[inline(always)]
+    #[must_use]
+    pub fn touch(&self, hash: u64) -> u64 {
+        self.bucket(hash)
+            .map_or(0, |bucket| bucket[0].load(Ordering::Relaxed))
+    }
+
     #[inline(always)]
     fn find_in(&self, bucket: &[AtomicU64; LINE], hash: u64, tuple: &Tuple) -> Option<FlowRef> {
         for slot in bucket {

@@ -84,6 +84,7 @@ pub(crate) fn dataplane(config: &Config) -> Plan {
             neighbours: config.capacity.neighbours,
             fib_nodes_v4: config.capacity.fib_nodes_v4.unwrap_or(defaults.fib_nodes_v4),
             fib_nodes_v6: config.capacity.fib_nodes_v6.unwrap_or(defaults.fib_nodes_v6),
+            ..defaults
         },
         connections: u32::try_from(config.capacity.connections).unwrap_or(u32::MAX),
         engine: EngineConfig {

@@ -118,6 +118,22 @@ pub enum ChangeError {
     },
     #[error("port {port} is in use by {users}: remove these first")]
     PortInUse { port: String, users: String },
+    #[error("{object}: {field} {why}")]
+    Field {
+        object: String,
+        field: String,
+        why: String,
+    },
+    #[error("{object}: not found")]
+    NotFound { object: String },
+    #[error("node: addresses: {addr} belongs to endpoint {owner}")]
+    NodeAddressTaken { addr: IpAddr, owner: u32 },
+    #[error("service \"{service}\": frontend {frontend} belongs to service \"{owner}\"")]
+    FrontendTaken {
+        service: String,
+        frontend: String,
+        owner: String,
+    },
     #[error("table {table} is full: {size} entries (capacity.{table} in the configuration)")]
     TableFull { table: &'static str, size: usize },
 }
@@ -129,8 +145,11 @@ impl ChangeError {
             Self::NoSuchEndpoint { .. }
             | Self::NoSuchRoute { .. }
             | Self::NoSuchNeighbour { .. }
+            | Self::NotFound { .. }
             | Self::NoSuchPort { .. } => ErrorKind::NotFound,
             Self::AddressTaken { .. }
+            | Self::NodeAddressTaken { .. }
+            | Self::FrontendTaken { .. }
             | Self::PortExists { .. }
             | Self::PortNumberTaken { .. }
             | Self::SecondHostPort { .. }

@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use octoplane_packet::Prefix;
 
-use crate::model::{Change, Endpoint, Neighbour, Port, PortId, Route};
+use crate::model::{
+    Change, EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Route,
+    Service,
+};
+use crate::policy::StoredPolicy;
 use crate::ports::Ports;
 use crate::state::State;
 
@@ -21,6 +25,27 @@ pub enum Object {
     Neighbour(Neighbour),
     /// A port.
     Port(Port),
+    /// The settings of this node.
+    Node(Arc<Node>),
+    /// What is known of a prefix.
+    Ipcache(IpcacheEntry),
+    /// A service.
+    Service(Arc<Service>),
+    /// A policy.
+    Policy(Arc<StoredPolicy>),
+    /// An egress-gateway rule.
+    EgressGateway(EgressGatewayRule),
+}
+
+impl Object {
+    /// Whether nothing changed from `self` to `other`.
+    fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            // A change that changes nothing keeps the policy; its entries need not be compared.
+            (Self::Policy(one), Self::Policy(other)) => Arc::ptr_eq(one, other),
+            _ => self == other,
+        }
+    }
 }
 
 /// One object changed.
@@ -46,12 +71,17 @@ pub struct Committed {
 }
 
 /// Names an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ObjectKey {
     Endpoint(u32),
     Route(Prefix),
     Neighbour(PortId, IpAddr),
     Port(PortId),
+    Node,
+    Ipcache(Prefix),
+    Service(Arc<str>),
+    Policy(u32),
+    EgressGateway(EgressKey),
 }
 
 impl ObjectKey {
@@ -83,15 +113,33 @@ impl ObjectKey {
             Change::RemoveNeighbour { port, addr } => Self::Neighbour(*port, *addr),
             Change::AddPort(port) => Self::Port(port.id),
             Change::SetPort { id, .. } | Change::RemovePort { id } => Self::Port(*id),
+            Change::PutNode(_) | Change::RemoveNode => Self::Node,
+            Change::PutIpcache(IpcacheEntry { prefix, .. }) | Change::RemoveIpcache { prefix } => {
+                Self::Ipcache(*prefix)
+            }
+            Change::PutService(service) => Self::Service(service.name.as_str().into()),
+            Change::RemoveService { name } => Self::Service(name.as_str().into()),
+            Change::PutPolicy(policy) => Self::Policy(policy.endpoint),
+            Change::PutPolicyEntries { endpoint, .. }
+            | Change::RemovePolicyEntries { endpoint, .. }
+            | Change::RemovePolicy { endpoint } => Self::Policy(*endpoint),
+            Change::PutEgressGateway(EgressGatewayRule { key, .. }) | Change::RemoveEgressGateway { key } => {
+                Self::EgressGateway(*key)
+            }
         }
     }
 
-    fn object(self, state: &State) -> Option<Object> {
+    fn object(&self, state: &State) -> Option<Object> {
         match self {
-            Self::Endpoint(id) => state.endpoints.get(&id).cloned().map(Object::Endpoint),
-            Self::Route(prefix) => state.route(&prefix).cloned().map(Object::Route),
-            Self::Neighbour(port, addr) => state.neighbour(port, addr).copied().map(Object::Neighbour),
-            Self::Port(id) => state.port(id).cloned().map(Object::Port),
+            Self::Endpoint(id) => state.endpoints.get(id).cloned().map(Object::Endpoint),
+            Self::Route(prefix) => state.route(prefix).cloned().map(Object::Route),
+            Self::Neighbour(port, addr) => state.neighbour(*port, *addr).copied().map(Object::Neighbour),
+            Self::Port(id) => state.port(*id).cloned().map(Object::Port),
+            Self::Node => state.node.clone().map(Object::Node),
+            Self::Ipcache(prefix) => state.ipcache_entry(prefix).map(Object::Ipcache),
+            Self::Service(name) => state.services.get(name).cloned().map(Object::Service),
+            Self::Policy(endpoint) => state.policies.get(endpoint).cloned().map(Object::Policy),
+            Self::EgressGateway(key) => state.egress_gateway(key).copied().map(Object::EgressGateway),
         }
     }
 }
@@ -101,9 +149,9 @@ pub(crate) fn diff(old: &State, new: &State, touched: &BTreeSet<ObjectKey>) -> C
     let revision = new.revision();
     let mut events = Vec::new();
     let mut ports = new.ports.clone();
-    for &key in touched {
+    for key in touched {
         match (key.object(old), key.object(new)) {
-            (before, Some(object)) if before.as_ref() != Some(&object) => {
+            (before, Some(object)) if !before.as_ref().is_some_and(|before| before.same(&object)) => {
                 events.push(Event {
                     revision,
                     object,

@@ -5,27 +5,41 @@
 
 #![forbid(unsafe_code)]
 
+mod egress_gateway;
 mod error;
 mod event;
+mod fast_map;
+mod ipcache;
 mod lpm;
 pub mod model;
+mod node;
+mod policy;
 mod port_change;
 mod ports;
+pub mod services;
 mod shared;
 mod snapshot;
 mod state;
 mod store;
 mod target;
 mod target_index;
+mod touched;
 mod validate;
+mod views;
 
+pub use egress_gateway::EgressRule;
 pub use error::{ApplyError, ChangeError, ErrorKind};
 pub use event::{Committed, Event, Object};
+pub use ipcache::{Remote, identity};
 pub use lpm::{Block, Key, Lpm, LpmWriter};
+pub use node::NodeView;
+pub use policy::{Decision, EndpointPolicy, MatchType, StoredPolicy, Verdict};
 pub use ports::Ports;
+pub use services::{Backend, BackendSet, Frontend, SourceRanges};
 pub use shared::{SharedStore, Subscriber};
 pub use snapshot::{PortView, Reader, Snapshot};
 pub use state::{Gateways, State};
 pub use store::{Capacity, Store, StoreError, Usage};
 pub use target::{Action, Target, TargetTable};
 pub use validate::MIN_MTU;
+pub use views::Rates;

@@ -394,6 +394,16 @@ impl<K: Key> Edit<'_, K> {
         self.rib.get(&(key.network(len), len)).copied()
     }
 
+    /// The value of the longest prefix that holds `key`; 0 if there is none.
+    pub(crate) fn lookup(&self, key: K) -> u32 {
+        let edited = Lpm {
+            arena: Arc::clone(&self.writer.arena),
+            root: self.root,
+            key: std::marker::PhantomData,
+        };
+        edited.lookup(key)
+    }
+
     /// Makes the edit the writer's current version. The nodes it replaced are reachable from older versions only.
     pub fn commit(mut self) -> Retired {
         self.writer.root = self.root;

@@ -1,8 +1,25 @@
-//! What the control plane programs: endpoints, routes, neighbours, ports.
+//! What the control plane programs: endpoints, routes, neighbours, ports; a file each for the rest.
+
+mod egress_gateway;
+mod ipcache;
+mod node;
+mod policy;
+mod service;
 
 use std::net::IpAddr;
 
 use octoplane_packet::{MacAddr, Prefix};
+
+pub use egress_gateway::{EgressGateway, EgressGatewayRule, EgressKey};
+pub use ipcache::IpcacheEntry;
+pub use node::{
+    MAX_NATIVE_CIDRS, MAX_NODE_ADDRESSES, NoBackend, Node, PolicyMode, Routing, Tunnel, TunnelProtocol,
+};
+pub use policy::{Direction, HOST_ENDPOINT, Policy, PolicyEntry, PolicyKey, PolicyValue};
+pub use service::{
+    Algorithm, BackendState, Forwarding, FrontendType, MAX_AFFINITY_SECONDS, MAX_BACKENDS, MAX_FRONTENDS,
+    MAX_SOURCE_RANGES, Protocol, Service, ServiceBackend, ServiceFrontend, TrafficPolicy,
+};
 
 /// Number of a port, given by the daemon: the lowest that is free, which makes it the order of its configuration at the
 /// start. The number of a port that was removed is given again, once no worker knows it any more.
@@ -77,6 +94,10 @@ pub struct Endpoint {
     pub identity: u32,
     /// Its addresses, at least one, each owned by no other endpoint.
     pub addresses: Vec<IpAddr>,
+    /// How much it may receive, in bytes a second; 0: no limit (specification of the datapath, section 2.14).
+    pub ingress_rate: u64,
+    /// How much it may send, in bytes a second; 0: no limit.
+    pub egress_rate: u64,
 }
 
 /// Where a route leads.
@@ -159,4 +180,31 @@ pub enum Change {
         mtu: Option<u16>,
         admin_up: Option<bool>,
     },
+    /// Sets the settings of this node.
+    PutNode(Box<Node>),
+    /// Takes the node's settings back to the defaults; an error if they were never set.
+    RemoveNode,
+    /// Creates or replaces what is known of this prefix.
+    PutIpcache(IpcacheEntry),
+    /// Removes what is known of a prefix; one that is not there is an error.
+    RemoveIpcache { prefix: Prefix },
+    /// Creates or replaces the service with this name.
+    PutService(Box<Service>),
+    /// Removes a service; one that is not there is an error.
+    RemoveService { name: String },
+    /// Creates or replaces the policy of this endpoint, all its entries.
+    PutPolicy(Policy),
+    /// Creates or replaces single entries of a policy that is there.
+    PutPolicyEntries {
+        endpoint: u32,
+        entries: Vec<PolicyEntry>,
+    },
+    /// Removes single entries of a policy; an entry that is not there is an error.
+    RemovePolicyEntries { endpoint: u32, keys: Vec<PolicyKey> },
+    /// Removes a policy; one that is not there is an error.
+    RemovePolicy { endpoint: u32 },
+    /// Creates or replaces the egress-gateway rule with this key.
+    PutEgressGateway(EgressGatewayRule),
+    /// Removes an egress-gateway rule; one that is not there is an error.
+    RemoveEgressGateway { key: EgressKey },
 }

@@ -4,12 +4,19 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
+use imbl::Vector;
 use octoplane_packet::MacAddr;
 
+use crate::egress_gateway::EgressRule;
+use crate::ipcache::{Remote, identity};
 use crate::lpm::{Block, Lpm};
-use crate::model::{Port, PortId, Role};
+use crate::model::{HOST_ENDPOINT, Port, PortId, Role};
+use crate::node::NodeView;
+use crate::policy::EndpointPolicy;
+use crate::services::Frontend;
 use crate::state::Gateways;
 use crate::target::{Target, TargetTable};
+use crate::views::{Rates, Views};
 
 /// What a worker has to know of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +55,21 @@ pub struct Snapshot {
     pub(crate) ports: Vec<Option<PortView>>,
     pub(crate) gateways: Gateways,
     pub(crate) host_port: Option<PortId>,
+    pub(crate) ipcache4: Lpm<u32>,
+    pub(crate) ipcache6: Lpm<u128>,
+    pub(crate) remotes: Vector<Remote>,
+    /// What is known of addresses that no entry holds, per family.
+    pub(crate) world: [Remote; 2],
+    pub(crate) views: Views,
+}
+
+/// What is known of addresses that no entry holds (specification of the datapath, section 4).
+pub(crate) fn world(dual_stack: bool) -> [Remote; 2] {
+    if dual_stack {
+        [identity::WORLD_IPV4, identity::WORLD_IPV6].map(Remote::plain)
+    } else {
+        [identity::WORLD; 2].map(Remote::plain)
+    }
 }
 
 impl Snapshot {
@@ -60,6 +82,11 @@ impl Snapshot {
             ports: Vec::new(),
             gateways,
             host_port: None,
+            ipcache4: Lpm::empty(),
+            ipcache6: Lpm::empty(),
+            remotes: Vector::new(),
+            world: world(false),
+            views: Views::default(),
         }
     }
 
@@ -129,6 +156,77 @@ impl Snapshot {
     /// The gateway addresses that pods see.
     pub fn gateways(&self) -> &Gateways {
         &self.gateways
+    }
+
+    /// What is known of an IPv4 address (most significant byte first): the entry of the longest prefix, or the world.
+    pub fn remote4(&self, addr: u32) -> &Remote {
+        self.remote(self.ipcache4.lookup(addr), &self.world[0])
+    }
+
+    /// What is known of an IPv6 address (most significant byte first): the entry of the longest prefix, or the world.
+    pub fn remote6(&self, addr: u128) -> &Remote {
+        self.remote(self.ipcache6.lookup(addr), &self.world[1])
+    }
+
+    fn remote<'a>(&'a self, number: u32, world: &'a Remote) -> &'a Remote {
+        match (number as usize).checked_sub(1) {
+            Some(index) => self.remotes.get(index).unwrap_or(world),
+            None => world,
+        }
+    }
+
+    /// The settings of this node.
+    pub fn node(&self) -> &NodeView {
+        &self.views.node
+    }
+
+    /// The service at this IPv4 address (most significant byte first), port and protocol.
+    pub fn frontend4(&self, addr: u32, port: u16, protocol: u8) -> Option<&Frontend> {
+        self.views.services.frontend4(addr, port, protocol)
+    }
+
+    /// The service at this IPv6 address (most significant byte first), port and protocol.
+    pub fn frontend6(&self, addr: u128, port: u16, protocol: u8) -> Option<&Frontend> {
+        self.views.services.frontend6(addr, port, protocol)
+    }
+
+    /// Whether all ports of this IPv4 address are services': packets to one that is not are dropped with reason 158
+    /// (specification of the datapath, section 3.2). Ask after [`Snapshot::frontend4`].
+    pub fn wildcard4(&self, addr: u32) -> bool {
+        self.views.services.wildcard4(addr)
+    }
+
+    /// The same for IPv6.
+    pub fn wildcard6(&self, addr: u128) -> bool {
+        self.views.services.wildcard6(addr)
+    }
+
+    /// What an endpoint may talk to; `None`: everything. Endpoint 0 is the node itself.
+    ///
+    /// Where the node's settings say that policy is always enforced, endpoints without policy may talk to nobody; the
+    /// node itself has no policy unless it was given one (specification of the datapath, section 4).
+    pub fn policy(&self, endpoint: u32) -> Option<&EndpointPolicy> {
+        let policy = self.views.policies.get(&endpoint);
+        let default = || {
+            let default = self.views.default_policy.as_ref();
+            default.filter(|_| endpoint != HOST_ENDPOINT)
+        };
+        policy.or_else(default).map(Arc::as_ref)
+    }
+
+    /// The egress-gateway rule for IPv4 packets between these addresses (most significant byte first).
+    pub fn egress_gateway4(&self, src: u32, dst: u32) -> Option<&EgressRule> {
+        self.views.egress.find4(src, dst)
+    }
+
+    /// The egress-gateway rule for IPv6 packets between these addresses (most significant byte first).
+    pub fn egress_gateway6(&self, src: u128, dst: u128) -> Option<&EgressRule> {
+        self.views.egress.find6(src, dst)
+    }
+
+    /// How much an endpoint may send and receive.
+    pub fn rates(&self, endpoint: u32) -> Rates {
+        self.views.rates.get(&endpoint).copied().unwrap_or_default()
     }
 
     /// The port to this machine's kernel.

@@ -1,13 +1,19 @@
 //! The state the control plane programmed: immutable versions, cheap to keep, edited by copying what changes.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
-use imbl::{HashMap, OrdMap};
+use imbl::{HashMap, OrdMap, OrdSet};
 use octoplane_packet::Prefix;
 
-use crate::model::{Endpoint, Neighbour, Port, PortId, Role, Route, RouteTarget};
+use crate::ipcache::{Remote, Remotes, identity};
+use crate::model::{
+    EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Role, Route,
+    RouteTarget, Service,
+};
+use crate::policy::StoredPolicy;
 use crate::ports::Ports;
+use crate::services::Names;
 use crate::target::TargetKey;
 
 /// Addresses that pods use as their default gateway.
@@ -38,9 +44,44 @@ pub struct State {
     pub(crate) ports: Ports,
     /// Largest MTU of each port: what its device was configured for.
     pub(crate) mtu_limits: OrdMap<PortId, u16>,
+    /// `None`: the defaults.
+    pub(crate) node: Option<Arc<Node>>,
+    /// Number of the remote of each prefix.
+    pub(crate) ipcache: OrdMap<Prefix, u32>,
+    pub(crate) remotes: Remotes,
+    pub(crate) services: OrdMap<Arc<str>, Arc<Service>>,
+    /// Services with a frontend that stands for all NodePort addresses.
+    pub(crate) surrogates: OrdSet<Arc<str>>,
+    pub(crate) names: Names,
+    pub(crate) policies: OrdMap<u32, Arc<StoredPolicy>>,
+    pub(crate) egress_gateways: OrdMap<EgressKey, EgressGatewayRule>,
 }
 
+/// The settings of a node that was given none.
+static DEFAULTS: LazyLock<Node> = LazyLock::new(Node::default);
+
 impl State {
+    pub(crate) fn new(ports: Vec<Port>, gateways: Gateways) -> Self {
+        Self {
+            revision: 0,
+            gateways,
+            endpoints: OrdMap::new(),
+            owners: HashMap::new(),
+            routes: OrdMap::new(),
+            neighbours: OrdMap::new(),
+            mtu_limits: ports.iter().map(|port| (port.id, port.mtu)).collect(),
+            ports: ports.into_iter().collect(),
+            node: None,
+            ipcache: OrdMap::new(),
+            remotes: Remotes::default(),
+            services: OrdMap::new(),
+            surrogates: OrdSet::new(),
+            names: Names::default(),
+            policies: OrdMap::new(),
+            egress_gateways: OrdMap::new(),
+        }
+    }
+
     /// Number of committed transactions that changed something.
     pub fn revision(&self) -> u64 {
         self.revision
@@ -126,6 +167,89 @@ impl State {
         self.ports().find(|port| port.role == Role::Host)
     }
 
+    /// The settings of this node; the defaults if it was given none.
+    pub fn node(&self) -> &Node {
+        self.node.as_deref().unwrap_or(&DEFAULTS)
+    }
+
+    /// Whether the node was given settings.
+    pub fn has_node(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// What is known of exactly this prefix.
+    pub fn ipcache_entry(&self, prefix: &Prefix) -> Option<IpcacheEntry> {
+        let number = self.ipcache.get(prefix)?;
+        self.entry(*prefix, *number)
+    }
+
+    /// What is known of remote addresses, by prefix.
+    pub fn ipcache(&self) -> impl Iterator<Item = IpcacheEntry> {
+        self.ipcache
+            .iter()
+            .filter_map(|(prefix, number)| self.entry(*prefix, *number))
+    }
+
+    /// Number of prefixes of which something is known.
+    pub fn ipcache_count(&self) -> usize {
+        self.ipcache.len()
+    }
+
+    fn entry(&self, prefix: Prefix, number: u32) -> Option<IpcacheEntry> {
+        self.remotes.get(number).map(|remote| IpcacheEntry {
+            prefix,
+            identity: remote.identity,
+            tunnel: remote.tunnel,
+            key: remote.key,
+            skip_tunnel: remote.skip_tunnel,
+        })
+    }
+
+    /// The service with this name.
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        self.services.get(name).map(Arc::as_ref)
+    }
+
+    /// All services by name.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().map(Arc::as_ref)
+    }
+
+    /// Number of services.
+    pub fn service_count(&self) -> usize {
+        self.services.len()
+    }
+
+    /// The policy of this endpoint; 0 is the node.
+    pub fn policy(&self, endpoint: u32) -> Option<&StoredPolicy> {
+        self.policies.get(&endpoint).map(Arc::as_ref)
+    }
+
+    /// All policies by endpoint.
+    pub fn policies(&self) -> impl Iterator<Item = &StoredPolicy> {
+        self.policies.values().map(Arc::as_ref)
+    }
+
+    /// Number of policies.
+    pub fn policy_count(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// The egress-gateway rule with this key.
+    pub fn egress_gateway(&self, key: &EgressKey) -> Option<&EgressGatewayRule> {
+        self.egress_gateways.get(key)
+    }
+
+    /// All egress-gateway rules by key.
+    pub fn egress_gateways(&self) -> impl Iterator<Item = &EgressGatewayRule> {
+        self.egress_gateways.values()
+    }
+
+    /// Number of egress-gateway rules.
+    pub fn egress_gateway_count(&self) -> usize {
+        self.egress_gateways.len()
+    }
+
     /// Where the most specific route to `addr` leads, links of our own ports included, endpoints left out.
     pub fn route_to(&self, addr: IpAddr) -> Option<(Prefix, RouteTarget)> {
         (0..=Prefix::host(addr).len()).rev().find_map(|len| {
@@ -160,6 +284,30 @@ impl State {
             .find(|port| port.addresses.iter().any(|&(own, _)| own == addr))
     }
 
+    /// Whether `addr` is the node's or the data plane's own.
+    pub(crate) fn is_own(&self, addr: IpAddr) -> bool {
+        self.gateways.contains(addr)
+            || self.own_address(addr).is_some()
+            || self.node().addresses.contains(&addr)
+    }
+
+    /// What is known of exactly this prefix, with one more user, in the order of precedence: our own addresses,
+    /// endpoints, entries.
+    pub(crate) fn resolve_remote(&mut self, prefix: Prefix) -> Option<u32> {
+        if prefix == Prefix::host(prefix.addr()) {
+            let addr = prefix.addr();
+            if self.is_own(addr) {
+                return Some(self.remotes.acquire(Remote::plain(identity::HOST)));
+            }
+            if let Some(identity) = self.owner(addr).map(|endpoint| endpoint.identity) {
+                return Some(self.remotes.acquire(Remote::plain(identity)));
+            }
+        }
+        let number = *self.ipcache.get(&prefix)?;
+        self.remotes.share(number);
+        Some(number)
+    }
+
     /// What the forwarding table holds for exactly this prefix, in the order of precedence: our own addresses,
     /// endpoints, routes, links, neighbours on a link.
     pub(crate) fn resolve(&self, prefix: Prefix) -> Option<TargetKey> {
@@ -170,6 +318,12 @@ impl State {
             }
             if let Some(port) = self.own_address(addr) {
                 return Some(TargetKey::Local { port: port.id });
+            }
+            if self.node().addresses.contains(&addr) {
+                return Some(match self.host_port() {
+                    Some(_) => TargetKey::Host,
+                    None => TargetKey::Local { port: 0 },
+                });
             }
             if let Some(&id) = self.owners.get(&addr) {
                 return Some(TargetKey::Endpoint(id));

@@ -14,12 +14,15 @@ use octoplane_packet::Prefix;
 
 use crate::error::{ApplyError, ChangeError};
 use crate::event::{Committed, ObjectKey, diff};
+use crate::ipcache::Remotes;
 use crate::lpm::{ArenaFull, Edit, Key, LpmWriter, Retired};
 use crate::model::{Change, Port};
-use crate::snapshot::{PortView, Reader, Snapshot};
+use crate::services::MAX_FRONTEND_ID;
+use crate::snapshot::{PortView, Reader, Snapshot, world};
 use crate::state::{Gateways, State};
 use crate::target::TargetKey;
 use crate::target_index::TargetIndex;
+use crate::touched::Touched;
 
 /// How many entries each table holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,17 +37,49 @@ pub struct Capacity {
     pub fib_nodes_v4: usize,
     /// Nodes of the IPv6 forwarding table, 2,064 bytes each.
     pub fib_nodes_v6: usize,
+    /// Prefixes of which something is known, both families together.
+    pub ipcache: usize,
+    /// Nodes of the table of what is known of IPv4 addresses, 2,064 bytes each.
+    pub ipcache_nodes_v4: usize,
+    /// Nodes of the table of what is known of IPv6 addresses, 2,064 bytes each.
+    pub ipcache_nodes_v6: usize,
+    /// Services.
+    pub services: usize,
+    /// Frontends of all services, one for each NodePort address of the node; at most 65,535.
+    pub frontends: usize,
+    /// Backends of all services, those they share counted once.
+    pub backends: usize,
+    /// Policies.
+    pub policies: usize,
+    /// Entries of one policy.
+    pub policy_entries: usize,
+    /// Egress-gateway rules.
+    pub egress_gateways: usize,
+}
+
+impl Capacity {
+    /// What the configuration says unless told otherwise.
+    pub const DEFAULT: Self = Self {
+        endpoints: 131_072,
+        routes: 131_072,
+        neighbours: 16_384,
+        fib_nodes_v4: 524_288,
+        fib_nodes_v6: 524_288,
+        ipcache: 1_048_576,
+        ipcache_nodes_v4: 262_144,
+        ipcache_nodes_v6: 262_144,
+        services: 65_536,
+        frontends: MAX_FRONTEND_ID as usize,
+        backends: 524_288,
+        policies: 131_072,
+        policy_entries: 65_536,
+        egress_gateways: 65_536,
+    };
 }
 
 impl Default for Capacity {
     fn default() -> Self {
-        Self {
-            endpoints: 131_072,
-            routes: 131_072,
-            neighbours: 16_384,
-            fib_nodes_v4: 524_288,
-            fib_nodes_v6: 524_288,
-        }
+        Self::DEFAULT
     }
 }
 
@@ -73,8 +108,10 @@ pub enum StoreError {
 /// An old snapshot that workers may still hold, with the nodes that only it and its elders reach.
 struct Old {
     snapshot: Arc<Snapshot>,
-    v4: Retired,
-    v6: Retired,
+    fib4: Retired,
+    fib6: Retired,
+    ipcache4: Retired,
+    ipcache6: Retired,
 }
 
 /// The writer's side of all configuration tables.
@@ -83,6 +120,8 @@ pub struct Store {
     state: State,
     fib4: LpmWriter<u32>,
     fib6: LpmWriter<u128>,
+    ipcache4: LpmWriter<u32>,
+    ipcache6: LpmWriter<u128>,
     index: TargetIndex,
     published: Arc<ArcSwap<Snapshot>>,
     old: VecDeque<Old>,
@@ -91,36 +130,27 @@ pub struct Store {
 impl Store {
     /// Empty tables over these ports, each with a number of its own. The MTU of each is the most it can be set to.
     pub fn new(ports: Vec<Port>, gateways: Gateways, capacity: Capacity) -> Result<Self, StoreError> {
-        let state = State {
-            revision: 0,
-            gateways,
-            endpoints: Default::default(),
-            owners: Default::default(),
-            routes: Default::default(),
-            neighbours: Default::default(),
-            mtu_limits: ports.iter().map(|port| (port.id, port.mtu)).collect(),
-            ports: ports.into_iter().collect(),
-        };
+        let state = State::new(ports, gateways);
+        let memory = |table| move |ArenaFull| StoreError::Memory(table);
         let mut store = Self {
-            fib4: LpmWriter::new(capacity.fib_nodes_v4)
-                .map_err(|ArenaFull| StoreError::Memory("fib_nodes_v4"))?,
-            fib6: LpmWriter::new(capacity.fib_nodes_v6)
-                .map_err(|ArenaFull| StoreError::Memory("fib_nodes_v6"))?,
+            fib4: LpmWriter::new(capacity.fib_nodes_v4).map_err(memory("fib_nodes_v4"))?,
+            fib6: LpmWriter::new(capacity.fib_nodes_v6).map_err(memory("fib_nodes_v6"))?,
+            ipcache4: LpmWriter::new(capacity.ipcache_nodes_v4).map_err(memory("ipcache_nodes_v4"))?,
+            ipcache6: LpmWriter::new(capacity.ipcache_nodes_v6).map_err(memory("ipcache_nodes_v6"))?,
             index: TargetIndex::default(),
             published: Arc::new(ArcSwap::from_pointee(Snapshot::empty(gateways))),
             old: VecDeque::new(),
             capacity,
             state,
         };
-        let mut touched: BTreeSet<Prefix> = [
-            Prefix::host(gateways.ipv4.into()),
-            Prefix::host(gateways.ipv6.into()),
-        ]
-        .into();
+        let mut touched = Touched::default();
+        touched.own([gateways.ipv4.into(), gateways.ipv6.into()]);
         for port in store.state.ports() {
-            for &(addr, len) in &port.addresses {
-                touched.extend([Prefix::host(addr), Prefix::containing(addr, len)]);
-            }
+            touched.own(port.addresses.iter().map(|&(addr, _)| addr));
+            let links = port.addresses.iter();
+            touched
+                .fib
+                .extend(links.map(|&(addr, len)| Prefix::containing(addr, len)));
         }
         let state = store.state.clone();
         store.publish(state, &touched, &BTreeSet::new())?;
@@ -139,25 +169,36 @@ impl Store {
 
     /// How full the tables are.
     pub fn usage(&self) -> Vec<Usage> {
-        let (v4, v4_all) = self.fib4.usage();
-        let (v6, v6_all) = self.fib6.usage();
+        let (state, capacity) = (&self.state, &self.capacity);
+        let arenas = [
+            ("fib_nodes_v4", self.fib4.usage()),
+            ("fib_nodes_v6", self.fib6.usage()),
+            ("ipcache_nodes_v4", self.ipcache4.usage()),
+            ("ipcache_nodes_v6", self.ipcache6.usage()),
+        ];
         [
-            ("endpoints", self.state.endpoint_count(), self.capacity.endpoints),
-            ("routes", self.state.route_count(), self.capacity.routes),
+            ("endpoints", state.endpoint_count(), capacity.endpoints),
+            ("routes", state.route_count(), capacity.routes),
+            ("neighbours", state.neighbour_count(), capacity.neighbours),
+            ("ipcache", state.ipcache_count(), capacity.ipcache),
+            ("services", state.service_count(), capacity.services),
+            ("frontends", state.names.frontend_count(), capacity.frontends),
+            ("backends", state.names.backend_count(), capacity.backends),
+            ("policies", state.policy_count(), capacity.policies),
             (
-                "neighbours",
-                self.state.neighbour_count(),
-                self.capacity.neighbours,
+                "egress_gateways",
+                state.egress_gateway_count(),
+                capacity.egress_gateways,
             ),
-            ("fib_nodes_v4", v4, v4_all),
-            ("fib_nodes_v6", v6, v6_all),
         ]
+        .into_iter()
+        .chain(arenas.map(|(table, (used, all))| (table, used, all)))
         .map(|(table, used, capacity)| Usage {
             table,
             used,
             capacity,
         })
-        .to_vec()
+        .collect()
     }
 
     /// Applies all of `changes` in order, or none of them, and publishes the result to the workers.
@@ -173,7 +214,7 @@ impl Store {
                 ..committed
             });
         }
-        let prefixes = touched_prefixes(&touched, &self.state, &next);
+        let prefixes = Touched::by(&touched, &self.state, &next);
         self.publish(next, &prefixes, &touched)
             .map_err(|error| ApplyError { index: last, error })?;
         Ok(committed)
@@ -204,8 +245,10 @@ impl Store {
             .is_some_and(|old| Arc::strong_count(&old.snapshot) == 1)
         {
             if let Some(old) = self.old.pop_front() {
-                self.fib4.recycle(old.v4);
-                self.fib6.recycle(old.v6);
+                self.fib4.recycle(old.fib4);
+                self.fib6.recycle(old.fib6);
+                self.ipcache4.recycle(old.ipcache4);
+                self.ipcache6.recycle(old.ipcache6);
             }
         }
     }
@@ -220,72 +263,87 @@ impl Store {
         Ok(next)
     }
 
-    /// Recomputes the forwarding entries of `prefixes` and the targets that `changed` names, and publishes `next`.
+    /// Recomputes the entries of the prefixes `touched` and what else `changed` names, and publishes `next`.
     fn publish(
         &mut self,
-        next: State,
-        prefixes: &BTreeSet<Prefix>,
+        mut next: State,
+        touched: &Touched,
         changed: &BTreeSet<ObjectKey>,
     ) -> Result<(), ChangeError> {
+        let capacity = self.capacity;
         let current = self.published.load_full();
         let mut targets = current.targets.clone();
         let mut index = self.index.clone();
         let mut gone = Vec::new();
-        let mut fib4 = self.fib4.edit();
-        let mut fib6 = self.fib6.edit();
-        for &prefix in prefixes {
+        let (mut fib4, mut fib6) = (self.fib4.edit(), self.fib6.edit());
+        for &prefix in &touched.fib {
             let key = next.resolve(prefix);
+            let (index, gone) = (&mut index, &mut gone);
             match prefix.addr() {
                 IpAddr::V4(addr) => {
-                    let full = |ArenaFull| ChangeError::TableFull {
-                        table: "fib_nodes_v4",
-                        size: self.capacity.fib_nodes_v4,
-                    };
-                    update(
-                        &mut fib4,
-                        addr.to_bits(),
-                        prefix.len(),
-                        key,
-                        &mut index,
-                        &mut gone,
-                    )
-                    .map_err(full)?;
+                    forward(&mut fib4, addr.to_bits(), prefix.len(), key, index, gone)
+                        .map_err(full("fib_nodes_v4", capacity.fib_nodes_v4))?;
                 }
                 IpAddr::V6(addr) => {
-                    let full = |ArenaFull| ChangeError::TableFull {
-                        table: "fib_nodes_v6",
-                        size: self.capacity.fib_nodes_v6,
-                    };
-                    update(
-                        &mut fib6,
-                        addr.to_bits(),
-                        prefix.len(),
-                        key,
-                        &mut index,
-                        &mut gone,
-                    )
-                    .map_err(full)?;
+                    forward(&mut fib6, addr.to_bits(), prefix.len(), key, index, gone)
+                        .map_err(full("fib_nodes_v6", capacity.fib_nodes_v6))?;
                 }
             }
         }
         index.refresh(&next, changed, gone, &mut targets);
-        let (v4, v6) = (fib4.commit(), fib6.commit());
+
+        let (mut ipcache4, mut ipcache6) = (self.ipcache4.edit(), self.ipcache6.edit());
+        for &prefix in &touched.ipcache {
+            let number = next.resolve_remote(prefix);
+            let remotes = &mut next.remotes;
+            match prefix.addr() {
+                IpAddr::V4(addr) => know(&mut ipcache4, addr.to_bits(), prefix.len(), number, remotes)
+                    .map_err(full("ipcache_nodes_v4", capacity.ipcache_nodes_v4))?,
+                IpAddr::V6(addr) => know(&mut ipcache6, addr.to_bits(), prefix.len(), number, remotes)
+                    .map_err(full("ipcache_nodes_v6", capacity.ipcache_nodes_v6))?,
+            }
+        }
+        let mut peers: BTreeSet<IpAddr> = next.remotes.take_fresh().into_iter().collect();
+        for &prefix in &touched.fib {
+            peers.extend(next.remotes.peers_in(prefix));
+        }
+        for addr in peers {
+            let target = match addr {
+                IpAddr::V4(addr) => fib4.lookup(addr.to_bits()),
+                IpAddr::V6(addr) => fib6.lookup(addr.to_bits()),
+            };
+            next.remotes.set_target(addr, target);
+        }
+
+        let mut views = current.views.clone();
+        views.update(&self.state, &next, changed);
+
+        // Nothing fails from here on.
+        let (fib4, fib6) = (fib4.commit(), fib6.commit());
+        let (ipcache4, ipcache6) = (ipcache4.commit(), ipcache6.commit());
         let snapshot = Snapshot {
             revision: next.revision,
             fib4: self.fib4.snapshot(),
             fib6: self.fib6.snapshot(),
             targets,
-            ports: views(&next),
+            ports: port_views(&next),
             gateways: next.gateways,
             host_port: next.host_port().map(|port| port.id),
+            ipcache4: self.ipcache4.snapshot(),
+            ipcache6: self.ipcache6.snapshot(),
+            remotes: next.remotes.table(),
+            world: world(views.node.dual_stack),
+            views,
         };
         self.index = index;
         self.state = next;
         self.published.store(Arc::new(snapshot));
         self.old.push_back(Old {
             snapshot: current,
-            v4,
-            v6,
+            fib4,
+            fib6,
+            ipcache4,
+            ipcache6,
         });
         self.reclaim();
         Ok(())
@@ -293,7 +351,7 @@ impl Store {
 }
 
 /// The ports as workers see them, each at the place of its number.
-fn views(state: &State) -> Vec<Option<PortView>> {
+fn port_views(state: &State) -> Vec<Option<PortView>> {
     let numbers = state.ports().map(|port| usize::from(port.id) + 1).max();
     let mut views = vec![None; numbers.unwrap_or(0)];
     for port in state.ports() {
@@ -302,8 +360,13 @@ fn views(state: &State) -> Vec<Option<PortView>> {
     views
 }
 
+/// The error of a tree without room.
+fn full(table: &'static str, size: usize) -> impl Fn(ArenaFull) -> ChangeError {
+    move |ArenaFull| ChangeError::TableFull { table, size }
+}
+
 /// Makes the forwarding entry of one prefix lead to `key`.
-fn update<K: Key>(
+fn forward<K: Key>(
     fib: &mut Edit<'_, K>,
     addr: K,
     len: u8,
@@ -311,67 +374,39 @@ fn update<K: Key>(
     index: &mut TargetIndex,
     gone: &mut Vec<u32>,
 ) -> Result<(), ArenaFull> {
-    let old = fib.get(addr, len);
     let new = key.map(|key| index.acquire(key));
-    match new {
-        Some(number) if old == Some(number) => {}
-        Some(number) => fib.insert(addr, len, number)?,
-        None => fib.remove(addr, len)?,
-    }
-    if let Some(number) = old {
-        index.release(number, gone);
+    if let Some(old) = replace(fib, addr, len, new)? {
+        index.release(old, gone);
     }
     Ok(())
 }
 
-/// The prefixes whose forwarding entries a transaction may have changed.
-fn touched_prefixes(touched: &BTreeSet<ObjectKey>, old: &State, new: &State) -> BTreeSet<Prefix> {
-    // A route, or the link of a port, decides whether the neighbours it covers are on its link.
-    let decides = |key: &ObjectKey| matches!(key, ObjectKey::Route(_) | ObjectKey::Port(_));
-    let neighbours: BTreeSet<IpAddr> = if touched.iter().any(decides) {
-        old.neighbours()
-            .chain(new.neighbours())
-            .map(|neighbour| neighbour.addr)
-            .collect()
-    } else {
-        BTreeSet::new()
-    };
-    let mut prefixes = BTreeSet::new();
-    let cover = |prefix: Prefix, prefixes: &mut BTreeSet<Prefix>| {
-        prefixes.insert(prefix);
-        let covered = neighbours
-            .range(prefix.addr()..)
-            .take_while(|addr| prefix.contains(**addr));
-        prefixes.extend(covered.map(|&addr| Prefix::host(addr)));
-    };
-    for key in touched {
-        match *key {
-            ObjectKey::Endpoint(id) => {
-                let both = [old.endpoint(id), new.endpoint(id)];
-                prefixes.extend(
-                    both.into_iter()
-                        .flatten()
-                        .flat_map(|ep| &ep.addresses)
-                        .map(|&addr| Prefix::host(addr)),
-                );
-            }
-            ObjectKey::Route(prefix) => {
-                cover(prefix, &mut prefixes);
-            }
-            ObjectKey::Neighbour(_, addr) => {
-                prefixes.insert(Prefix::host(addr));
-            }
-            ObjectKey::Port(id) => {
-                // Addresses never change while a port is there: only one that came or went touches any.
-                let (old, new) = (old.port(id), new.port(id));
-                if old.is_some() != new.is_some() {
-                    for &(addr, len) in old.or(new).into_iter().flat_map(|port| &port.addresses) {
-                        prefixes.insert(Prefix::host(addr));
-                        cover(Prefix::containing(addr, len), &mut prefixes);
-                    }
-                }
-            }
-        }
+/// Makes one prefix lead to the remote with this number, of which the entry is a user already.
+fn know<K: Key>(
+    ipcache: &mut Edit<'_, K>,
+    addr: K,
+    len: u8,
+    number: Option<u32>,
+    remotes: &mut Remotes,
+) -> Result<(), ArenaFull> {
+    if let Some(old) = replace(ipcache, addr, len, number)? {
+        remotes.release(old);
     }
-    prefixes
+    Ok(())
+}
+
+/// Sets or removes the value of a prefix; returns what it was.
+fn replace<K: Key>(
+    edit: &mut Edit<'_, K>,
+    addr: K,
+    len: u8,
+    new: Option<u32>,
+) -> Result<Option<u32>, ArenaFull> {
+    let old = edit.get(addr, len);
+    match new {
+        Some(_) if old == new => {}
+        Some(value) => edit.insert(addr, len, value)?,
+        None => edit.remove(addr, len)?,
+    }
+    Ok(old)
 }

@@ -85,16 +85,16 @@ impl TargetIndex {
             stale.extend(1..=self.by_number.len() as u32);
         }
         for key in changed {
-            match *key {
+            match key {
                 ObjectKey::Endpoint(id) => stale.extend(
                     self.by_key
-                        .get(&TargetKey::Endpoint(id))
+                        .get(&TargetKey::Endpoint(*id))
                         .map(|&(number, _)| number),
                 ),
                 ObjectKey::Neighbour(port, addr) => {
-                    stale.extend(self.by_neighbour.get(&(port, addr)).into_iter().flatten());
+                    stale.extend(self.by_neighbour.get(&(*port, *addr)).into_iter().flatten());
                 }
-                ObjectKey::Route(_) | ObjectKey::Port(_) => {}
+                _ => {}
             }
         }
         for number in gone {

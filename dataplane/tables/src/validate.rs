@@ -1,5 +1,11 @@
 //! Applies one change to a state, or says what is wrong with it.
 
+mod egress_gateway;
+mod ipcache;
+mod node;
+mod policy;
+mod service;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -51,6 +57,20 @@ impl State {
             Change::AddPort(port) => self.add_port(port),
             Change::RemovePort { id } => self.remove_port(id),
             Change::SetPort { id, mtu, admin_up } => self.set_port(id, mtu, admin_up),
+            Change::PutNode(node) => self.put_node(*node, capacity),
+            Change::RemoveNode => self.remove_node(capacity),
+            Change::PutIpcache(entry) => self.put_ipcache(entry, capacity),
+            Change::RemoveIpcache { prefix } => self.remove_ipcache(prefix),
+            Change::PutService(service) => self.put_service(*service, capacity),
+            Change::RemoveService { name } => self.remove_service(&name),
+            Change::PutPolicy(policy) => self.put_policy(policy, capacity),
+            Change::PutPolicyEntries { endpoint, entries } => {
+                self.put_policy_entries(endpoint, &entries, capacity)
+            }
+            Change::RemovePolicyEntries { endpoint, keys } => self.remove_policy_entries(endpoint, &keys),
+            Change::RemovePolicy { endpoint } => self.remove_policy(endpoint),
+            Change::PutEgressGateway(rule) => self.put_egress_gateway(rule, capacity),
+            Change::RemoveEgressGateway { key } => self.remove_egress_gateway(&key),
         }
     }
 
@@ -101,7 +121,7 @@ impl State {
             if let Some(why) = unusable(addr) {
                 return Err(ChangeError::EndpointAddress { id, addr, why });
             }
-            if self.gateways.contains(addr) || self.own_address(addr).is_some() {
+            if self.is_own(addr) {
                 return Err(ChangeError::EndpointAddress {
                     id,
                     addr,
@@ -268,6 +288,15 @@ impl State {
 
     fn port_name(&self, id: PortId) -> String {
         self.ports.name(id)
+    }
+}
+
+/// A field that is out of its range.
+fn field(object: impl Into<String>, field: &str, why: impl Into<String>) -> ChangeError {
+    ChangeError::Field {
+        object: object.into(),
+        field: field.into(),
+        why: why.into(),
     }
 }
 

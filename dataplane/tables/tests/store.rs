@@ -62,6 +62,8 @@ fn endpoint(id: u32, addresses: &[&str]) -> Endpoint {
         mac: MacAddr([2, 0, 0, 0, 0, id as u8]),
         identity: 1000 + id,
         addresses: addresses.iter().map(|addr| ip(addr)).collect(),
+        ingress_rate: 0,
+        egress_rate: 0,
     }
 }
 
@@ -335,6 +337,7 @@ fn full_tables_are_named_and_nothing_is_lost() {
         neighbours: 1,
         fib_nodes_v4: 64,
         fib_nodes_v6: 64,
+        ..Capacity::default()
     });
     let three = (1..=3)
         .map(|id| Change::PutEndpoint(endpoint(id, &[&format!("10.0.0.{id}")])))

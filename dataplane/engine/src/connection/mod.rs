@@ -30,9 +30,7 @@ use crate::slow::{Verdict, send};
 pub(crate) struct Sender {
     /// Security identity.
     pub(crate) identity: u32,
-    /// The endpoint, if it is one of ours, or 0.
-    pub(crate) endpoint: u32,
-    /// The port it came in by, or [`FROM_TUNNEL`].
+    /// The port it came in by.
     pub(crate) port: u16,
 }
 
@@ -64,11 +62,6 @@ impl<P: BufPool> Core<P> {
         let flow = match progress(table, flow, &half, packet.upper, now) {
             Progress::Known => flow,
             Progress::Again => {
-                // Only once it is allowed does the new one take the old one's place.
-                let tuple = flow_forward(table, flow);
-                if tuple == Some(packet.tuple) {
-                    self.allowed(rx, packet, &self.outgoing(flow), sender)?;
-                }
                 self.flows.remove(flow);
                 self.create(rx, packet, sender)?
             }
@@ -81,7 +74,6 @@ impl<P: BufPool> Core<P> {
     fn create(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<FlowRef, Verdict> {
         let there = packet.tuple;
         let out = there;
-        self.allowed(rx, packet, &out, sender)?;
         let now = rx.second;
         let payload = |forward| {
             let [first, second] = Action {
@@ -94,14 +86,14 @@ impl<P: BufPool> Core<P> {
         let payloads = [payload(true), payload(false)];
         let look = now.saturating_add(self.timeouts.syn.min(self.timeouts.other));
         match self.flows.insert([&there, &out.reverse()], payloads, look) {
-            Ok(flow) | Err(FlowError::Taken(flow)) => Ok(flow),
+            Ok(flow) => {
+                self.stats.flows_created.add(1);
+                Ok(flow)
+            }
+            // Another worker was faster.
+            Err(FlowError::Taken(flow)) => Ok(flow),
             Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
         }
-    }
-
-    /// Whether policy lets the sender send `out`.
-    fn allowed(&self, _rx: &Rx<'_>, _packet: &Packet, _out: &Tuple, _sender: Sender) -> Result<(), Verdict> {
-        Ok(())
     }
 
     /// Ends connections that nothing was heard of for as long as their state allows.
@@ -111,6 +103,7 @@ impl<P: BufPool> Core<P> {
             let ends = state::ends(table, flow, &timeouts);
             (ends > now).then_some(ends)
         });
+        self.flows.quiesce();
         self.stats.flows_expired.add(ended as u64);
     }
 
@@ -123,16 +116,13 @@ impl<P: BufPool> Core<P> {
 
     /// Decides where packets of a direction go by the tables as they are, and stores it.
     fn compile(
-        &mut self,
+        &self,
         rx: &Rx<'_>,
         packet: &Packet,
         flow: FlowRef,
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        if flow.is_forward() {
-            self.allowed(rx, packet, &out, sender)?;
-        }
         let target = match out.dst() {
             IpAddr::V4(dst) => rx.snapshot.find4(dst.to_bits()),
             IpAddr::V6(dst) => rx.snapshot.find6(dst.to_bits()),
@@ -156,7 +146,7 @@ impl<P: BufPool> Core<P> {
 
     /// Does with a packet what its connection says.
     fn carry_out(
-        &mut self,
+        &self,
         rx: &Rx<'_>,
         buf: &mut P::Buf,
         packet: &Packet,
@@ -200,12 +190,6 @@ impl<P: BufPool> Core<P> {
             _ => Verdict::Punt(DropReason::LocalHostUnreachable),
         }
     }
-}
-
-fn flow_forward(table: &octoplane_flow::FlowTable, flow: FlowRef) -> Option<Tuple> {
-    flow.is_forward()
-        .then(|| table.half(flow).map(|half| half.tuple()))
-        .flatten()
 }
 
 fn ttl(frame: &[u8], v6: bool) -> u8 {

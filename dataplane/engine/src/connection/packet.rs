@@ -53,8 +53,6 @@ pub(crate) struct Packet {
     pub(crate) l4: usize,
     /// Where the IP packet ends.
     pub(crate) end: usize,
-    /// What policies call the port: the destination port or the ICMP type (specification, 2.6).
-    pub(crate) port: u16,
 }
 
 impl Packet {
@@ -79,7 +77,6 @@ impl Packet {
             part,
             l4,
             end,
-            port: seen.port,
         })
     }
 
@@ -116,7 +113,6 @@ impl Packet {
                         part,
                         l4,
                         end,
-                        port: seen.port,
                     });
                 }
             };
@@ -132,7 +128,6 @@ impl Packet {
                     part,
                     l4,
                     end,
-                    port: 0,
                 });
             }
         }
@@ -145,7 +140,6 @@ struct Seen {
     upper: Upper,
     sport: u16,
     dport: u16,
-    port: u16,
 }
 
 impl Seen {
@@ -154,7 +148,6 @@ impl Seen {
             upper,
             sport: 0,
             dport: 0,
-            port: 0,
         };
         if part == Part::Later {
             return Ok(plain(Upper::Other));
@@ -172,7 +165,6 @@ impl Seen {
                 upper: kind,
                 sport: word(0),
                 dport: word(2),
-                port: word(2),
             })
         };
         match protocol {
@@ -215,11 +207,6 @@ impl Seen {
             _ if error => (Upper::IcmpError, 0, 0),
             _ => (Upper::Other, 0, 0),
         };
-        Self {
-            upper,
-            sport,
-            dport,
-            port: kind.into(),
-        }
+        Self { upper, sport, dport }
     }
 }

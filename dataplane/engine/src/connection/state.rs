@@ -4,17 +4,12 @@ use octoplane_flow::{FlowRef, FlowTable, Half};
 
 use super::packet::{Upper, tcp};
 
-/// In place of a port: packets of this direction come out of a tunnel.
-pub(crate) const FROM_TUNNEL: u16 = u16::MAX;
-
 /// Flags of a direction, fixed when it was compiled.
 pub(crate) mod flag {
     /// Addresses or ports change: the other direction's tuple turned round is the new one.
     pub(crate) const TRANSLATE: u16 = 1;
-    /// Sent to another node in a tunnel.
-    pub(crate) const ENCAPSULATE: u16 = 2;
     /// The words say where packets go. Without it only the slow path knows.
-    pub(crate) const COMPILED: u16 = 4;
+    pub(crate) const COMPILED: u16 = 2;
 }
 
 /// The first two words: what to do with packets of a direction.
@@ -22,7 +17,7 @@ pub(crate) mod flag {
 pub(crate) struct Action {
     /// Number of the target in the forwarding tables.
     pub(crate) target: u32,
-    /// The port they come in by, or [`FROM_TUNNEL`].
+    /// The port they come in by.
     pub(crate) port: u16,
     pub(crate) flags: u16,
     /// Lower half of the revision of the tables that this was decided by.

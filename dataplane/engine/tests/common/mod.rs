@@ -162,18 +162,20 @@ impl Plan {
 
     pub(crate) fn lab_with<P: BufPool<Buf = HeapBuf>>(self, pool: P) -> Lab<P> {
         let mut store = tables(&self);
+        let flows = Arc::new(FlowTable::new(1024).unwrap());
         let engine = Engine::new(
             store.reader(),
             pool,
             Arc::new(WorkerStats::default()),
             Arc::new(HostMac::default()),
-            FlowHandle::new(Arc::new(FlowTable::new(65_536).unwrap()), 0, 1).unwrap(),
+            FlowHandle::new(Arc::clone(&flows), 0, 1).unwrap(),
             &self.config,
         );
         store.apply(programme(self.default_routes)).unwrap();
         Lab {
             store,
             engine,
+            flows,
             out: Output::new(4),
             now: SECOND,
         }
@@ -237,6 +239,8 @@ pub(crate) fn endpoint(id: u32, port: PortId, mac: Mac, addresses: &[&str]) -> C
         mac: MacAddr(mac),
         identity: 1000 + id,
         addresses: addresses.iter().map(|addr| ip(addr)).collect(),
+        ingress_rate: 0,
+        egress_rate: 0,
     })
 }
 
@@ -276,6 +280,7 @@ pub(crate) fn admin(id: PortId, up: bool) -> Change {
 pub(crate) struct Lab<P: BufPool> {
     pub(crate) store: Store,
     pub(crate) engine: Engine<P>,
+    pub(crate) flows: Arc<FlowTable>,
     pub(crate) out: Output<HeapBuf>,
     pub(crate) now: u64,
 }

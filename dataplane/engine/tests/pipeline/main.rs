@@ -10,6 +10,7 @@ mod common;
 
 mod arp;
 mod checks;
+mod connections;
 mod conserve;
 mod device;
 mod forward;

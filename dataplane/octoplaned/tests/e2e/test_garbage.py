@@ -25,7 +25,7 @@ SEND = textwrap.dedent("""
     elif kind == "ethertypes":
         frames = [bytes(Ether(src=me, dst=gw, type=t)) + b"z" * 46 for t in range(0, 65536, 13) if t not in (0x800, 0x806, 0x86dd)]
     elif kind == "jumbo":
-        frames = [bytes(Ether(src=me, dst=gw) / IP(src="10.200.0.1", dst="10.200.0.2") / UDP() / (b"j" * 1900))] * 20
+        frames = [bytes(Ether(src=me, dst=gw) / IP(flags="DF", src="10.200.0.1", dst="10.200.0.2") / UDP() / (b"j" * 1900))] * 20
     elif kind == "noise":
         import random
         random.seed(7)

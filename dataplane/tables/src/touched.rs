@@ -1,0 +1,81 @@
+//! Which prefixes a transaction may have changed the entries of.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use octoplane_packet::Prefix;
+
+use crate::event::ObjectKey;
+use crate::state::State;
+
+/// Prefixes to be looked at again.
+#[derive(Default)]
+pub(crate) struct Touched {
+    /// In the forwarding table.
+    pub(crate) fib: BTreeSet<Prefix>,
+    /// In the table of what is known of remote addresses.
+    pub(crate) ipcache: BTreeSet<Prefix>,
+}
+
+impl Touched {
+    /// Addresses that are looked at in both.
+    pub(crate) fn own(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        for addr in addresses {
+            self.fib.insert(Prefix::host(addr));
+            self.ipcache.insert(Prefix::host(addr));
+        }
+    }
+
+    /// What a transaction from `old` to `new` that changed these objects may have changed.
+    pub(crate) fn by(changed: &BTreeSet<ObjectKey>, old: &State, new: &State) -> Self {
+        // A route, or the link of a port, decides whether the neighbours it covers are on its link.
+        let decides = |key: &ObjectKey| matches!(key, ObjectKey::Route(_) | ObjectKey::Port(_));
+        let neighbours: BTreeSet<IpAddr> = if changed.iter().any(decides) {
+            old.neighbours()
+                .chain(new.neighbours())
+                .map(|neighbour| neighbour.addr)
+                .collect()
+        } else {
+            BTreeSet::new()
+        };
+        let mut touched = Self::default();
+        let cover = |prefix: Prefix, fib: &mut BTreeSet<Prefix>| {
+            fib.insert(prefix);
+            let covered = neighbours
+                .range(prefix.addr()..)
+                .take_while(|addr| prefix.contains(**addr));
+            fib.extend(covered.map(|&addr| Prefix::host(addr)));
+        };
+        for key in changed {
+            match *key {
+                ObjectKey::Endpoint(id) => {
+                    let both = [old.endpoint(id), new.endpoint(id)];
+                    touched.own(both.into_iter().flatten().flat_map(|it| &it.addresses).copied());
+                }
+                ObjectKey::Route(prefix) => cover(prefix, &mut touched.fib),
+                ObjectKey::Port(id) => {
+                    // Addresses never change while a port is there: only one that came or went touches any.
+                    let (old, new) = (old.port(id), new.port(id));
+                    if old.is_some() != new.is_some() {
+                        for &(addr, len) in old.or(new).into_iter().flat_map(|port| &port.addresses) {
+                            touched.fib.insert(Prefix::host(addr));
+                            cover(Prefix::containing(addr, len), &mut touched.fib);
+                        }
+                    }
+                }
+                ObjectKey::Neighbour(_, addr) => {
+                    touched.fib.insert(Prefix::host(addr));
+                }
+                ObjectKey::Node => {
+                    touched.own(old.node().addresses.iter().copied());
+                    touched.own(new.node().addresses.iter().copied());
+                }
+                ObjectKey::Ipcache(prefix) => {
+                    touched.ipcache.insert(prefix);
+                }
+                ObjectKey::Service(_) | ObjectKey::Policy(_) | ObjectKey::EgressGateway(_) => {}
+            }
+        }
+        touched
+    }
+}
