@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-const PROTOS: [&str; 3] = ["objects", "config", "stats"];
+const PROTOS: [&str; 4] = ["objects", "config", "flows", "stats"];
 
 fn main() -> ExitCode {
     println!("cargo:rerun-if-changed=proto");

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::flow::{Protocol, Side};
+
 /// Looks at the Octoplane data plane and programs it.
 ///
 /// Exit status: 0 done, 1 the data plane refused, 2 the command line or a file is wrong, 3 nobody answers.
@@ -48,6 +50,9 @@ pub(crate) enum Verb {
     /// Neighbours on uplinks.
     #[command(subcommand)]
     Neigh(NeighVerb),
+    /// Connections.
+    #[command(subcommand)]
+    Flow(FlowVerb),
     /// Make the tables equal to a file, and print what that changes: + new, ~ different, - gone.
     Apply {
         /// YAML or JSON; - for standard input.
@@ -297,4 +302,58 @@ pub(crate) enum NeighVerb {
     },
     /// All neighbours.
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FlowVerb {
+    /// Those that fit all filters, in no order.
+    List {
+        #[command(flatten)]
+        filter: FlowFilter,
+        /// At most so many.
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        limit: u64,
+    },
+    /// The one to which packets of a direction belong: octoctl flow get 10.0.0.1:4000 10.0.0.2:80 --protocol tcp.
+    Get {
+        /// Source of the packets as they arrive, with its port as in 10.0.0.1:4000 or [fd00::1]:4000 if there is one.
+        source: Side,
+        /// Destination of the packets as they arrive. An ICMP echo request has its identifier as the destination's port.
+        destination: Side,
+        /// Protocol: tcp, udp, icmp, icmpv6, sctp or a number.
+        #[arg(long, default_value = "tcp")]
+        protocol: Protocol,
+        /// Zone.
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        zone: u8,
+    },
+    /// End those that fit all filters. The next packet of one begins another.
+    Flush {
+        #[command(flatten)]
+        filter: FlowFilter,
+        /// All connections.
+        #[arg(long, conflicts_with_all = ["address", "source", "destination", "port", "protocol"],
+              required_unless_present_any = ["address", "source", "destination", "port", "protocol"])]
+        all: bool,
+    },
+}
+
+/// Which connections are meant. What packets have before and after translation counts both.
+#[derive(Debug, Args)]
+pub(crate) struct FlowFilter {
+    /// Address or prefix of either side.
+    #[arg(long)]
+    pub(crate) address: Option<String>,
+    /// Address or prefix of the side that began.
+    #[arg(long)]
+    pub(crate) source: Option<String>,
+    /// Address or prefix of the side that it began to talk to.
+    #[arg(long)]
+    pub(crate) destination: Option<String>,
+    /// Port of either side.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Protocol: tcp, udp, icmp, icmpv6, sctp or a number.
+    #[arg(long)]
+    pub(crate) protocol: Option<Protocol>,
 }

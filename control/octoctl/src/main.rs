@@ -5,6 +5,7 @@
 mod cli;
 mod error;
 mod file;
+mod flow;
 mod output;
 mod position;
 mod program;
@@ -74,6 +75,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Route(verb) => program::route(channel, verb, arguments.output).await,
         Verb::Neigh(verb) => program::neighbour(channel, verb, arguments.output).await,
         Verb::Port(verb) => program::port(channel, verb, arguments.output).await,
+        Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
         Verb::Watch { initial, from, kinds } => {
             let request = v1::WatchRequest {

@@ -598,3 +598,96 @@ async fn without_a_daemon() {
     );
     assert!(lost.contains("Connection refused"), "{lost}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flows() {
+    let lab = Lab::start().await;
+    assert_eq!(json_of(&lab, &["flow", "list"]), json!([]));
+    let mut worker = lab.worker();
+    common::connect(&mut worker, 1, 17);
+    common::connect(&mut worker, 2, 6);
+    common::connect(&mut worker, 3, 47);
+    let table = ok(&lab, &["flow", "list", "--protocol", "udp"]);
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), 2, "{table}");
+    let cells: Vec<_> = lines[1].split_whitespace().collect();
+    assert_eq!(
+        cells,
+        [
+            "udp",
+            "10.0.0.1:4000",
+            "172.20.0.1:80",
+            "10.99.0.1:8080",
+            "10.0.0.1:4000",
+            "open",
+            "0",
+            "s",
+            "60",
+            "s",
+            "pod1",
+            "1001"
+        ]
+    );
+    let expected = json!({
+        "forward": {
+            "source": "10.0.0.2", "destination": "172.20.0.1", "source_port": 4000, "destination_port": 80, "protocol": 6,
+            "zone": 0, "translated": true, "decided": true, "current": true, "in_port": "pod1", "identity": 1001,
+            "target": 3,
+        },
+        "reply": {
+            "source": "10.99.0.1", "destination": "10.0.0.2", "source_port": 8080, "destination_port": 4000, "protocol": 6,
+            "zone": 0, "translated": true, "decided": true, "current": true, "in_port": "pod1", "identity": 1001,
+            "target": 3,
+        },
+        "state": "open", "idle_seconds": 0, "expires_seconds": 60,
+    });
+    for tuple in [
+        ["10.0.0.2:4000", "172.20.0.1:80"],
+        ["10.99.0.1:8080", "10.0.0.2:4000"],
+    ] {
+        assert_eq!(json_of(&lab, &[&["flow", "get"], &tuple[..]].concat()), expected);
+    }
+    let yaml = ok(
+        &lab,
+        &["-o", "yaml", "flow", "get", "10.0.0.2:4000", "172.20.0.1:80"],
+    );
+    assert!(yaml.contains("state: open"), "{yaml}");
+    let filters: [(&[&str], usize); 6] = [
+        (&[], 3),
+        (&["--limit", "2"], 2),
+        (&["--source", "10.0.0.0/24", "--port", "8080"], 3),
+        (&["--destination", "10.0.0.0/24"], 0),
+        (&["--address", "10.0.0.3"], 1),
+        (&["--protocol", "47", "--address", "10.0.0.1"], 0),
+    ];
+    for (filter, count) in filters {
+        let flows = json_of(&lab, &[&["flow", "list"], filter].concat());
+        assert_eq!(flows.as_array().unwrap().len(), count, "{filter:?}");
+    }
+    assert_eq!(
+        fails(&lab, 1, &["flow", "list", "--source", "10.0.0.0/33"])
+            .lines()
+            .count(),
+        1
+    );
+    assert_eq!(
+        fails(&lab, 1, &["flow", "get", "10.0.0.2:4001", "172.20.0.1:80"]),
+        "octoctl: flow 10.0.0.2:4001 to 172.20.0.1:80, protocol 6: not found\n"
+    );
+    for bad in [
+        &["flow", "flush"][..],
+        &["flow", "flush", "--all", "--protocol", "tcp"],
+        &["flow", "list", "--protocol", "tpc"],
+        &["flow", "list", "--port", "0"],
+        &["flow", "get", "10.0.0.2:x", "172.20.0.1:80"],
+    ] {
+        fails(&lab, 2, bad);
+    }
+    assert_eq!(
+        ok(&lab, &["flow", "flush", "--address", "10.0.0.3"]),
+        "1 connection flushed\n"
+    );
+    assert_eq!(json_of(&lab, &["flow", "flush", "--all"]), json!({"flushed": 2}));
+    assert_eq!(json_of(&lab, &["flow", "list"]), json!([]));
+    assert!(ok(&lab, &["flow", "--help"]).contains("flush"));
+}

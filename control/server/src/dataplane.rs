@@ -2,7 +2,8 @@
 
 use octoplane_api::v1;
 use octoplane_config::Port;
-use octoplane_tables::{ChangeError, SharedStore};
+use octoplane_flow::{FlowRef, FlowTable};
+use octoplane_tables::{ChangeError, SharedStore, State};
 
 /// The data plane, as the services see it. All methods but those that add and remove ports read counters only, and return
 /// at once.
@@ -21,6 +22,12 @@ pub trait Dataplane: Send + Sync + 'static {
 
     /// Pipeline stages by worker.
     fn stages(&self) -> Vec<v1::Stage>;
+
+    /// The connections.
+    fn flows(&self) -> &FlowTable;
+
+    /// What a connection means, in the terms of `state`. `None` if it is gone, or goes meanwhile.
+    fn flow(&self, state: &State, flow: FlowRef) -> Option<v1::Flow>;
 
     /// Adds a port whose settings are right in themselves: device, workers, tables. Says whether it was there already,
     /// with the same settings. What fails leaves nothing behind. Blocks as long as the device takes.

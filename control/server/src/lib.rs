@@ -8,6 +8,7 @@
 mod config;
 mod convert;
 mod dataplane;
+mod flows;
 mod history;
 mod list;
 mod ports;
@@ -19,6 +20,7 @@ mod transact;
 mod watch;
 
 pub use dataplane::{Dataplane, PortRefusal};
+pub use flows::flow_tuple;
 /// What a port is asked to be: checked, and with every default filled in.
 pub use octoplane_config::Port as PortSettings;
 pub use server::{Bound, GRACE, ServeError, Server};

@@ -16,6 +16,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 
 use crate::config::ConfigService;
 use crate::dataplane::Dataplane;
+use crate::flows::FlowsService;
 use crate::history::History;
 use crate::stats::StatsService;
 
@@ -165,11 +166,17 @@ impl Bound {
         let config = v1::config_server::ConfigServer::new(service)
             .max_decoding_message_size(max)
             .max_encoding_message_size(usize::MAX);
+        let flows = v1::flows_server::FlowsServer::new(FlowsService(Arc::clone(&dataplane)))
+            .max_decoding_message_size(max)
+            .max_encoding_message_size(usize::MAX);
         let stats =
             v1::stats_server::StatsServer::new(StatsService(dataplane)).max_decoding_message_size(max);
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter
             .set_serving::<v1::config_server::ConfigServer<ConfigService<D>>>()
+            .await;
+        reporter
+            .set_serving::<v1::flows_server::FlowsServer<FlowsService<D>>>()
             .await;
         reporter
             .set_serving::<v1::stats_server::StatsServer<StatsService<D>>>()
@@ -181,6 +188,7 @@ impl Bound {
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tonic::transport::Server::builder()
             .add_service(config)
+            .add_service(flows)
             .add_service(stats)
             .add_service(health)
             .add_service(reflection)

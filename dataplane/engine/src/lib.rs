@@ -28,7 +28,7 @@ mod route_cache;
 mod slow;
 mod stats;
 
-pub use connection::Timeouts;
+pub use connection::{Decided, DirectionView, FlowState, FlowView, Timeouts, describe};
 pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;

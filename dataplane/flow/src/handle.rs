@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::table::{FlowError, FlowRef, FlowTable, PAYLOAD, PORTION};
+use crate::table::{END, FlowError, FlowRef, FlowTable, PAYLOAD, PORTION};
 use crate::tuple::Tuple;
 
 /// What one worker needs to store, find and expire connections.
@@ -91,7 +91,8 @@ impl FlowHandle {
     }
 
     /// Goes on looking through this worker's part of the table, at `records` connections at most, and asks of those whose
-    /// time `now` has come when to look again: `None` ends the connection. Times are in any unit and never 0.
+    /// time `now` has come when to look again: `None` ends the connection. Times are in any unit and never 0. Those for
+    /// which [`FlowTable::end_soon`] was asked are ended without asking.
     /// Returns how many ended. Call it between bursts.
     pub fn sweep(
         &mut self,
@@ -111,14 +112,20 @@ impl FlowHandle {
                 break;
             };
             let look = at.load(Ordering::Acquire);
-            if look == 0 || look > now {
+            if look == 0 || (look > now && look != END) {
                 continue;
             }
             let flow = FlowRef::first(record as u32);
-            match again(&self.table, flow) {
+            let next = if look == END {
+                None
+            } else {
+                again(&self.table, flow)
+            };
+            match next {
                 Some(next) => {
-                    // Unless somebody asked for a look meanwhile.
-                    let _ = at.compare_exchange(look, next.max(1), Ordering::Relaxed, Ordering::Relaxed);
+                    // Unless somebody asked for a look or the end meanwhile.
+                    let next = next.clamp(1, END - 1);
+                    let _ = at.compare_exchange(look, next, Ordering::Relaxed, Ordering::Relaxed);
                 }
                 None => {
                     self.remove(flow);

@@ -21,6 +21,9 @@ pub(crate) const MAX_WORKERS: usize = 64;
 /// Records that a worker takes from the common stock at a time.
 pub(crate) const PORTION: usize = 256;
 
+/// In place of a time to look next: expiry ends the connection without asking.
+pub(crate) const END: u32 = u32::MAX;
+
 /// Why a connection could not be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FlowError {
@@ -290,7 +293,7 @@ impl FlowTable {
             return Err(FlowError::Full);
         }
         if let Some(at) = self.looks.get(record as usize) {
-            at.store(look.max(1), Ordering::Release);
+            at.store(look.clamp(1, END - 1), Ordering::Release);
         }
         self.used.fetch_add(1, Ordering::Relaxed);
         Ok(forward)
@@ -313,21 +316,54 @@ impl FlowTable {
     /// Has the connection looked at when expiry comes by next, whatever was planned. Anybody may ask.
     pub fn look_soon(&self, flow: FlowRef) {
         if let Some(at) = self.looks.get(flow.record() as usize) {
-            // One that is gone stays gone.
+            // One that is gone stays gone, and one that is to end ends.
             let _ = at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
-                (old != 0).then_some(1)
+                (old != 0 && old != END).then_some(1)
             });
         }
     }
 
-    /// All connections in no order, each by its forward direction. What comes and goes meanwhile may be among them or not.
+    /// Has the connection whose forward direction has this tuple ended when expiry comes by next, whatever it does until
+    /// then. Anybody may ask, who need not be a worker: a record that is another connection's by now is left alone.
+    /// Returns whether there was something to end.
+    pub fn end_soon(&self, flow: FlowRef, forward: &Tuple) -> bool {
+        let record = flow.record();
+        let Some(at) = self.looks.get(record as usize) else {
+            return false;
+        };
+        let mut look = at.load(Ordering::Acquire);
+        loop {
+            let same = self
+                .half(FlowRef::first(record))
+                .is_some_and(|half| half.is(forward));
+            if look == 0 || look == END || !same {
+                return false;
+            }
+            match at.compare_exchange(look, END, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(now) => look = now,
+            }
+        }
+    }
+
+    /// Whether a connection is there, and nobody has asked for its end.
+    #[must_use]
+    pub fn is_live(&self, flow: FlowRef) -> bool {
+        let look = self.looks.get(flow.record() as usize);
+        look.is_some_and(|at| !matches!(at.load(Ordering::Acquire), 0 | END))
+    }
+
+    /// All connections in no order, each by its forward direction, but for those that are to end soon. What comes and goes
+    /// meanwhile may be among them or not.
     pub fn iter(&self) -> impl Iterator<Item = FlowRef> + '_ {
-        let live = |&(_, at): &(usize, &AtomicU32)| at.load(Ordering::Acquire) != 0;
-        self.looks
-            .iter()
-            .enumerate()
-            .filter(live)
-            .map(|(record, _)| FlowRef::first(record as u32))
+        self.iter_from(0)
+    }
+
+    /// The same from record number `first` on, in the order of their numbers: to go on where one stopped.
+    pub fn iter_from(&self, first: u32) -> impl Iterator<Item = FlowRef> + '_ {
+        (first..self.capacity())
+            .map(FlowRef::first)
+            .filter(|flow| self.is_live(*flow))
     }
 
     fn publish(&self, hash: u64, flow: FlowRef) -> Result<(), FlowError> {

@@ -150,6 +150,42 @@ fn expiry_asks_when_the_time_has_come_and_ends_what_it_is_told_to() {
 }
 
 #[test]
+fn anybody_can_end_a_connection() {
+    let mut handle = handle(100);
+    for n in 0..4 {
+        handle
+            .insert([&tuple(n), &tuple(n).reverse()], [[0; 3]; 2], 50)
+            .unwrap();
+    }
+    let [first, second, third] = [0, 1, 2].map(|n| find(&handle, &tuple(n)).unwrap());
+    let table = handle.shared();
+    assert!(!table.end_soon(first, &tuple(1)), "another one's tuple");
+    assert!(
+        !table.end_soon(first, &tuple(0).reverse()),
+        "the other direction's"
+    );
+    // Either direction names the connection.
+    assert!(table.end_soon(first, &tuple(0)) && table.end_soon(second.other(), &tuple(1)));
+    assert!(!table.end_soon(first, &tuple(0)), "it was asked for already");
+    table.look_soon(first);
+    assert!(!table.is_live(first) && !table.is_live(second) && table.is_live(third));
+    assert_eq!(table.iter().count(), 2);
+    // It goes on until expiry comes by, which does not ask.
+    assert!(find(&handle, &tuple(0)).is_some());
+    assert_eq!(handle.sweep(1, 1000, |_, _| panic!("asked")), 2);
+    assert_eq!(find(&handle, &tuple(0)), None);
+    assert!(!table.end_soon(first, &tuple(0)), "gone");
+    // A time beyond all times is not the end.
+    assert_eq!(handle.sweep(50, 1000, |_, _| Some(u32::MAX)), 0);
+    assert_eq!((handle.sweep(60, 1000, |_, _| None), table.len()), (0, 2));
+    assert!(table.is_live(third));
+    assert_eq!(
+        table.iter_from(third.record()).count() + table.iter().take_while(|it| *it < third).count(),
+        2
+    );
+}
+
+#[test]
 fn each_worker_expires_its_part() {
     let table = Arc::new(FlowTable::new(90).unwrap());
     let mut handles: Vec<_> = (0..3)

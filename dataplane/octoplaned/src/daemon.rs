@@ -30,7 +30,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     info!("{}", dpdk::eal::version());
     // All threads that are started from here on, but for the workers, which pin themselves.
     keep_off_workers(&config.workers.control_cores)?;
-    let dataplane = Dataplane::start(&eal, &plan::dataplane(config))?;
+    let plan = plan::dataplane(config);
+    let dataplane = Dataplane::start(&eal, &plan)?;
     for bound in dataplane.ports() {
         info!("{}", report::port(&bound));
         report::warn_of_mtu(&bound);
@@ -46,7 +47,12 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let (neighbours, rounds) = start_neighbours(config, &dataplane, &stop)?;
     let ports = PortChanges::new(config, Arc::clone(&dataplane), rounds);
-    let daemon = Arc::new(Daemon::new(Arc::clone(&dataplane), ports, startup));
+    let daemon = Arc::new(Daemon::new(
+        Arc::clone(&dataplane),
+        ports,
+        plan.engine.timeouts,
+        startup,
+    ));
     let served = serve(control, Arc::clone(&daemon), begin);
     info!("stopping");
     stop.store(true, Relaxed);

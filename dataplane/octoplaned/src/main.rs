@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod daemon;
+mod flows;
 mod interfaces;
 mod neighbours;
 mod plan;

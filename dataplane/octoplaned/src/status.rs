@@ -6,25 +6,35 @@ use std::time::Duration;
 use octoplane_api::v1;
 use octoplane_config::Port;
 use octoplane_control::{Dataplane as Services, PortRefusal};
-use octoplane_engine::{Direction, DropReason, PortStats, Stage};
-use octoplane_tables::SharedStore;
+use octoplane_engine::{Direction, DropReason, PortStats, Stage, Timeouts};
+use octoplane_flow::{FlowRef, FlowTable};
+use octoplane_tables::{SharedStore, State};
 use octoplane_worker::{BoundPort, Dataplane, Handle, Poll};
 
+use crate::flows;
 use crate::ports::PortChanges;
 
 /// The data plane behind the control socket.
 pub(crate) struct Daemon {
     dataplane: Arc<Dataplane>,
     ports: PortChanges,
+    /// Those of the workers.
+    timeouts: Timeouts,
     startup: Duration,
 }
 
 impl Daemon {
     /// `startup` is how long it took until the workers polled.
-    pub(crate) fn new(dataplane: Arc<Dataplane>, ports: PortChanges, startup: Duration) -> Self {
+    pub(crate) fn new(
+        dataplane: Arc<Dataplane>,
+        ports: PortChanges,
+        timeouts: Timeouts,
+        startup: Duration,
+    ) -> Self {
         Self {
             dataplane,
             ports,
+            timeouts,
             startup,
         }
     }
@@ -144,6 +154,16 @@ impl Services for Daemon {
             .iter()
             .filter_map(|bound| self.port(bound, xstats))
             .collect()
+    }
+
+    fn flows(&self) -> &FlowTable {
+        &self.dataplane.flows
+    }
+
+    fn flow(&self, state: &State, flow: FlowRef) -> Option<v1::Flow> {
+        let now = self.dataplane.clock.now();
+        let view = octoplane_engine::describe(&self.dataplane.flows, flow, now, &self.timeouts)?;
+        Some(flows::message(state, &view))
     }
 
     fn add_port(&self, port: Port) -> Result<bool, PortRefusal> {

@@ -10,11 +10,14 @@ use std::sync::{Arc, Mutex};
 use octoplane_api::v1;
 use octoplane_api::v1::change::Change as Step;
 use octoplane_api::v1::config_client::ConfigClient;
+use octoplane_api::v1::flows_client::FlowsClient;
 use octoplane_api::v1::stats_client::StatsClient;
-use octoplane_control::{Dataplane, PortRefusal, PortSettings, ServeError, Server};
+use octoplane_control::{Dataplane, PortRefusal, PortSettings, ServeError, Server, flow_tuple};
+use octoplane_engine::Timeouts;
+use octoplane_flow::{FlowHandle, FlowRef, FlowTable, Tuple};
 use octoplane_packet::MacAddr;
 use octoplane_tables::model::{Change, MAX_PORTS, Port, PortId, Role};
-use octoplane_tables::{Capacity, Gateways, SharedStore, Store};
+use octoplane_tables::{Capacity, Gateways, SharedStore, State, Store};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -25,6 +28,7 @@ pub struct Fake {
     store: SharedStore,
     /// The ports that were added.
     added: Mutex<BTreeMap<String, PortSettings>>,
+    flows: Arc<FlowTable>,
 }
 
 impl Dataplane for Fake {
@@ -76,6 +80,31 @@ impl Dataplane for Fake {
             ..Default::default()
         };
         self.store.state().ports().map(port).collect()
+    }
+
+    fn flows(&self) -> &FlowTable {
+        &self.flows
+    }
+
+    /// As the daemon does, but for a clock that stands at ten seconds.
+    fn flow(&self, _: &State, flow: FlowRef) -> Option<v1::Flow> {
+        let view = octoplane_engine::describe(&self.flows, flow, 10_000_000_000, &Timeouts::default())?;
+        let direction = |tuple: &Tuple| v1::FlowDirection {
+            tuple: Some(flow_tuple(tuple)),
+            translated: view.forward.tuple.reverse() != view.reply.tuple,
+            decided: true,
+            current: true,
+            in_port: "pod1".into(),
+            identity: 1001,
+            target: 3,
+        };
+        Some(v1::Flow {
+            forward: Some(direction(&view.forward.tuple)),
+            reply: Some(direction(&view.reply.tuple)),
+            state: v1::FlowState::Open.into(),
+            idle_seconds: view.idle,
+            expires_seconds: view.expires,
+        })
     }
 
     fn add_port(&self, port: PortSettings) -> Result<bool, PortRefusal> {
@@ -149,6 +178,19 @@ impl Dataplane for Fake {
     }
 }
 
+/// A table for as many as one list is to have in the largest test.
+const CONNECTIONS: u32 = 300_000;
+
+/// A connection from `10.0.0.0 + n` to a service, which a backend answers, as of the second in which [`Fake`]'s clock stands.
+pub fn connect(worker: &mut FlowHandle, n: u32, protocol: u8) -> FlowRef {
+    let client = 0x0a00_0000 + n;
+    let forward = Tuple::v4(client, 0xac14_0001, 4000, 80, protocol, 0);
+    let reply = Tuple::v4(0x0a63_0001, client, 8080, 4000, protocol, 0);
+    worker
+        .insert([&forward, &reply], [[0, 0, 11], [0; 3]], 71)
+        .unwrap()
+}
+
 fn port(id: PortId, name: &str, role: Role, addresses: &[&str]) -> Port {
     Port {
         id,
@@ -187,6 +229,7 @@ pub struct Lab {
     pub socket: PathBuf,
     pub store: SharedStore,
     pub directory: TempDir,
+    pub flows: Arc<FlowTable>,
     stop: Option<oneshot::Sender<()>>,
     task: Option<JoinHandle<Result<(), ServeError>>>,
 }
@@ -202,9 +245,11 @@ impl Lab {
         let store = store(capacity);
         let bound = server(&socket).bind().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
+        let flows = Arc::new(FlowTable::new(CONNECTIONS).unwrap());
         let fake = Arc::new(Fake {
             store: store.clone(),
             added: Mutex::default(),
+            flows: flows.clone(),
         });
         let task = tokio::spawn(bound.serve(fake, async {
             let _ = stopped.await;
@@ -213,6 +258,7 @@ impl Lab {
             socket,
             store,
             directory,
+            flows,
             stop: Some(stop),
             task: Some(task),
         };
@@ -232,6 +278,15 @@ impl Lab {
 
     pub async fn stats(&self) -> StatsClient<Channel> {
         StatsClient::new(self.channel().await)
+    }
+
+    pub async fn flows(&self) -> FlowsClient<Channel> {
+        FlowsClient::new(self.channel().await).max_decoding_message_size(usize::MAX)
+    }
+
+    /// A worker, to put connections into the table with.
+    pub fn worker(&self) -> FlowHandle {
+        FlowHandle::new(self.flows.clone(), 0, 1).unwrap()
     }
 
     pub fn revision(&self) -> u64 {

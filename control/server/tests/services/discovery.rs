@@ -14,7 +14,12 @@ use crate::common::Lab;
 async fn health() {
     let lab = Lab::start().await;
     let mut health = HealthClient::new(lab.channel().await);
-    for service in ["", "octoplane.v1.Config", "octoplane.v1.Stats"] {
+    for service in [
+        "",
+        "octoplane.v1.Config",
+        "octoplane.v1.Flows",
+        "octoplane.v1.Stats",
+    ] {
         let request = HealthCheckRequest {
             service: service.into(),
         };

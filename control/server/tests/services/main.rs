@@ -7,6 +7,7 @@ mod common;
 
 mod apply;
 mod discovery;
+mod flows;
 mod lists;
 mod ports;
 mod python;

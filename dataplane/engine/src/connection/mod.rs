@@ -10,6 +10,7 @@ mod policy;
 mod service;
 mod state;
 mod translate;
+mod view;
 
 use std::net::IpAddr;
 
@@ -24,6 +25,7 @@ pub(crate) use service::is_served;
 pub use state::Timeouts;
 pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress};
 pub(crate) use translate::translate;
+pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};

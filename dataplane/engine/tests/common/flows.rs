@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use super::Mac;
 use super::bytes::{be16, internet_checksum, ip, ip4, ip6, put16};
-use super::{Mac, bytes};
 
 /// A TCP or UDP packet between two addresses and ports, with a checksum that is right.
 pub(crate) fn packet(
@@ -67,5 +67,5 @@ pub(crate) fn ends(frame: &[u8]) -> ((IpAddr, u16), (IpAddr, u16)) {
 
 /// The same to be compared with.
 pub(crate) fn end(addr: &str, port: u16) -> (IpAddr, u16) {
-    (bytes::ip(addr), port)
+    (ip(addr), port)
 }

@@ -6,7 +6,7 @@ use octoplane_packet::HeapPool;
 use octoplane_tables::model::{Change, Node};
 
 use crate::common::bytes::{icmp4, internet_checksum, ip, ip4, ip6};
-use crate::common::flows::{end, ends, packet};
+use crate::common::flows::{end, ends, packet, upper_checksum};
 use crate::common::*;
 
 const SYN: u8 = 2;
@@ -140,7 +140,7 @@ fn pings_have_identifiers_of_their_own() {
         .frame(OURS[0], EP1);
     let outcome = lab.one(POD0, &frame);
     let sent = outcome.only().1;
-    let sum = crate::common::flows::upper_checksum(ip(OWN6), ip("2001:db8:7::7"), 58, &sent[54..]);
+    let sum = upper_checksum(ip(OWN6), ip("2001:db8:7::7"), 58, &sent[54..]);
     assert_eq!((sum, &sent[58..60]), (0, &[0, 7][..]));
 }
 

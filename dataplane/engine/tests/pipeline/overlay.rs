@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use octoplane_packet::HeapPool;
 use octoplane_tables::model::{Change, IpcacheEntry, Node, Routing, Tunnel, TunnelProtocol};
 
-use crate::common::bytes::{be16, internet_checksum, ip, ip4, put16};
+use crate::common::bytes::{Ip4, be16, internet_checksum, ip, ip4, put16};
 use crate::common::flows::{packet, upper_checksum};
 use crate::common::*;
 
@@ -56,7 +56,7 @@ fn wrapped(vni: u32, protocol: TunnelProtocol, inner: &[u8], tos: u8) -> Vec<u8>
     });
     udp.extend((vni << 8).to_be_bytes());
     udp.extend(inner);
-    crate::common::bytes::Ip4 {
+    Ip4 {
         tos,
         ..ip4(PEER4, OWN4)
     }
@@ -224,7 +224,7 @@ fn congestion_on_the_way_is_seen_inside() {
         (2, 1, Some(1)),
         (0, 3, None),
     ] {
-        let frame = crate::common::bytes::Ip4 {
+        let frame = Ip4 {
             tos: 0xa0 | inner,
             ..ip4("10.1.0.7", "10.0.0.1")
         }

@@ -1,0 +1,39 @@
+//! A connection as the control services show it.
+
+use octoplane_api::v1;
+use octoplane_control::flow_tuple;
+use octoplane_engine::{DirectionView, FlowState, FlowView};
+use octoplane_tables::State;
+
+/// A connection as a message. Ports are named, and what is current is told, by `state`.
+pub(crate) fn message(state: &State, view: &FlowView) -> v1::Flow {
+    v1::Flow {
+        forward: Some(direction(state, &view.forward)),
+        reply: Some(direction(state, &view.reply)),
+        state: match view.state {
+            FlowState::Syn => v1::FlowState::Syn,
+            FlowState::Established => v1::FlowState::Established,
+            FlowState::Closing => v1::FlowState::Closing,
+            FlowState::Open => v1::FlowState::Open,
+        }
+        .into(),
+        idle_seconds: view.idle,
+        expires_seconds: view.expires,
+    }
+}
+
+fn direction(state: &State, view: &DirectionView) -> v1::FlowDirection {
+    let mut message = v1::FlowDirection {
+        tuple: Some(flow_tuple(&view.tuple)),
+        ..Default::default()
+    };
+    if let Some(decided) = view.decided {
+        message.decided = true;
+        message.translated = decided.translated;
+        message.current = decided.revision == state.revision() as u32;
+        message.in_port = state.port_set().name(decided.in_port);
+        message.identity = decided.identity;
+        message.target = decided.target;
+    }
+    message
+}
