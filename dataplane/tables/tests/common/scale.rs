@@ -38,7 +38,7 @@ fn pod(n: u32, ipv6: bool, generation: u32) -> Change {
     let addr: IpAddr = if ipv6 {
         Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(host) << 64 | u128::from(index + 1)).into()
     } else {
-        Ipv4Addr::from_bits(0x0a00_0000 | host << 8 | index + 1).into()
+        Ipv4Addr::from_bits(0x0a00_0000 | host << 8 | (index + 1)).into()
     };
     Change::PutIpcache(IpcacheEntry {
         prefix: Prefix::host(addr),
