@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 
-use imbl::{OrdMap, OrdSet, Vector};
+use imbl::{OrdMap, Vector};
 use octoplane_packet::Prefix;
 
-use crate::fast_map::FastMap;
-use crate::model::IpcacheEntry;
+use crate::model::{IpcacheEntry, MAX_IDENTITY};
 
 /// Reserved identities (specification of the datapath, section 4).
 pub mod identity {
@@ -60,33 +59,14 @@ impl From<&IpcacheEntry> for Remote {
     }
 }
 
-/// A remote without what the writer derives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct RemoteKey {
-    identity: u32,
-    tunnel: Option<IpAddr>,
-    key: u8,
-    skip_tunnel: bool,
-}
-
-impl From<&Remote> for RemoteKey {
-    fn from(remote: &Remote) -> Self {
-        Self {
-            identity: remote.identity,
-            tunnel: remote.tunnel,
-            key: remote.key,
-            skip_tunnel: remote.skip_tunnel,
-        }
-    }
-}
-
 /// A node at the other end of a tunnel.
-#[derive(Clone, Default)]
+#[derive(Clone, Copy)]
 struct Peer {
+    number: u32,
     /// Number of the target that leads to it.
     target: u32,
-    /// The remotes behind it.
-    remotes: OrdSet<u32>,
+    /// How many remotes are behind it.
+    remotes: u32,
 }
 
 /// Numbers the remotes that entries lead to, and keeps them up to date. Cheap to copy.
@@ -94,13 +74,28 @@ struct Peer {
 pub(crate) struct Remotes {
     /// The remote of each number, from 1.
     table: Vector<Remote>,
-    /// Number of each remote, and how many entries lead to it.
-    by_key: FastMap<RemoteKey, (u32, u32)>,
+    /// Number of each remote, and how many entries lead to it. Those behind one peer stand side by side.
+    by_key: OrdMap<u64, (u32, u32)>,
     free: Vector<u32>,
     peers: OrdMap<IpAddr, Peer>,
-    /// Peers without target since [`Remotes::take_fresh`].
+    free_peers: Vector<u32>,
+    /// Peers that came since [`Remotes::take_fresh`].
     fresh: Vec<IpAddr>,
 }
+
+/// Bits of a remote's key below the number of its peer.
+const PEER_SHIFT: u32 = 35;
+
+/// What tells a remote from others, in one word. The numbers of peers fit as they are fewer than the values of a tree.
+fn pack(remote: &Remote, peer: u32) -> u64 {
+    u64::from(peer) << PEER_SHIFT
+        | u64::from(remote.skip_tunnel) << 34
+        | u64::from(remote.key) << 26
+        | u64::from(remote.identity & MAX_PACKED_IDENTITY)
+}
+
+const MAX_PACKED_IDENTITY: u32 = (1 << 26) - 1;
+const _: () = assert!(MAX_IDENTITY <= MAX_PACKED_IDENTITY);
 
 impl Remotes {
     /// What workers look up by number.
@@ -113,66 +108,56 @@ impl Remotes {
     }
 
     /// The number of a remote, with one more user.
-    pub(crate) fn acquire(&mut self, remote: Remote) -> u32 {
-        let key = RemoteKey::from(&remote);
-        if let Some((number, users)) = self.by_key.get_mut(&key) {
-            *users += 1;
-            return *number;
-        }
-        let mut remote = Remote {
-            tunnel_target: 0,
-            ..remote
+    pub(crate) fn acquire(&mut self, mut remote: Remote) -> u32 {
+        let known = remote.tunnel.map(|addr| (addr, self.peers.get(&addr).copied()));
+        // Peers have numbers from 1; behind a new one there is nothing yet.
+        let existing = match known {
+            None => Some(0),
+            Some((_, peer)) => peer.map(|peer| peer.number),
         };
-        let number = self
-            .free
-            .pop_front()
-            .unwrap_or_else(|| self.table.len() as u32 + 1);
-        if let Some(addr) = remote.tunnel {
-            if !self.peers.contains_key(&addr) {
-                self.fresh.push(addr);
-            }
-            let peer = self.peers.entry(addr).or_default();
-            peer.remotes.insert(number);
+        if let Some(number) = existing.and_then(|peer| self.share_key(pack(&remote, peer))) {
+            return number;
+        }
+        let mut peer_number = 0;
+        remote.tunnel_target = 0;
+        if let Some((addr, peer)) = known {
+            let mut peer = peer.unwrap_or_else(|| self.new_peer(addr));
+            peer.remotes += 1;
             remote.tunnel_target = peer.target;
+            peer_number = peer.number;
+            self.peers.insert(addr, peer);
         }
-        if number as usize > self.table.len() {
-            self.table.push_back(remote);
-        } else {
+        let number = if let Some(number) = self.free.pop_front() {
             self.table.set(number as usize - 1, remote);
-        }
-        self.by_key.insert(key, (number, 1));
+            number
+        } else {
+            self.table.push_back(remote);
+            self.table.len() as u32
+        };
+        self.by_key.insert(pack(&remote, peer_number), (number, 1));
         number
     }
 
     /// One more user of a number that is in use.
     pub(crate) fn share(&mut self, number: u32) {
-        let Some(key) = self.get(number).map(RemoteKey::from) else {
-            return;
-        };
-        if let Some((_, users)) = self.by_key.get_mut(&key) {
-            *users += 1;
+        if let Some(key) = self.key(number) {
+            self.share_key(key);
         }
     }
 
     /// One user less.
     pub(crate) fn release(&mut self, number: u32) {
-        let Some(key) = self.get(number).map(RemoteKey::from) else {
-            return;
-        };
+        let Some(key) = self.key(number) else { return };
         match self.by_key.get_mut(&key) {
             Some((_, users)) if *users > 1 => *users -= 1,
-            _ => {
+            Some(_) => {
                 self.by_key.remove(&key);
                 self.free.push_back(number);
-                if let Some(addr) = key.tunnel
-                    && let Some(peer) = self.peers.get_mut(&addr)
-                {
-                    peer.remotes.remove(&number);
-                    if peer.remotes.is_empty() {
-                        self.peers.remove(&addr);
-                    }
+                if let Some(addr) = self.get(number).and_then(|remote| remote.tunnel) {
+                    self.release_peer(addr);
                 }
             }
+            None => {}
         }
     }
 
@@ -198,10 +183,51 @@ impl Remotes {
             return;
         }
         peer.target = target;
-        for number in &peer.remotes {
-            if let Some(remote) = self.table.get_mut(*number as usize - 1) {
+        let first = u64::from(peer.number) << PEER_SHIFT;
+        let last = first | ((1 << PEER_SHIFT) - 1);
+        for (_, &(number, _)) in self.by_key.range(first..=last) {
+            if let Some(remote) = self.table.get_mut(number as usize - 1) {
                 remote.tunnel_target = target;
             }
+        }
+    }
+
+    fn key(&self, number: u32) -> Option<u64> {
+        let remote = self.get(number)?;
+        let peer = match remote.tunnel {
+            Some(addr) => self.peers.get(&addr)?.number,
+            None => 0,
+        };
+        Some(pack(remote, peer))
+    }
+
+    fn share_key(&mut self, key: u64) -> Option<u32> {
+        let (number, users) = self.by_key.get_mut(&key)?;
+        *users += 1;
+        Some(*number)
+    }
+
+    fn new_peer(&mut self, addr: IpAddr) -> Peer {
+        self.fresh.push(addr);
+        let number = self
+            .free_peers
+            .pop_front()
+            .unwrap_or_else(|| self.peers.len() as u32 + 1);
+        Peer {
+            number,
+            target: 0,
+            remotes: 0,
+        }
+    }
+
+    fn release_peer(&mut self, addr: IpAddr) {
+        match self.peers.get_mut(&addr) {
+            Some(peer) if peer.remotes > 1 => peer.remotes -= 1,
+            Some(&mut Peer { number, .. }) => {
+                self.peers.remove(&addr);
+                self.free_peers.push_back(number);
+            }
+            None => {}
         }
     }
 }

@@ -295,8 +295,11 @@ pub struct LpmWriter<K: Key> {
     arena: Arc<Arena>,
     root: Link,
     free: Vec<u32>,
-    /// What is in the tree, to find the next shorter prefix when one goes.
-    rib: imbl::HashMap<(K, u8), u32>,
+    /// The prefixes that end within a byte: longer ones in the same node may hide them, and they come to light again
+    /// when those go. All others have a slot of their own in the tree.
+    partial: imbl::HashMap<(K, u8), u32>,
+    /// Number of prefixes.
+    len: usize,
 }
 
 /// Nodes that an edit replaced: recycled when no reader can reach them any more.
@@ -308,7 +311,8 @@ pub struct Retired(Vec<u32>);
 pub struct Edit<'a, K: Key> {
     writer: &'a mut LpmWriter<K>,
     root: Link,
-    rib: imbl::HashMap<(K, u8), u32>,
+    partial: imbl::HashMap<(K, u8), u32>,
+    len: usize,
     fresh: HashSet<u32>,
     replaced: Vec<u32>,
 }
@@ -323,7 +327,8 @@ impl<K: Key> LpmWriter<K> {
             arena: Arc::new(Arena(arena)),
             root: Link::NONE,
             free: (1..count as u32).rev().collect(),
-            rib: Default::default(),
+            partial: Default::default(),
+            len: 0,
         })
     }
 
@@ -338,11 +343,12 @@ impl<K: Key> LpmWriter<K> {
 
     /// Starts an edit.
     pub fn edit(&mut self) -> Edit<'_, K> {
-        let (root, rib) = (self.root, self.rib.clone());
+        let (root, partial, len) = (self.root, self.partial.clone(), self.len);
         Edit {
             writer: self,
             root,
-            rib,
+            partial,
+            len,
             fresh: HashSet::new(),
             replaced: Vec::new(),
         }
@@ -361,12 +367,12 @@ impl<K: Key> LpmWriter<K> {
 
     /// Number of prefixes.
     pub fn len(&self) -> usize {
-        self.rib.len()
+        self.len
     }
 
     /// Whether there is no prefix.
     pub fn is_empty(&self) -> bool {
-        self.rib.is_empty()
+        self.len == 0
     }
 }
 
@@ -375,23 +381,41 @@ impl<K: Key> Edit<'_, K> {
     pub fn insert(&mut self, key: K, len: u8, value: u32) -> Result<(), ArenaFull> {
         debug_assert!(value != 0 && value <= MAX_VALUE && len <= K::BITS);
         let key = key.network(len);
+        self.len += usize::from(self.get(key, len).is_none());
         self.root = self.insert_below(self.root, key, len, value)?;
-        self.rib.insert((key, len), value);
+        if is_partial(len) {
+            self.partial.insert((key, len), value);
+        }
         Ok(())
     }
 
     /// Removes the prefix `key`/`len`; one that is not there is left alone.
     pub fn remove(&mut self, key: K, len: u8) -> Result<(), ArenaFull> {
         let key = key.network(len);
-        if self.rib.remove(&(key, len)).is_some() {
+        if self.get(key, len).is_some() {
+            self.partial.remove(&(key, len));
             self.root = self.remove_below(self.root, key, len)?;
+            self.len -= 1;
         }
         Ok(())
     }
 
     /// The value of exactly this prefix.
     pub fn get(&self, key: K, len: u8) -> Option<u32> {
-        self.rib.get(&(key.network(len), len)).copied()
+        let key = key.network(len);
+        if is_partial(len) {
+            return self.partial.get(&(key, len)).copied();
+        }
+        let depth = home(len);
+        let mut link = self.root;
+        while link != Link::NONE && link.depth() < depth {
+            link = self.slot(link, key.byte(link.depth())).link();
+        }
+        if link == Link::NONE || link.depth() != depth || !key.shares(self.prefix(link), depth) {
+            return None;
+        }
+        let slot = self.slot(link, key.byte(depth));
+        (slot.value() != 0 && slot.bits() == 8).then(|| slot.value())
     }
 
     /// The value of the longest prefix that holds `key`; 0 if there is none.
@@ -407,7 +431,8 @@ impl<K: Key> Edit<'_, K> {
     /// Makes the edit the writer's current version. The nodes it replaced are reachable from older versions only.
     pub fn commit(mut self) -> Retired {
         self.writer.root = self.root;
-        self.writer.rib = std::mem::take(&mut self.rib);
+        self.writer.partial = std::mem::take(&mut self.partial);
+        self.writer.len = self.len;
         self.fresh.clear();
         Retired(std::mem::take(&mut self.replaced))
     }
@@ -564,6 +589,11 @@ impl<K: Key> Drop for Edit<'_, K> {
     }
 }
 
+/// Whether prefixes of this length share slots with longer ones.
+fn is_partial(len: u8) -> bool {
+    len == 0 || !len.is_multiple_of(8)
+}
+
 /// Depth of the node that holds prefixes of this length.
 fn home(len: u8) -> u8 {
     len.div_ceil(8).saturating_sub(1)
@@ -607,7 +637,11 @@ mod tests {
                     table.remove(&(len, key.network(len).words()));
                 }
             }
+            for (&(len, words), &value) in &table {
+                assert_eq!(edit.get(K::from_words(words), len), Some(value));
+            }
             let retired = edit.commit();
+            assert_eq!(writer.len(), table.len());
             versions.push((writer.snapshot(), table.clone(), retired));
         }
         // Every version still answers as it did when it was made, whatever was edited after it.

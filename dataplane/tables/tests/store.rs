@@ -2,88 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod common;
+
 use std::net::IpAddr;
 
+use common::{POD, UPLINK, endpoint, ip, neighbour, route, store, store_with};
 use octoplane_packet::{MacAddr, Prefix};
-use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId, Role, Route, RouteTarget};
-use octoplane_tables::{Action, Capacity, ErrorKind, Gateways, Store, Target};
-
-const POD: PortId = 0;
-const UPLINK: PortId = 1;
-const HOST: PortId = 2;
-
-fn port(id: PortId, name: &str, role: Role, addresses: &[(&str, u8)]) -> Port {
-    Port {
-        id,
-        name: name.into(),
-        role,
-        mac: MacAddr([2, 0, 0, 0, 0xff, id as u8]),
-        mtu: 1500,
-        admin_up: true,
-        addresses: addresses.iter().map(|&(addr, len)| (ip(addr), len)).collect(),
-    }
-}
-
-fn store_with(capacity: Capacity) -> Store {
-    let ports = vec![
-        port(POD, "pod0", Role::Pod, &[]),
-        port(
-            UPLINK,
-            "uplink0",
-            Role::Uplink,
-            &[("192.0.2.1", 24), ("2001:db8::1", 64)],
-        ),
-        port(HOST, "host", Role::Host, &[]),
-    ];
-    let gateways = Gateways {
-        ipv4: "169.254.1.1".parse().unwrap(),
-        ipv6: "fe80::1".parse().unwrap(),
-    };
-    Store::new(ports, gateways, capacity).unwrap()
-}
-
-fn store() -> Store {
-    store_with(Capacity {
-        fib_nodes_v4: 4096,
-        fib_nodes_v6: 4096,
-        ..Capacity::default()
-    })
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn endpoint(id: u32, addresses: &[&str]) -> Endpoint {
-    Endpoint {
-        id,
-        name: format!("default/pod-{id}"),
-        port: POD,
-        mac: MacAddr([2, 0, 0, 0, 0, id as u8]),
-        identity: 1000 + id,
-        addresses: addresses.iter().map(|addr| ip(addr)).collect(),
-        ingress_rate: 0,
-        egress_rate: 0,
-    }
-}
-
-fn route(prefix: &str, target: RouteTarget) -> Change {
-    Change::PutRoute(Route {
-        prefix: prefix.parse().unwrap(),
-        target,
-        mtu: None,
-    })
-}
-
-fn neighbour(addr: &str, mac: u8) -> Change {
-    let mac = Some(MacAddr([2, 0, 0, 0, 1, mac]));
-    Change::PutNeighbour(Neighbour {
-        port: UPLINK,
-        addr: ip(addr),
-        mac,
-        origin: Origin::Learned,
-    })
-}
+use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, RouteTarget};
+use octoplane_tables::{Action, Capacity, ErrorKind, Store, Target};
 
 fn look(store: &Store, addr: &str) -> Target {
     let mut reader = store.reader();

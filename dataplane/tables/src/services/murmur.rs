@@ -77,7 +77,7 @@ mod tests {
                 0xcd99_481f_9ee9_02c9,
                 0x695d_a1a3_8987_b6e7,
             ),
-            ("hello, world", 1, 0x8b95_f808_840725c6, 0x1597_ed54_22bd_493b),
+            ("hello, world", 1, 0x8b95_f808_8407_25c6, 0x1597_ed54_22bd_493b),
         ] {
             assert_eq!(
                 murmur3_x64_128(text.as_bytes(), seed),

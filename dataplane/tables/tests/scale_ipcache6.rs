@@ -1,0 +1,10 @@
+//! A million entries of what is known of IPv6 addresses.
+
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test that measures")]
+
+mod common;
+
+#[test]
+fn a_million_entries() {
+    common::scale::a_million(true);
+}
