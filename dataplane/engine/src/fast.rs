@@ -16,6 +16,7 @@ use crate::connection::{self, Progress, Upper, flag, progress};
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
 use crate::output::Output;
+use crate::overlay;
 use crate::stats::Stage;
 
 /// How many packets ahead data is asked for.
@@ -311,14 +312,14 @@ impl<P: BufPool> Core<P> {
         std::hint::black_box(touched);
         for pending in &self.pending {
             if let (Some(buf), Some(way)) = (burst.get_mut(pending.index), ports.get_mut(pending.index)) {
-                *way = self.follow_known(rx, buf.data_mut(), pending);
+                *way = self.follow_known(rx, buf, pending);
             }
         }
         self.pending.clear();
     }
 
     #[inline(always)]
-    fn follow_known(&self, rx: &Rx<'_>, data: &mut [u8], pending: &Pending) -> u16 {
+    fn follow_known(&self, rx: &Rx<'_>, buf: &mut P::Buf, pending: &Pending) -> u16 {
         let Pending {
             hash,
             ref tuple,
@@ -333,10 +334,14 @@ impl<P: BufPool> Core<P> {
         let Some(half) = table.half(flow) else { return SLOW };
         let action = connection::Action::of(&half);
         let current = action.revision == rx.snapshot.revision() as u32;
-        if !(current && action.flags == flag::COMPILED && action.port == rx.port) {
+        if !(current && action.flags & flag::COMPILED != 0 && action.port == rx.port) {
             return SLOW;
         }
         let target = rx.snapshot.target(action.target);
+        if action.flags != flag::COMPILED {
+            return self.follow_changed(rx, buf, pending, flow, action, target);
+        }
+        let data = buf.data_mut();
         if !fits(target, data.len()) {
             return SLOW;
         }
@@ -358,6 +363,69 @@ impl<P: BufPool> Core<P> {
             header[..12].copy_from_slice(&target.macs);
         }
         target.port
+    }
+
+    /// The same for connections that are translated, or go through a tunnel.
+    #[inline(never)]
+    fn follow_changed(
+        &self,
+        rx: &Rx<'_>,
+        buf: &mut P::Buf,
+        pending: &Pending,
+        flow: FlowRef,
+        action: connection::Action,
+        target: &Target,
+    ) -> u16 {
+        let Pending { ref tuple, upper, .. } = *pending;
+        let v6 = tuple.is_v6();
+        let out = self.outgoing(flow);
+        let other_end = match action.flags & flag::ENCAPSULATE != 0 {
+            true => match connection::remote(rx.snapshot, out.dst()).tunnel {
+                Some(other_end) => Some(other_end),
+                None => return SLOW,
+            },
+            false => None,
+        };
+        let overhead = other_end.map_or(0, overlay::overhead);
+        let table = self.flows.table();
+        let (Some(half), true) = (table.half(flow), fits(target, buf.len() + usize::from(overhead))) else {
+            return SLOW;
+        };
+        let frame = buf.data_mut();
+        let (l4, end) = match (v6, frame.first_chunk::<V4>()) {
+            (true, Some(header)) => (V6, V6 + usize::from(be16(header, 18))),
+            (false, Some(header)) => (V4, ETHERNET_LEN + usize::from(be16(header, 16))),
+            (_, None) => return SLOW,
+        };
+        let packet = connection::Packet {
+            tuple: *tuple,
+            upper,
+            part: connection::Part::Whole,
+            l4,
+            end,
+            port: tuple.dport(),
+        };
+        if progress(table, flow, &half, upper, rx.second) != Progress::Known {
+            return SLOW;
+        }
+        // What the fast path has looked at so far leaves nothing that could fail here.
+        if connection::translate(frame, &packet, &out).is_err() {
+            return SLOW;
+        }
+        match other_end {
+            None => {
+                connection::one_hop_further(frame, v6);
+                frame[..12].copy_from_slice(&target.macs);
+                target.port
+            }
+            Some(other_end) => {
+                let hash = table.hash(&out);
+                match overlay::encapsulate(buf, rx.snapshot, target, other_end, action.identity, hash) {
+                    Ok(()) => target.port,
+                    Err(_) => SLOW,
+                }
+            }
+        }
     }
 }
 

@@ -6,9 +6,9 @@ mod common;
 
 use std::net::IpAddr;
 
-use common::{POD, UPLINK, endpoint, ip, neighbour, route, store, store_with};
+use common::{HOST, POD, UPLINK, endpoint, ip, neighbour, port, route, store, store_with};
 use octoplane_packet::{MacAddr, Prefix};
-use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, RouteTarget};
+use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Role, RouteTarget};
 use octoplane_tables::{Action, Capacity, ErrorKind, Store, Target};
 
 fn look(store: &Store, addr: &str) -> Target {
