@@ -288,7 +288,7 @@ impl<P: BufPool> Core<P> {
                 return Some(Whose::Tunnel(packet.l4 - ETHERNET_LEN));
             }
             // Replies to what left under our address, or to an endpoint that reached itself, and services.
-            if (forwarded || !self.knows(&packet)) && !is_served(rx.snapshot, &packet.tuple) {
+            if (forwarded || !self.knows(frame, &packet)) && !is_served(rx.snapshot, &packet.tuple) {
                 return None;
             }
         }
@@ -348,7 +348,9 @@ impl<P: BufPool> Core<P> {
             IpAddr::V4(dst) => rx.snapshot.route4(dst.to_bits()),
             IpAddr::V6(dst) => rx.snapshot.route6(dst.to_bits()),
         };
-        if target.action != Action::Deliver && !self.knows(&packet) && !is_served(rx.snapshot, &packet.tuple)
+        if target.action != Action::Deliver
+            && !self.knows(buf.data(), &packet)
+            && !is_served(rx.snapshot, &packet.tuple)
         {
             // For this machine's kernel, which is not told who sent it yet.
             return Drop(DropReason::Unroutable);

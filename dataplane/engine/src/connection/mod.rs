@@ -7,6 +7,7 @@
 mod masquerade;
 mod packet;
 mod policy;
+mod related;
 mod service;
 mod state;
 mod translate;
@@ -61,16 +62,20 @@ impl<P: BufPool> Core<P> {
         packet: &Packet,
         sender: Sender,
     ) -> Verdict {
+        if let Some((flow, quoted)) = self.related(buf.data(), packet) {
+            return self.pass_on(rx, buf, packet, flow, &quoted, sender);
+        }
         match self.follow(rx, packet, sender) {
             Ok((flow, action)) => self.carry_out(rx, buf, packet, flow, action),
             Err(verdict) => verdict,
         }
     }
 
-    /// Whether a packet belongs to a connection that is known.
-    pub(crate) fn knows(&self, packet: &Packet) -> bool {
+    /// Whether a packet belongs to a connection that is known, or tells of one.
+    pub(crate) fn knows(&self, frame: &[u8], packet: &Packet) -> bool {
         let table = self.flows.table();
         table.find(table.hash(&packet.tuple), &packet.tuple).is_some()
+            || self.related(frame, packet).is_some()
     }
 
     /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
@@ -204,21 +209,44 @@ impl<P: BufPool> Core<P> {
         flow: FlowRef,
         action: Action,
     ) -> Verdict {
-        let mut target: Target = *rx.snapshot.target(action.target);
-        let tunnel = action.flags & flag::ENCAPSULATE != 0;
         let out = if action.flags & flag::TRANSLATE != 0 {
             self.outgoing(flow)
         } else {
             packet.tuple
         };
+        let way = Way4 {
+            target: action.target,
+            tunnel: action.flags & flag::ENCAPSULATE != 0,
+        };
+        self.leave(rx, buf, packet, &out, way, action.identity, |frame| {
+            translate(frame, packet, &out)
+        })
+    }
+
+    /// Sends a packet that `change` makes ready, with addresses and ports `out`, on its way.
+    #[allow(clippy::too_many_arguments, reason = "all of it is known in two places only")]
+    fn leave(
+        &self,
+        rx: &Rx<'_>,
+        buf: &mut P::Buf,
+        packet: &Packet,
+        out: &Tuple,
+        way: Way4,
+        identity: u32,
+        change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
+    ) -> Verdict {
+        let mut target: Target = *rx.snapshot.target(way.target);
         let size = packet.end - ETHERNET_LEN;
         // A tunnel is no hop.
-        let ttl = if tunnel {
+        let ttl = if way.tunnel {
             u8::MAX
         } else {
             ttl(buf.data(), out.is_v6())
         };
-        let other_end = tunnel.then(|| remote(rx.snapshot, out.dst()).tunnel).flatten();
+        let other_end = way
+            .tunnel
+            .then(|| remote(rx.snapshot, out.dst()).tunnel)
+            .flatten();
         if let Some(other_end) = other_end {
             target.mtu = target.mtu.saturating_sub(overlay::overhead(other_end));
         }
@@ -227,7 +255,7 @@ impl<P: BufPool> Core<P> {
             .data()
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
-        let may_cut = !out.is_v6() && !df && !tunnel;
+        let may_cut = !out.is_v6() && !df && !way.tunnel;
         if let Err(verdict) = self.route(rx, &target, out.dst(), size, ttl, may_cut) {
             return verdict;
         }
@@ -240,14 +268,12 @@ impl<P: BufPool> Core<P> {
             return Verdict::Drop(DropReason::InvalidPacket);
         }
         let frame = buf.data_mut();
-        if action.flags & flag::TRANSLATE != 0
-            && let Err(reason) = translate(frame, packet, &out)
-        {
+        if let Err(reason) = change(frame) {
             return Verdict::Drop(reason);
         }
         if let Some(other_end) = other_end {
-            let hash = self.flows.table().hash(&out);
-            return match overlay::encapsulate(buf, rx.snapshot, &target, other_end, action.identity, hash) {
+            let hash = self.flows.table().hash(out);
+            return match overlay::encapsulate(buf, rx.snapshot, &target, other_end, identity, hash) {
                 Ok(()) => Verdict::Send(target.port),
                 Err(reason) => Verdict::Drop(reason),
             };

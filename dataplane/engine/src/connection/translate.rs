@@ -9,6 +9,18 @@ use crate::drop_reason::DropReason;
 
 /// Gives `frame`, which is `packet`, the addresses and ports of `to`.
 pub(crate) fn translate(frame: &mut [u8], packet: &Packet, to: &Tuple) -> Result<(), DropReason> {
+    translate_at(frame, ETHERNET_LEN, packet, to)
+}
+
+/// The same for a packet whose IP header begins at `ip`. Of one that is quoted in an ICMP error (`ip` is not the usual
+/// place) the end may be missing, checksums among it.
+pub(super) fn translate_at(
+    frame: &mut [u8],
+    ip: usize,
+    packet: &Packet,
+    to: &Tuple,
+) -> Result<(), DropReason> {
+    let quoted = ip != ETHERNET_LEN;
     let from = &packet.tuple;
     if from == to {
         return Ok(());
@@ -23,7 +35,9 @@ pub(crate) fn translate(frame: &mut [u8], packet: &Packet, to: &Tuple) -> Result
             Upper::Tcp(_) => {
                 put(upper, 0, to.sport())?;
                 put(upper, 2, to.dport())?;
-                adjust(upper, 16, addresses + ports)?;
+                if !quoted || upper.len() >= 18 {
+                    adjust(upper, 16, addresses + ports)?;
+                }
             }
             Upper::Udp => {
                 put(upper, 0, to.sport())?;
@@ -45,6 +59,10 @@ pub(crate) fn translate(frame: &mut [u8], packet: &Packet, to: &Tuple) -> Result
                 if from.sport() != to.sport() || from.dport() != to.dport() {
                     put(upper, 0, to.sport())?;
                     put(upper, 2, to.dport())?;
+                    // A quoted one's checksum was over more than is there.
+                    if quoted {
+                        return addresses_of(frame, ip, to, addresses);
+                    }
                     let sum = crc32c_of_sctp(upper).ok_or(DropReason::InvalidPacket)?;
                     upper
                         .get_mut(8..12)
@@ -59,7 +77,12 @@ pub(crate) fn translate(frame: &mut [u8], packet: &Packet, to: &Tuple) -> Result
             }
         }
     }
-    let ip = frame.get_mut(ETHERNET_LEN..).ok_or(DropReason::InvalidPacket)?;
+    addresses_of(frame, ip, to, addresses)
+}
+
+/// Writes the addresses of `to` into the IP header that begins at `ip`.
+fn addresses_of(frame: &mut [u8], ip: usize, to: &Tuple, addresses: u64) -> Result<(), DropReason> {
+    let ip = frame.get_mut(ip..).ok_or(DropReason::InvalidPacket)?;
     if to.is_v6() {
         let [a, b] = to.src6();
         let [c, d] = to.dst6();
@@ -103,7 +126,7 @@ fn delta(old: u16, new: u16) -> u64 {
     u64::from(!old) + u64::from(new)
 }
 
-fn adjust(data: &mut [u8], at: usize, delta: u64) -> Result<(), DropReason> {
+pub(super) fn adjust(data: &mut [u8], at: usize, delta: u64) -> Result<(), DropReason> {
     let old = get(data, at)?;
     put(data, at, !fold(u64::from(!old) + delta))
 }

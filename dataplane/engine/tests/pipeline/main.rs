@@ -24,4 +24,5 @@ mod overlay;
 mod parking;
 mod policy;
 mod probe;
+mod related;
 mod services;
