@@ -26,13 +26,22 @@ pub(super) fn address(snapshot: &Snapshot, out: &Tuple, sender: Sender, way: Way
         return None;
     }
     let node = snapshot.node();
-    let (own, native) = match out.dst() {
-        IpAddr::V4(dst) => (node.masquerade4.map(IpAddr::V4), node.native4(dst.to_bits())),
-        IpAddr::V6(dst) => (node.masquerade6.map(IpAddr::V6), node.native6(dst.to_bits())),
+    let native = match out.dst() {
+        IpAddr::V4(dst) => node.native4(dst.to_bits()),
+        IpAddr::V6(dst) => node.native6(dst.to_bits()),
     };
     let remote = remote(snapshot, out.dst());
     let knows = remote.identity == REMOTE_NODE && (node.routing != Routing::Tunnel || remote.skip_tunnel);
-    own.filter(|_| !native && !knows)
+    own(snapshot, out.is_v6()).filter(|_| !native && !knows)
+}
+
+/// The address that connections of a family take on, if there is one.
+pub(super) fn own(snapshot: &Snapshot, v6: bool) -> Option<IpAddr> {
+    let node = snapshot.node();
+    match v6 {
+        true => node.masquerade6.map(IpAddr::V6),
+        false => node.masquerade4.map(IpAddr::V4),
+    }
 }
 
 impl<P: BufPool> Core<P> {

@@ -106,9 +106,16 @@ impl<P: BufPool> Core<P> {
     /// Decides about the first packet of a connection, and stores it.
     fn create(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<FlowRef, Verdict> {
         let there = packet.tuple;
-        let out = self.serve(rx, packet, sender)?;
+        let (out, away) = self.serve(rx, packet, sender)?;
         self.allowed(rx, packet, &out, sender)?;
-        if let Some(addr) = masquerade::address(rx.snapshot, &out, sender, way(rx.snapshot, &out)) {
+        let own = match away {
+            // Without an address for it nothing can come back.
+            true => {
+                Some(masquerade::own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
+            }
+            false => masquerade::address(rx.snapshot, &out, sender, way(rx.snapshot, &out)),
+        };
+        if let Some(addr) = own {
             return self.masquerade(rx, packet, sender, &out, addr);
         }
         match self.store(rx, packet, sender, &out.reverse()) {

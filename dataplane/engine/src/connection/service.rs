@@ -43,11 +43,17 @@ fn wildcard(snapshot: &Snapshot, tuple: &Tuple) -> bool {
 }
 
 impl<P: BufPool> Core<P> {
-    /// What the first packet of a connection becomes: itself, or a packet to a backend if it is for a service.
-    pub(super) fn serve(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<Tuple, Verdict> {
+    /// What the first packet of a connection becomes: itself, or a packet to a backend if it is for a service; and whether
+    /// it has to go under our own address because the backend is on another node and the client is not ours.
+    pub(super) fn serve(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+    ) -> Result<(Tuple, bool), Verdict> {
         let tuple = packet.tuple;
         if !matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp) {
-            return Ok(tuple);
+            return Ok((tuple, false));
         }
         let inside = sender.endpoint != 0;
         let Some(frontend) = frontend(rx.snapshot, &tuple) else {
@@ -55,7 +61,7 @@ impl<P: BufPool> Core<P> {
             return if !inside && wildcard(rx.snapshot, &tuple) {
                 Err(Verdict::Drop(DropReason::NoBackend))
             } else {
-                Ok(tuple)
+                Ok((tuple, false))
             };
         };
         let backend = if inside {
@@ -89,18 +95,10 @@ impl<P: BufPool> Core<P> {
             (true, IpAddr::V6(_)) => LOOPBACK6.into(),
             (false, _) => tuple.src(),
         };
-        if !inside && !is_local(rx.snapshot, addr) {
-            // To a backend on another node the connection would have to go under our own address.
-            return Err(Verdict::Drop(DropReason::NoNatPort));
-        }
-        Ok(Tuple::new(
-            src,
-            addr,
-            tuple.sport(),
-            port,
-            tuple.protocol(),
-            tuple.zone(),
-        ))
+        let out = Tuple::new(src, addr, tuple.sport(), port, tuple.protocol(), tuple.zone());
+        // A backend on another node has to answer through us (3.6 step 4).
+        let away = !inside && !is_local(rx.snapshot, addr);
+        Ok((out, away))
     }
 }
 

@@ -187,3 +187,74 @@ fn other_ports_of_the_address_are_no_service() {
         assert_eq!(lab.one(POD0, &frame).only().0, UPLINK);
     }
 }
+
+/// From outside: a NodePort on the node's address, to a backend here and to one on another node.
+#[test]
+fn from_outside_to_here_and_to_other_nodes() {
+    for (own, client, here, there) in [
+        (OWN4, "198.51.100.7", "10.0.0.1", "198.51.101.9"),
+        (OWN6, "2001:db8:7::7", "fd00::1", "2001:db8:8::9"),
+    ] {
+        let mut lab = lab();
+        let mut nodeport = service("ns/svc:p", Protocol::Tcp, (own, 30_080), &[(here, 8080)]);
+        nodeport.frontends[0].kind = FrontendType::NodePort;
+        lab.apply(vec![
+            Change::PutNode(Box::new(Node {
+                masquerade4: Some(OWN4.parse().unwrap()),
+                masquerade6: Some(OWN6.parse().unwrap()),
+                ..Node::default()
+            })),
+            put(nodeport.clone()),
+        ]);
+        for flags in [SYN, ACK, ACK] {
+            // The endpoint sees the client.
+            let question = packet(6, (client, 4000), (own, 30_080), flags, (OURS[2], ROUTER));
+            let outcome = lab.one(UPLINK, &question);
+            let (port, sent) = outcome.only();
+            assert_eq!((port, ends(sent)), (POD0, (end(client, 4000), end(here, 8080))));
+            let answer = packet(6, (here, 8080), (client, 4000), SYN | ACK, (OURS[0], EP1));
+            let outcome = lab.one(POD0, &answer);
+            let (port, sent) = outcome.only();
+            assert_eq!(
+                (port, ends(sent)),
+                (UPLINK, (end(own, 30_080), end(client, 4000)))
+            );
+        }
+        nodeport.backends[0].addr = ip(there);
+        nodeport.backends[0].local = false;
+        lab.apply(vec![put(nodeport)]);
+        for flags in [SYN, ACK, ACK] {
+            // The other node's endpoint answers to us.
+            let question = packet(6, (client, 4001), (own, 30_080), flags, (OURS[2], ROUTER));
+            let outcome = lab.one(UPLINK, &question);
+            let (port, sent) = outcome.only();
+            let (from, to) = ends(sent);
+            assert_eq!((port, from.0, to), (UPLINK, ip(own), end(there, 8080)));
+            assert!(from.1 >= 32_768);
+            let answer = packet(6, (there, 8080), (own, from.1), SYN | ACK, (OURS[2], ROUTER));
+            let outcome = lab.one(UPLINK, &answer);
+            let (port, sent) = outcome.only();
+            assert_eq!(
+                (port, ends(sent)),
+                (UPLINK, (end(own, 30_080), end(client, 4001)))
+            );
+        }
+    }
+}
+
+/// 3.6 step 2.
+#[test]
+fn what_is_not_for_the_outside() {
+    let mut lab = lab();
+    let mut balanced = service("ns/svc:p", Protocol::Tcp, (OWN4, 80), &[("10.0.0.1", 8080)]);
+    balanced.frontends[0].kind = FrontendType::LoadBalancer;
+    balanced.source_ranges = vec!["198.51.100.0/24".parse().unwrap()];
+    let internal = service("ns/in:p", Protocol::Tcp, (OWN4, 81), &[("10.0.0.1", 8080)]);
+    lab.apply(vec![put(balanced), put(internal)]);
+    let from = |client, port| packet(6, (client, 4000), (OWN4, port), SYN, (OURS[2], ROUTER));
+    assert_eq!(lab.one(UPLINK, &from("198.51.100.7", 80)).only().0, POD0);
+    assert_eq!(lab.one(UPLINK, &from("203.0.113.7", 80)).dropped(), 177);
+    assert_eq!(lab.one(UPLINK, &from("198.51.100.7", 81)).dropped(), 174);
+    // The address is the services' altogether (3.2).
+    assert_eq!(lab.one(UPLINK, &from("198.51.100.7", 82)).dropped(), 158);
+}
