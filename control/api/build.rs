@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-const PROTOS: [&str; 4] = ["objects", "config", "flows", "stats"];
+const PROTOS: [&str; 8] = [
+    "objects", "node", "remote", "service", "policy", "config", "flows", "stats",
+];
 
 fn main() -> ExitCode {
     println!("cargo:rerun-if-changed=proto");

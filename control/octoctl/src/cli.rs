@@ -50,6 +50,21 @@ pub(crate) enum Verb {
     /// Neighbours on uplinks.
     #[command(subcommand)]
     Neigh(NeighVerb),
+    /// The settings of this node.
+    #[command(subcommand)]
+    Node(NodeVerb),
+    /// Services.
+    #[command(subcommand)]
+    Service(ServiceVerb),
+    /// What endpoints may talk to.
+    #[command(subcommand)]
+    Policy(PolicyVerb),
+    /// What is known of addresses elsewhere.
+    #[command(subcommand)]
+    Ipcache(IpcacheVerb),
+    /// Which nodes traffic leaves the cluster from.
+    #[command(subcommand)]
+    EgressGateway(EgressGatewayVerb),
     /// Connections.
     #[command(subcommand)]
     Flow(FlowVerb),
@@ -96,6 +111,11 @@ pub(crate) enum Kind {
     Route,
     Neighbour,
     Port,
+    Node,
+    Ipcache,
+    Service,
+    Policy,
+    EgressGateway,
 }
 
 impl From<Kind> for octoplane_api::v1::Kind {
@@ -105,6 +125,11 @@ impl From<Kind> for octoplane_api::v1::Kind {
             Kind::Route => Self::Route,
             Kind::Neighbour => Self::Neighbour,
             Kind::Port => Self::Port,
+            Kind::Node => Self::Node,
+            Kind::Ipcache => Self::Ipcache,
+            Kind::Service => Self::Service,
+            Kind::Policy => Self::Policy,
+            Kind::EgressGateway => Self::EgressGateway,
         }
     }
 }
@@ -242,6 +267,12 @@ pub(crate) struct EndpointArguments {
     /// A name for people.
     #[arg(long, default_value = "")]
     pub(crate) name: String,
+    /// How much it may receive, in bytes a second; 0: no limit.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) ingress_rate: u64,
+    /// How much it may send, in bytes a second; 0: no limit.
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub(crate) egress_rate: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -356,4 +387,129 @@ pub(crate) struct FlowFilter {
     /// Protocol: tcp, udp, icmp, icmpv6, sctp or a number.
     #[arg(long)]
     pub(crate) protocol: Option<Protocol>,
+}
+
+/// Objects out of a file.
+#[derive(Debug, Args)]
+pub(crate) struct Objects {
+    /// YAML or JSON, one object or a list of them, each as in the file of apply; - for standard input.
+    #[arg(short, long)]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Set all settings; what the file does not have goes to its default.
+    #[command(visible_alias = "set")]
+    Add(Objects),
+    /// Take all settings back to the defaults.
+    Del,
+    /// The settings.
+    #[command(visible_alias = "list")]
+    Get,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceVerb {
+    /// Create or replace some.
+    Add(Objects),
+    /// Remove some.
+    Del {
+        /// Names.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// All services.
+    List,
+    /// One service.
+    Get {
+        /// Its name.
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyVerb {
+    /// Create or replace some, each with all its entries.
+    Add(Objects),
+    /// Remove some.
+    Del {
+        /// Ids of the endpoints; 0: the node itself.
+        #[arg(required = true)]
+        endpoints: Vec<u32>,
+    },
+    /// All policies.
+    List,
+    /// One policy.
+    Get {
+        /// Id of the endpoint; 0: the node itself.
+        endpoint: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IpcacheVerb {
+    /// Create or replace an entry.
+    Add {
+        /// The addresses.
+        prefix: String,
+        /// Their security identity.
+        #[arg(long)]
+        identity: u32,
+        /// Address of the node they live on, if a tunnel leads to it.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        tunnel_endpoint: String,
+        /// Number of the node's encryption key; 0: none.
+        #[arg(long, default_value_t = 0, hide_default_value = true)]
+        key: u8,
+        /// They are reached without tunnel all the same.
+        #[arg(long)]
+        skip_tunnel: bool,
+    },
+    /// Remove some.
+    Del {
+        /// Prefixes.
+        #[arg(required = true)]
+        prefixes: Vec<String>,
+    },
+    /// All entries.
+    List,
+    /// One entry.
+    Get {
+        /// Its prefix.
+        prefix: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EgressGatewayVerb {
+    /// Create or replace a rule.
+    Add {
+        /// Addresses of endpoints.
+        source: String,
+        /// Where they send to.
+        destination: String,
+        /// Address of the node that traffic leaves from, or "missing" (dropped), or "excluded" (no rule for these).
+        #[arg(long)]
+        gateway: String,
+        /// Source address that traffic gets there.
+        #[arg(long, default_value = "", hide_default_value = true)]
+        egress_ip: String,
+    },
+    /// Remove a rule.
+    Del {
+        /// Its source.
+        source: String,
+        /// Its destination.
+        destination: String,
+    },
+    /// All rules.
+    List,
+    /// One rule.
+    Get {
+        /// Its source.
+        source: String,
+        /// Its destination.
+        destination: String,
+    },
 }

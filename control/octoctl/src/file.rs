@@ -4,9 +4,14 @@ use std::io::Read as _;
 use std::path::Path;
 
 use octoplane_api::v1;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Failure;
+use crate::schema::{EgressGateway, Ipcache, Node, Policy, Service};
+
+/// Objects of a kind of which one may be large, in one message.
+const LARGE: usize = 32;
 
 /// Everything that is programmed. What is missing is empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +22,16 @@ pub(crate) struct State {
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) routes: Vec<Route>,
     pub(crate) neighbours: Vec<Neighbour>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) node: Option<Node>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ipcache: Vec<Ipcache>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) services: Vec<Service>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) policies: Vec<Policy>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) egress_gateways: Vec<EgressGateway>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +44,15 @@ pub(crate) struct Endpoint {
     pub(crate) mac: String,
     pub(crate) identity: u32,
     pub(crate) addresses: Vec<String>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) ingress_rate: u64,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) egress_rate: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -94,22 +118,41 @@ pub(crate) struct Source {
 
 /// Reads a file, or standard input for `-`. JSON is YAML.
 pub(crate) fn read(path: &Path) -> Result<Source, Failure> {
+    let (name, text) = contents(path)?;
+    let state = parse(&text).map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
+    Ok(Source { name, text, state })
+}
+
+/// Reads a file with one object or a list of them, or standard input for `-`.
+pub(crate) fn objects<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
+    let (name, text) = contents(path)?;
+    // What it is decides how it is read, so that a mistake is told of the right one.
+    let first = text
+        .lines()
+        .map(str::trim_start)
+        .find(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
+    let objects = match first {
+        Some(line) if line.starts_with(['-', '[']) => serde_saphyr::from_str_with_options(&text, options()),
+        _ => serde_saphyr::from_str_with_options(&text, options()).map(|one| vec![one]),
+    };
+    objects.map_err(|error| Failure::Usage(format!("{name}: {error}")))
+}
+
+/// What a file is called in messages, and what it says.
+fn contents(path: &Path) -> Result<(String, String), Failure> {
     let name = if path.as_os_str() == "-" {
         "standard input".to_owned()
     } else {
         path.display().to_string()
     };
-    let bad = |error: String| Failure::Usage(format!("{name}: {error}"));
+    let bad = |error: std::io::Error| Failure::Usage(format!("{name}: {error}"));
     let mut text = String::new();
     if path.as_os_str() == "-" {
-        std::io::stdin()
-            .read_to_string(&mut text)
-            .map_err(|error| bad(error.to_string()))?;
+        std::io::stdin().read_to_string(&mut text).map_err(bad)?;
     } else {
-        text = std::fs::read_to_string(path).map_err(|error| bad(error.to_string()))?;
+        text = std::fs::read_to_string(path).map_err(bad)?;
     }
-    let state = parse(&text).map_err(bad)?;
-    Ok(Source { name, text, state })
+    Ok((name, text))
 }
 
 /// How YAML is read. The limits against hostile files would refuse 20,000 endpoints, and this file is the caller's own.
@@ -159,6 +202,11 @@ impl State {
                 .map(Into::into)
                 .collect(),
             ports: named("ports", self.ports)?,
+            node: named("node", self.node.into_iter().collect())?.pop(),
+            ipcache: self.ipcache.into_iter().map(Into::into).collect(),
+            services: named("services", self.services)?,
+            policies: named("policies", self.policies)?,
+            egress_gateways: self.egress_gateways.into_iter().map(Into::into).collect(),
             ..empty(dry_run)
         };
         let size = octoplane_api::CHUNK;
@@ -178,7 +226,24 @@ impl State {
             neighbours: part.into(),
             ..empty(dry_run)
         }));
+        requests.extend(all.ipcache.chunks(size).map(|part| v1::ReplaceRequest {
+            ipcache: part.into(),
+            ..empty(dry_run)
+        }));
+        requests.extend(all.egress_gateways.chunks(size).map(|part| v1::ReplaceRequest {
+            egress_gateways: part.into(),
+            ..empty(dry_run)
+        }));
+        requests.extend(all.services.chunks(LARGE).map(|part| v1::ReplaceRequest {
+            services: part.into(),
+            ..empty(dry_run)
+        }));
+        requests.extend(all.policies.chunks(LARGE).map(|part| v1::ReplaceRequest {
+            policies: part.into(),
+            ..empty(dry_run)
+        }));
         requests.push(v1::ReplaceRequest {
+            node: all.node,
             ports: all.ports,
             ..empty(dry_run)
         });
@@ -221,6 +286,8 @@ impl From<Endpoint> for v1::Endpoint {
             mac: it.mac,
             identity: it.identity,
             addresses: it.addresses,
+            ingress_rate: it.ingress_rate,
+            egress_rate: it.egress_rate,
         }
     }
 }
@@ -234,6 +301,8 @@ impl From<v1::Endpoint> for Endpoint {
             mac: it.mac,
             identity: it.identity,
             addresses: it.addresses,
+            ingress_rate: it.ingress_rate,
+            egress_rate: it.egress_rate,
         }
     }
 }

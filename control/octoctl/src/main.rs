@@ -6,9 +6,11 @@ mod cli;
 mod error;
 mod file;
 mod flow;
+mod objects;
 mod output;
 mod position;
 mod program;
+mod schema;
 mod show;
 
 use std::process::ExitCode;
@@ -75,6 +77,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Route(verb) => program::route(channel, verb, arguments.output).await,
         Verb::Neigh(verb) => program::neighbour(channel, verb, arguments.output).await,
         Verb::Port(verb) => program::port(channel, verb, arguments.output).await,
+        Verb::Node(verb) => objects::node(channel, verb, arguments.output).await,
+        Verb::Service(verb) => objects::service(channel, verb, arguments.output).await,
+        Verb::Policy(verb) => objects::policy(channel, verb, arguments.output).await,
+        Verb::Ipcache(verb) => objects::ipcache(channel, verb, arguments.output).await,
+        Verb::EgressGateway(verb) => objects::egress_gateway(channel, verb, arguments.output).await,
         Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
         Verb::Watch { initial, from, kinds } => {

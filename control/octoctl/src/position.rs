@@ -13,6 +13,11 @@ struct Entries {
     routes: Vec<Spanned<IgnoredAny>>,
     neighbours: Vec<Spanned<IgnoredAny>>,
     ports: Vec<Spanned<IgnoredAny>>,
+    node: Option<Spanned<IgnoredAny>>,
+    ipcache: Vec<Spanned<IgnoredAny>>,
+    services: Vec<Spanned<IgnoredAny>>,
+    policies: Vec<Spanned<IgnoredAny>>,
+    egress_gateways: Vec<Spanned<IgnoredAny>>,
 }
 
 /// The line, from 1, of an entry named as in "endpoints[4711]". Reads the text again: only who has to report a mistake
@@ -27,6 +32,11 @@ pub(crate) fn line(text: &str, entry: &str) -> Option<u64> {
         "routes" => entries.routes,
         "neighbours" => entries.neighbours,
         "ports" => entries.ports,
+        "node" => entries.node.into_iter().collect(),
+        "ipcache" => entries.ipcache,
+        "services" => entries.services,
+        "policies" => entries.policies,
+        "egress_gateways" => entries.egress_gateways,
         _ => return None,
     };
     let line = list.get(index)?.referenced.line();

@@ -14,7 +14,7 @@ use crate::cli::{
 use crate::error::Failure;
 use crate::file::{Endpoint, Neighbour, Port, Route, Source, State};
 use crate::output::{print, table, write};
-use crate::{position, show};
+use crate::{objects, position, show};
 
 pub(crate) fn client(channel: Channel) -> ConfigClient<Channel> {
     ConfigClient::new(channel)
@@ -61,7 +61,7 @@ fn place(name: &str, text: &str, entry: &str) -> String {
     }
 }
 
-async fn apply(channel: Channel, steps: Vec<Step>, format: Format) -> Result<(), Failure> {
+pub(crate) async fn apply(channel: Channel, steps: Vec<Step>, format: Format) -> Result<(), Failure> {
     let changes = steps
         .into_iter()
         .map(|step| v1::Change { change: Some(step) })
@@ -103,7 +103,7 @@ fn changed(response: &v1::ApplyResponse, dry_run: bool, format: Format) -> Resul
     Ok(())
 }
 
-async fn collect<T>(
+pub(crate) async fn collect<T>(
     mut stream: Streaming<v1::Objects>,
     take: fn(v1::Objects) -> Vec<T>,
 ) -> Result<Vec<T>, Failure> {
@@ -160,6 +160,8 @@ pub(crate) async fn endpoint(channel: Channel, verb: EndpointVerb, format: Forma
                 mac: it.mac,
                 identity: it.identity,
                 addresses: it.addresses,
+                ingress_rate: it.ingress_rate,
+                egress_rate: it.egress_rate,
             };
             apply(channel, vec![Step::PutEndpoint(endpoint)], format).await
         }
@@ -398,6 +400,11 @@ pub(crate) async fn export(channel: Channel, format: Format) -> Result<(), Failu
             .into_iter()
             .filter(|it| !it.learned)
             .collect(),
+        node: objects::exported_node(&mut client).await?,
+        ipcache: objects::ipcache_entries(&mut client).await?,
+        services: objects::services(&mut client).await?,
+        policies: objects::policies(&mut client).await?,
+        egress_gateways: objects::egress_gateways(&mut client).await?,
     };
     print(
         &state,

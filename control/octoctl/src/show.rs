@@ -12,6 +12,7 @@ use crate::error::Failure;
 use crate::file::{Endpoint, Neighbour, Port, Route};
 use crate::output::{print, table, write};
 use crate::program::client;
+use crate::schema::{EgressGateway, Ipcache, Node, Policy, Service};
 
 fn stats(channel: Channel) -> StatsClient<Channel> {
     StatsClient::new(channel).max_decoding_message_size(usize::MAX)
@@ -336,6 +337,26 @@ pub(crate) fn event_line(event: &v1::Event) -> String {
             let admin = if it.admin_up == Some(false) { "down" } else { "up" };
             format!("port {} mtu {} admin {admin}", it.name, it.mtu)
         }
+        Some(Object::Node(it)) => format!("node {}", it.addresses.join(" ")).trim_end().into(),
+        Some(Object::Ipcache(it)) => {
+            let tunnel = match it.tunnel_endpoint.as_str() {
+                "" => String::new(),
+                addr => format!(" tunnel {addr}"),
+            };
+            format!("ipcache {} identity {}{tunnel}", it.prefix, it.identity)
+        }
+        Some(Object::Service(it)) => {
+            let (frontends, backends) = (it.frontends.len(), it.backends.len());
+            format!("service {} frontends {frontends} backends {backends}", it.name)
+        }
+        Some(Object::Policy(it)) => format!("policy {} entries {}", it.endpoint, it.entries.len()),
+        Some(Object::EgressGateway(it)) => {
+            let rule = EgressGateway::from(it.clone());
+            format!(
+                "egress-gateway {} to {} gateway {}",
+                rule.source, rule.destination, rule.gateway
+            )
+        }
         None if event.initial_state_end => "everything that was there".into(),
         None => "something this octoctl does not know".into(),
     };
@@ -349,6 +370,11 @@ pub(crate) fn event_value(event: &v1::Event) -> Value {
         Some(Object::Route(it)) => ("route", json!(Route::from(it))),
         Some(Object::Neighbour(it)) => ("neighbour", json!(Neighbour::from(it))),
         Some(Object::Port(it)) => ("port", json!(Port::from(it))),
+        Some(Object::Node(it)) => ("node", json!(Node::from(it))),
+        Some(Object::Ipcache(it)) => ("ipcache", json!(Ipcache::from(it))),
+        Some(Object::Service(it)) => ("service", json!(Service::from(it))),
+        Some(Object::Policy(it)) => ("policy", json!(Policy::from(it))),
+        Some(Object::EgressGateway(it)) => ("egress_gateway", json!(EgressGateway::from(it))),
         None if event.initial_state_end => ("initial_state_end", Value::Bool(true)),
         None => ("unknown", Value::Null),
     };

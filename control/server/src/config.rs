@@ -12,9 +12,13 @@ use crate::dataplane::Dataplane;
 use crate::history::History;
 use crate::list::{self, ListStream};
 use crate::ports;
+use crate::refusal::clip;
 use crate::replace;
 use crate::transact::{Mode, check_size, steps, transact};
 use crate::watch::{self, EventStream};
+
+/// Objects of a kind of which one may be large, in one message.
+const LARGE: usize = 64;
 
 pub(crate) struct ConfigService<D> {
     dataplane: Arc<D>,
@@ -102,7 +106,12 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
             all.routes.extend(part.routes);
             all.neighbours.extend(part.neighbours);
             all.ports.extend(part.ports);
-            check_size(all.endpoints.len() + all.routes.len() + all.neighbours.len() + all.ports.len())?;
+            all.node = part.node.or(all.node);
+            all.ipcache.extend(part.ipcache);
+            all.services.extend(part.services);
+            all.policies.extend(part.policies);
+            all.egress_gateways.extend(part.egress_gateways);
+            check_size(replace::size(&all))?;
         }
         transact(&self.store, first.unwrap_or_default(), move |state| {
             replace::changes(state, all)
@@ -202,6 +211,116 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
             state.port_set(),
             endpoint,
         )))
+    }
+
+    type ListIpcacheStream = ListStream;
+
+    async fn list_ipcache(&self, _: Request<v1::ListRequest>) -> Result<Response<ListStream>, Status> {
+        Ok(Response::new(list::send(
+            self.state().await?,
+            |state| state.ipcache().map(|it| it.prefix).collect(),
+            |state, prefixes, message| {
+                let entries = prefixes.iter().filter_map(|prefix| state.ipcache_entry(prefix));
+                message.ipcache = entries.map(|it| convert::ipcache_message(&it)).collect();
+            },
+        )))
+    }
+
+    type ListServicesStream = ListStream;
+
+    async fn list_services(&self, _: Request<v1::ListRequest>) -> Result<Response<ListStream>, Status> {
+        Ok(Response::new(list::send_in(
+            LARGE,
+            self.state().await?,
+            |state| state.services().map(|it| it.name.clone()).collect(),
+            |state, names, message| {
+                let services = names.iter().filter_map(|name| state.service(name));
+                message.services = services.map(convert::service_message).collect();
+            },
+        )))
+    }
+
+    type ListPoliciesStream = ListStream;
+
+    async fn list_policies(&self, _: Request<v1::ListRequest>) -> Result<Response<ListStream>, Status> {
+        Ok(Response::new(list::send_in(
+            LARGE,
+            self.state().await?,
+            |state| state.policies().map(|it| it.endpoint).collect(),
+            |state, endpoints, message| {
+                let policies = endpoints.iter().filter_map(|endpoint| state.policy(*endpoint));
+                message.policies = policies.map(convert::policy_message).collect();
+            },
+        )))
+    }
+
+    type ListEgressGatewaysStream = ListStream;
+
+    async fn list_egress_gateways(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<ListStream>, Status> {
+        Ok(Response::new(list::send(
+            self.state().await?,
+            |state| state.egress_gateways().map(|it| it.key).collect(),
+            |state, keys, message| {
+                let rules = keys.iter().filter_map(|key| state.egress_gateway(key));
+                message.egress_gateways = rules.map(convert::egress_gateway_message).collect();
+            },
+        )))
+    }
+
+    async fn get_node(&self, _: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
+        Ok(Response::new(convert::node_message(self.state().await?.node())))
+    }
+
+    async fn get_ipcache(
+        &self,
+        request: Request<v1::GetIpcacheRequest>,
+    ) -> Result<Response<v1::Ipcache>, Status> {
+        let prefix =
+            convert::ipcache_prefix(&request.get_ref().prefix).map_err(|mistake| mistake.alone("prefix"))?;
+        let entry = self.state().await?.ipcache_entry(&prefix);
+        let entry = entry.ok_or_else(|| Status::not_found(format!("ipcache {prefix}: not found")))?;
+        Ok(Response::new(convert::ipcache_message(&entry)))
+    }
+
+    async fn get_service(
+        &self,
+        request: Request<v1::GetServiceRequest>,
+    ) -> Result<Response<v1::Service>, Status> {
+        let name = &request.get_ref().name;
+        let state = self.state().await?;
+        let service = state
+            .service(name)
+            .ok_or_else(|| Status::not_found(format!("service \"{}\": not found", clip(name))))?;
+        Ok(Response::new(convert::service_message(service)))
+    }
+
+    async fn get_policy(
+        &self,
+        request: Request<v1::GetPolicyRequest>,
+    ) -> Result<Response<v1::Policy>, Status> {
+        let endpoint = request.get_ref().endpoint;
+        let state = self.state().await?;
+        let policy = state
+            .policy(endpoint)
+            .ok_or_else(|| Status::not_found(format!("{}: not found", convert::policy_name(endpoint))))?;
+        Ok(Response::new(convert::policy_message(policy)))
+    }
+
+    async fn get_egress_gateway(
+        &self,
+        request: Request<v1::GetEgressGatewayRequest>,
+    ) -> Result<Response<v1::EgressGateway>, Status> {
+        let v1::GetEgressGatewayRequest { source, destination } = request.get_ref();
+        let key = convert::egress_key(source, destination)
+            .map_err(|mistake| mistake.alone("source, destination"))?;
+        let state = self.state().await?;
+        let rule = state.egress_gateway(&key).ok_or_else(|| {
+            Status::not_found(format!("egress gateway {source} to {destination}: not found"))
+        })?;
+        Ok(Response::new(convert::egress_gateway_message(rule)))
     }
 
     type WatchStream = EventStream;

@@ -1,4 +1,10 @@
-//! Between messages and the tables' types.
+//! Between messages and the tables' types: endpoints, routes, neighbours, ports; a file each for the rest.
+
+mod field;
+mod node;
+mod policy;
+mod remote;
+mod service;
 
 use std::net::IpAddr;
 
@@ -7,6 +13,12 @@ use octoplane_packet::{MacAddr, Prefix};
 use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId, Role, Route, RouteTarget};
 use octoplane_tables::{Event, Object, Ports, State};
 
+pub(crate) use self::node::{node, node_message};
+pub(crate) use self::policy::{policy, policy_message, policy_name};
+pub(crate) use self::remote::{
+    egress_gateway, egress_gateway_message, egress_key, ipcache, ipcache_message, ipcache_prefix,
+};
+pub(crate) use self::service::{service, service_message};
 use crate::refusal::{Mistake, clip};
 
 /// Names of ports in an error message, at most.
@@ -76,6 +88,25 @@ pub(crate) fn change(state: &State, change: v1::Change) -> Result<Change, Mistak
             }
         }
         Step::SetPort(message) => set_port(state, &message)?,
+        Step::PutNode(message) => Change::PutNode(Box::new(node(&message)?)),
+        Step::RemoveNode(true) => Change::RemoveNode,
+        Step::RemoveNode(false) => {
+            return Err(Mistake::invalid("remove_node: only true has a meaning".into()));
+        }
+        Step::PutIpcache(message) => Change::PutIpcache(ipcache(&message)?),
+        Step::RemoveIpcache(text) => Change::RemoveIpcache {
+            prefix: ipcache_prefix(&text)?,
+        },
+        Step::PutService(message) => Change::PutService(Box::new(service(message)?)),
+        Step::RemoveService(name) => Change::RemoveService { name },
+        Step::PutPolicy(message) => Change::PutPolicy(policy(&message)?),
+        Step::PutPolicyEntries(message) => policy::put_entries(&message)?,
+        Step::RemovePolicyEntries(message) => policy::remove_entries(&message)?,
+        Step::RemovePolicy(endpoint) => Change::RemovePolicy { endpoint },
+        Step::PutEgressGateway(message) => Change::PutEgressGateway(egress_gateway(&message)?),
+        Step::RemoveEgressGateway(message) => Change::RemoveEgressGateway {
+            key: egress_key(&message.source, &message.destination)?,
+        },
     })
 }
 
@@ -98,8 +129,8 @@ pub(crate) fn endpoint(state: &State, message: v1::Endpoint) -> Result<Endpoint,
             .map(|(index, text)| address(&object, &format!("addresses[{index}]"), text))
             .collect::<Result<_, _>>()?,
         name: message.name,
-        ingress_rate: 0,
-        egress_rate: 0,
+        ingress_rate: message.ingress_rate,
+        egress_rate: message.egress_rate,
     })
 }
 
@@ -172,6 +203,8 @@ pub(crate) fn endpoint_message(ports: &Ports, endpoint: &Endpoint) -> v1::Endpoi
         mac: endpoint.mac.to_string(),
         identity: endpoint.identity,
         addresses: endpoint.addresses.iter().map(ToString::to_string).collect(),
+        ingress_rate: endpoint.ingress_rate,
+        egress_rate: endpoint.egress_rate,
     }
 }
 
@@ -232,21 +265,25 @@ pub(crate) fn port_message(port: &Port) -> v1::Port {
 pub(crate) fn event_message(ports: &Ports, event: &Event) -> v1::Event {
     use v1::event::Object as Message;
     let object = match &event.object {
-        Object::Endpoint(endpoint) => Some(Message::Endpoint(endpoint_message(ports, endpoint))),
-        Object::Route(route) => Some(Message::Route(route_message(ports, route))),
-        Object::Neighbour(neighbour) => Some(Message::Neighbour(neighbour_message(ports, neighbour))),
-        Object::Port(port) => Some(Message::Port(port_message(port))),
-        // The API has no messages for these yet.
-        Object::Node(_)
-        | Object::Ipcache(_)
-        | Object::Service(_)
-        | Object::Policy(_)
-        | Object::EgressGateway(_) => None,
+        Object::Endpoint(endpoint) => Message::Endpoint(endpoint_message(ports, endpoint)),
+        Object::Route(route) => Message::Route(route_message(ports, route)),
+        Object::Neighbour(neighbour) => Message::Neighbour(neighbour_message(ports, neighbour)),
+        Object::Port(port) => Message::Port(port_message(port)),
+        Object::Node(node) => Message::Node(node_message(node)),
+        Object::Ipcache(entry) => Message::Ipcache(ipcache_message(entry)),
+        Object::Service(service) => Message::Service(service_message(service)),
+        Object::Policy(policy) => Message::Policy(policy_message(policy)),
+        Object::EgressGateway(rule) => Message::EgressGateway(egress_gateway_message(rule)),
     };
     v1::Event {
         revision: event.revision,
         removed: event.removed,
-        object,
+        object: Some(object),
         ..Default::default()
     }
+}
+
+/// A text, empty if there is nothing.
+fn text(it: Option<impl ToString>) -> String {
+    it.map(|it| it.to_string()).unwrap_or_default()
 }

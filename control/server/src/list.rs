@@ -17,12 +17,22 @@ pub(crate) fn send<K: Send + Sync + 'static>(
     keys: impl FnOnce(&State) -> Vec<K>,
     fill: fn(&State, &[K], &mut v1::Objects),
 ) -> ListStream {
+    send_in(CHUNK, state, keys, fill)
+}
+
+/// The same in chunks of so many objects: fewer where one may be large.
+pub(crate) fn send_in<K: Send + Sync + 'static>(
+    size: usize,
+    state: State,
+    keys: impl FnOnce(&State) -> Vec<K>,
+    fill: fn(&State, &[K], &mut v1::Objects),
+) -> ListStream {
     let keys = keys(&state);
     let (sender, receiver) = tokio::sync::mpsc::channel(AHEAD);
     tokio::spawn(async move {
         let mut rest = keys.as_slice();
         loop {
-            let (chunk, more) = rest.split_at(rest.len().min(CHUNK));
+            let (chunk, more) = rest.split_at(rest.len().min(size));
             let mut message = v1::Objects {
                 revision: state.revision(),
                 ..Default::default()

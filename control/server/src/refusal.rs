@@ -28,6 +28,12 @@ impl Mistake {
         }
     }
 
+    /// The answer to a client that asked for one object, named by the request itself.
+    pub(crate) fn alone(&self, field: &str) -> Status {
+        let details = ErrorDetails::with_bad_request_violation(field, &self.text);
+        Status::with_error_details(self.code, &self.text, details)
+    }
+
     /// The answer to the client: the position goes into the message, and for programs into the details.
     pub(crate) fn at(&self, list: &str, index: usize) -> Status {
         let field = format!("{list}[{index}]");

@@ -9,7 +9,7 @@ use octoplane_tables::model::{Change, Origin};
 use tonic::Status;
 
 use crate::convert;
-use crate::refusal::Mistake;
+use crate::refusal::{Mistake, clip};
 use crate::transact::Transaction;
 
 /// What turns `state` into the wanted state. Puts of what is there already are among it: the tables see that they change
@@ -36,6 +36,39 @@ pub(crate) fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Trans
                 (it.port, it.addr),
                 format!("neighbour {}: address on this port", it.addr),
             )
+        },
+    )?;
+    let node = wanted
+        .node
+        .map(|message| convert::node(&message).map_err(|mistake| mistake.at("node", 0)))
+        .transpose()?;
+    let (ipcache, remotes) = read(
+        "ipcache",
+        wanted.ipcache,
+        |message| convert::ipcache(&message),
+        |it| (it.prefix, format!("ipcache {}: prefix", it.prefix)),
+    )?;
+    let (services, names) = read("services", wanted.services, convert::service, |it| {
+        (it.name.clone(), format!("service \"{}\": name", clip(&it.name)))
+    })?;
+    let (policies, governed) = read(
+        "policies",
+        wanted.policies,
+        |message| convert::policy(&message),
+        |it| {
+            (
+                it.endpoint,
+                format!("{}: endpoint", convert::policy_name(it.endpoint)),
+            )
+        },
+    )?;
+    let (gateways, keys) = read(
+        "egress_gateways",
+        wanted.egress_gateways,
+        |message| convert::egress_gateway(&message),
+        |it| {
+            let text = format!("egress gateway {} to {}", it.key.source, it.key.destination);
+            (it.key, format!("{text}: source and destination"))
         },
     )?;
     let (ports, _) = read(
@@ -65,11 +98,41 @@ pub(crate) fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Trans
         addr: it.addr,
     }));
 
+    let gone = state.services().filter(|it| !names.contains(&it.name));
+    changes.extend(gone.map(|it| Change::RemoveService {
+        name: it.name.clone(),
+    }));
+    // As with addresses of endpoints.
+    let moved = services.iter().filter(|wanted| {
+        state
+            .service(&wanted.name)
+            .is_some_and(|old| old.frontends != wanted.frontends || old.protocol != wanted.protocol)
+    });
+    changes.extend(moved.map(|it| Change::RemoveService {
+        name: it.name.clone(),
+    }));
+    if state.has_node() && node.as_ref() != Some(state.node()) {
+        changes.push(Change::RemoveNode);
+    }
+    let gone = state.ipcache().filter(|it| !remotes.contains(&it.prefix));
+    changes.extend(gone.map(|it| Change::RemoveIpcache { prefix: it.prefix }));
+    let gone = state.policies().filter(|it| !governed.contains(&it.endpoint));
+    changes.extend(gone.map(|it| Change::RemovePolicy {
+        endpoint: it.endpoint,
+    }));
+    let gone = state.egress_gateways().filter(|it| !keys.contains(&it.key));
+    changes.extend(gone.map(|it| Change::RemoveEgressGateway { key: it.key }));
+
     let mut origins: Vec<_> = (0..changes.len()).map(|index| ("removed", index)).collect();
     let mut put = |list, puts: Vec<Change>| {
         origins.extend((0..puts.len()).map(|index| (list, index)));
         changes.extend(puts);
     };
+    // Before endpoints: an address may move from the node to one of them.
+    put(
+        "node",
+        node.into_iter().map(|it| Change::PutNode(Box::new(it))).collect(),
+    );
     put(
         "endpoints",
         endpoints.into_iter().map(Change::PutEndpoint).collect(),
@@ -80,7 +143,26 @@ pub(crate) fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Trans
         neighbours.into_iter().map(Change::PutNeighbour).collect(),
     );
     put("ports", ports.into_iter().map(|(_, change)| change).collect());
+    put("ipcache", ipcache.into_iter().map(Change::PutIpcache).collect());
+    put(
+        "services",
+        services
+            .into_iter()
+            .map(|it| Change::PutService(Box::new(it)))
+            .collect(),
+    );
+    put("policies", policies.into_iter().map(Change::PutPolicy).collect());
+    put(
+        "egress_gateways",
+        gateways.into_iter().map(Change::PutEgressGateway).collect(),
+    );
     Ok(Transaction { changes, origins })
+}
+
+/// Number of objects of a state.
+pub(crate) fn size(it: &v1::ReplaceRequest) -> usize {
+    let first = it.endpoints.len() + it.routes.len() + it.neighbours.len() + it.ports.len();
+    first + it.ipcache.len() + it.services.len() + it.policies.len() + it.egress_gateways.len()
 }
 
 /// Converts a list, and collects its keys, of which each may be given once.

@@ -18,53 +18,46 @@ const AHEAD: usize = 256;
 /// Events on their way.
 pub(crate) type EventStream = ReceiverStream<Result<v1::Event, Status>>;
 
-/// Which kinds of objects a reader wants.
+/// Which kinds of objects a reader wants: a bit for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kinds {
-    endpoints: bool,
-    routes: bool,
-    neighbours: bool,
-    ports: bool,
-}
+struct Kinds(u32);
 
 impl Kinds {
     fn read(kinds: &[i32]) -> Result<Self, Status> {
-        let all = kinds.is_empty();
-        let mut wanted = Self {
-            endpoints: all,
-            routes: all,
-            neighbours: all,
-            ports: all,
-        };
+        if kinds.is_empty() {
+            return Ok(Self(u32::MAX));
+        }
+        let mut wanted = 0;
         for &number in kinds {
             match v1::Kind::try_from(number) {
-                Ok(v1::Kind::Endpoint) => wanted.endpoints = true,
-                Ok(v1::Kind::Route) => wanted.routes = true,
-                Ok(v1::Kind::Neighbour) => wanted.neighbours = true,
-                Ok(v1::Kind::Port) => wanted.ports = true,
                 Ok(v1::Kind::Unspecified) | Err(_) => {
+                    let last = v1::Kind::EgressGateway as i32;
                     return Err(Status::invalid_argument(format!(
-                        "kinds: {number} is none, expected 1 to 4"
+                        "kinds: {number} is none, expected 1 to {last}"
                     )));
                 }
+                Ok(kind) => wanted |= 1 << kind as u32,
             }
         }
-        Ok(wanted)
+        Ok(Self(wanted))
+    }
+
+    fn has(self, kind: v1::Kind) -> bool {
+        self.0 & 1 << kind as u32 != 0
     }
 
     fn wants(self, object: &Object) -> bool {
-        match object {
-            Object::Endpoint(_) => self.endpoints,
-            Object::Route(_) => self.routes,
-            Object::Neighbour(_) => self.neighbours,
-            Object::Port(_) => self.ports,
-            // The API has no messages for these yet.
-            Object::Node(_)
-            | Object::Ipcache(_)
-            | Object::Service(_)
-            | Object::Policy(_)
-            | Object::EgressGateway(_) => false,
-        }
+        self.has(match object {
+            Object::Endpoint(_) => v1::Kind::Endpoint,
+            Object::Route(_) => v1::Kind::Route,
+            Object::Neighbour(_) => v1::Kind::Neighbour,
+            Object::Port(_) => v1::Kind::Port,
+            Object::Node(_) => v1::Kind::Node,
+            Object::Ipcache(_) => v1::Kind::Ipcache,
+            Object::Service(_) => v1::Kind::Service,
+            Object::Policy(_) => v1::Kind::Policy,
+            Object::EgressGateway(_) => v1::Kind::EgressGateway,
+        })
     }
 }
 
@@ -150,39 +143,69 @@ impl Watcher {
 
     /// Sends what is there.
     async fn initial(&self) -> ControlFlow<Option<Status>> {
-        use v1::event::Object::{Endpoint, Neighbour, Port, Route};
+        use v1::event::Object::{
+            EgressGateway, Endpoint, Ipcache, Neighbour, Node, Policy, Port, Route, Service,
+        };
         let state = self.state.clone();
         let put = |object| v1::Event {
             revision: state.revision(),
             object: Some(object),
             ..Default::default()
         };
-        if self.kinds.ports {
+        if self.kinds.has(v1::Kind::Port) {
             for it in state.ports() {
                 self.send(put(Port(convert::port_message(it)))).await?;
             }
         }
-        if self.kinds.endpoints {
+        if self.kinds.has(v1::Kind::Endpoint) {
             let ids: Vec<u32> = state.endpoints().map(|it| it.id).collect();
             for it in ids.iter().filter_map(|id| state.endpoint(*id)) {
                 self.send(put(Endpoint(convert::endpoint_message(state.port_set(), it))))
                     .await?;
             }
         }
-        if self.kinds.routes {
+        if self.kinds.has(v1::Kind::Route) {
             let prefixes: Vec<_> = state.routes().map(|it| it.prefix).collect();
             for it in prefixes.iter().filter_map(|prefix| state.route(prefix)) {
                 self.send(put(Route(convert::route_message(state.port_set(), it))))
                     .await?;
             }
         }
-        if self.kinds.neighbours {
+        if self.kinds.has(v1::Kind::Neighbour) {
             let stations: Vec<_> = state.neighbours().map(|it| (it.port, it.addr)).collect();
             for it in stations
                 .iter()
                 .filter_map(|(port, addr)| state.neighbour(*port, *addr))
             {
                 self.send(put(Neighbour(convert::neighbour_message(state.port_set(), it))))
+                    .await?;
+            }
+        }
+        if self.kinds.has(v1::Kind::Node) && state.has_node() {
+            self.send(put(Node(convert::node_message(state.node())))).await?;
+        }
+        if self.kinds.has(v1::Kind::Ipcache) {
+            let prefixes: Vec<_> = state.ipcache().map(|it| it.prefix).collect();
+            for it in prefixes.iter().filter_map(|prefix| state.ipcache_entry(prefix)) {
+                self.send(put(Ipcache(convert::ipcache_message(&it)))).await?;
+            }
+        }
+        if self.kinds.has(v1::Kind::Service) {
+            let names: Vec<_> = state.services().map(|it| it.name.clone()).collect();
+            for it in names.iter().filter_map(|name| state.service(name)) {
+                self.send(put(Service(convert::service_message(it)))).await?;
+            }
+        }
+        if self.kinds.has(v1::Kind::Policy) {
+            let endpoints: Vec<_> = state.policies().map(|it| it.endpoint).collect();
+            for it in endpoints.iter().filter_map(|endpoint| state.policy(*endpoint)) {
+                self.send(put(Policy(convert::policy_message(it)))).await?;
+            }
+        }
+        if self.kinds.has(v1::Kind::EgressGateway) {
+            let keys: Vec<_> = state.egress_gateways().map(|it| it.key).collect();
+            for it in keys.iter().filter_map(|key| state.egress_gateway(key)) {
+                self.send(put(EgressGateway(convert::egress_gateway_message(it))))
                     .await?;
             }
         }

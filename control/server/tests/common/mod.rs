@@ -320,6 +320,8 @@ pub fn endpoint(id: u32) -> v1::Endpoint {
             format!("10.{}.{}.{}", 64 + (id >> 16), id >> 8 & 255, id & 255),
             Ipv6Addr::from_bits((0xfd00 << 112) | u128::from(id)).to_string(),
         ],
+        ingress_rate: 0,
+        egress_rate: 0,
     }
 }
 

@@ -9,18 +9,20 @@ import grpc
 
 protos, generated, socket = sys.argv[1:]
 files = sorted(glob.glob(protos + "/octoplane/v1/*.proto"))
-assert len(files) == 4, files
+assert len(files) == 8, files
 subprocess.run(["protoc", "-I", protos, "--python_out", generated, *files], check=True)
 sys.path.insert(0, generated)
 
-from octoplane.v1 import config_pb2, objects_pb2, stats_pb2  # noqa: E402
+from octoplane.v1 import (config_pb2, node_pb2, objects_pb2, policy_pb2, remote_pb2, service_pb2,  # noqa: E402
+                          stats_pb2)
 
 
 class Service:
     """Calls the methods of a service by their names."""
 
     def __init__(self, channel, module, name):
-        messages = {**vars(objects_pb2), **vars(config_pb2), **vars(stats_pb2)}
+        modules = (objects_pb2, node_pb2, policy_pb2, remote_pb2, service_pb2, config_pb2, stats_pb2)
+        messages = {name: it for module in modules for name, it in vars(module).items()}
         service = module.DESCRIPTOR.services_by_name[name]
         streaming = {"ListEndpoints", "Watch"}
         for method in service.methods:

@@ -37,7 +37,7 @@ class Client:
 
     @staticmethod
     def _module(module, message):
-        return module if hasattr(module, message.name) else importlib.import_module("octoplane.v1.objects_pb2")
+        return importlib.import_module(message.file.name.removesuffix(".proto").replace("/", ".") + "_pb2")
 
 
 def test_a_python_client(lab, stubs):
