@@ -5,7 +5,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use clap::ValueEnum;
 use octoplane_packet::{MacAddr, Prefix};
 use octoplane_tables::Gateways;
-use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Role, Route, RouteTarget};
+use octoplane_tables::model::{
+    BackendState, Change, Direction, Endpoint, FrontendType, IpcacheEntry, Neighbour, Node, Origin, Policy,
+    PolicyEntry, PolicyKey, PolicyValue, Protocol, Role, Route, RouteTarget, Routing, Service,
+    ServiceBackend, ServiceFrontend, Tunnel,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::frames::{Flow, Frame, build, shuffle};
@@ -22,12 +26,21 @@ pub(crate) enum Scenario {
     PodToUplink,
     /// From an uplink to the endpoints of a pod port.
     UplinkToPod,
+    /// From the endpoints of a pod port to services whose backends live on another node: translation, egress policy and
+    /// VXLAN.
+    PodToService,
 }
 
 /// Addresses behind one uplink: half of RFC 2544's range, and as many of RFC 5180's.
 const REMOTE: u32 = 65_536;
 /// Endpoints behind a pod port.
 const ENDPOINTS: u32 = 64;
+/// Services.
+const SERVICES: u32 = 16;
+/// Backends of each.
+const BACKENDS: u32 = 10;
+/// Security identity of the backends.
+const BACKEND_IDENTITY: u32 = 5000;
 /// Neighbours of an uplink.
 const NEIGHBOURS: u32 = 4;
 
@@ -43,7 +56,7 @@ impl Scenario {
         match self {
             Self::Uplink => [Role::Uplink, Role::Uplink],
             Self::PodToPod => [Role::Pod, Role::Pod],
-            Self::PodToUplink => [Role::Pod, Role::Uplink],
+            Self::PodToUplink | Self::PodToService => [Role::Pod, Role::Uplink],
             Self::UplinkToPod => [Role::Uplink, Role::Pod],
         }
     }
@@ -52,7 +65,7 @@ impl Scenario {
     pub(crate) fn sources(self) -> usize {
         match self {
             Self::Uplink | Self::PodToPod => 2,
-            Self::PodToUplink | Self::UplinkToPod => 1,
+            Self::PodToUplink | Self::UplinkToPod | Self::PodToService => 1,
         }
     }
 
@@ -81,7 +94,10 @@ impl Scenario {
     fn flow(self, port: usize, ipv6: bool, index: u32) -> Flow {
         let other = 1 - port;
         let roles = self.roles();
-        let (sources, destinations) = (population(roles[port]), population(roles[other]));
+        let (sources, destinations) = match self {
+            Self::PodToService => (ENDPOINTS, SERVICES),
+            _ => (population(roles[port]), population(roles[other])),
+        };
         // Different for any two flows until all pairs are used up; then the UDP port is.
         let dst = index % destinations;
         let src = (index + index / destinations) % sources;
@@ -93,21 +109,29 @@ impl Scenario {
             },
             dst_mac: port_mac(port),
             src: address(port, ipv6, src),
-            dst: address(other, ipv6, dst),
+            dst: match self {
+                Self::PodToService => service_address(ipv6, dst),
+                _ => address(other, ipv6, dst),
+            },
             src_port: 1024 + (u64::from(index) / pairs % 60_000) as u16,
         }
     }
 
     /// Everything the tables need for `flows` flows from each source.
     pub(crate) fn changes(self, flows: u32) -> Vec<Change> {
-        self.roles()
+        let mut changes: Vec<Change> = self
+            .roles()
             .into_iter()
             .enumerate()
             .flat_map(|(port, role)| match role {
                 Role::Pod => endpoints(port),
                 _ => routes(port, flows),
             })
-            .collect()
+            .collect();
+        if self == Self::PodToService {
+            changes.extend(cluster());
+        }
+        changes
     }
 
     /// Our addresses on the link of a port.
@@ -163,6 +187,81 @@ fn link_address(port: usize, ipv6: bool, index: u32) -> IpAddr {
     }
 }
 
+/// Address of service number `index`.
+fn service_address(ipv6: bool, index: u32) -> IpAddr {
+    if ipv6 {
+        let high = u128::from(Ipv6Addr::new(0x2001, 2, 0, 96, 0, 0, 0, 0));
+        Ipv6Addr::from_bits(high + u128::from(index)).into()
+    } else {
+        Ipv4Addr::from_bits(Ipv4Addr::new(10, 96, 0, 0).to_bits() + index).into()
+    }
+}
+
+/// Another node behind port 1, its endpoints, services that they are the backends of, and policies of our endpoints.
+fn cluster() -> Vec<Change> {
+    let mut changes = vec![Change::PutNode(Box::new(Node {
+        routing: Routing::Tunnel,
+        tunnel: Tunnel {
+            local4: match link_address(1, false, 0) {
+                IpAddr::V4(addr) => Some(addr),
+                IpAddr::V6(_) => None,
+            },
+            ..Tunnel::default()
+        },
+        ..Node::default()
+    }))];
+    for ipv6 in [false, true] {
+        changes.push(Change::PutIpcache(IpcacheEntry {
+            prefix: Prefix::containing(address(1, ipv6, 0), if ipv6 { 64 } else { 16 }),
+            identity: BACKEND_IDENTITY,
+            tunnel: Some(link_address(1, false, 1)),
+            key: 0,
+            skip_tunnel: false,
+        }));
+        for index in 0..SERVICES {
+            let mut service = Service::new(format!("bench/{ipv6}-{index}:discard"), Protocol::Udp);
+            service.frontends.push(ServiceFrontend {
+                addr: service_address(ipv6, index),
+                port: 9,
+                kind: FrontendType::ClusterIp,
+            });
+            service.backends = (0..BACKENDS)
+                .map(|backend| ServiceBackend {
+                    addr: address(1, ipv6, BACKENDS * index + backend),
+                    port: 9,
+                    weight: 1,
+                    state: BackendState::Active,
+                    local: false,
+                })
+                .collect();
+            changes.push(Change::PutService(Box::new(service)));
+        }
+    }
+    changes.extend((1..=ENDPOINTS).map(|endpoint| {
+        Change::PutPolicy(Policy {
+            endpoint,
+            enforce_ingress: true,
+            enforce_egress: true,
+            audit: false,
+            entries: vec![PolicyEntry {
+                key: PolicyKey {
+                    direction: Direction::Egress,
+                    identity: BACKEND_IDENTITY,
+                    protocol: 17,
+                    port: 9,
+                    port_prefix_len: 16,
+                },
+                value: PolicyValue {
+                    // A plain allow of the highest priority (specification of the datapath, section 2.7).
+                    precedence: 0xffff_ff01,
+                    ..PolicyValue::default()
+                },
+            }],
+        })
+    }));
+    changes
+}
+
 fn endpoints(port: usize) -> Vec<Change> {
     (0..ENDPOINTS)
         .map(|index| {
@@ -214,7 +313,8 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Scenario; 4] = [
+    const ALL: [Scenario; 5] = [
+        Scenario::PodToService,
         Scenario::Uplink,
         Scenario::PodToPod,
         Scenario::PodToUplink,
