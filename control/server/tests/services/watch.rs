@@ -185,7 +185,7 @@ async fn only_some_kinds() {
         .await
         .unwrap();
     assert!(matches!(next(&mut events).await.object, Some(Object::Route(_))));
-    for kind in [0, 5] {
+    for kind in [0, 10] {
         let request = v1::WatchRequest {
             kinds: vec![kind],
             ..Default::default()
