@@ -691,3 +691,183 @@ async fn flows() {
     assert_eq!(json_of(&lab, &["flow", "list"]), json!([]));
     assert!(ok(&lab, &["flow", "--help"]).contains("flush"));
 }
+
+const OBJECTS: &str = "
+node:
+  addresses: [192.0.2.10]
+  routing: tunnel
+  tunnel: {protocol: geneve, local4: 192.0.2.10}
+ipcache:
+  - {prefix: 10.1.0.0/16, identity: 2000, tunnel_endpoint: 192.0.2.11}
+services:
+  - name: a/x:80
+    protocol: tcp
+    frontends:
+      - {address: 203.0.113.1, port: 80, type: external_ip}
+    backends:
+      - {address: 10.64.0.1, port: 8080, weight: 2, state: terminating}
+    algorithm: maglev
+policies:
+  - endpoint: 0
+    enforce_ingress: true
+    entries:
+      - {direction: ingress, identity: 1001, protocol: 6, port: 80, port_prefix_len: 16}
+egress_gateways:
+  - {source: 10.64.0.0/24, destination: 0.0.0.0/0, gateway: excluded}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_the_state_file() {
+    let lab = Lab::start().await;
+    let done = with_input(&lab, &["apply", "-f", "-"], OBJECTS);
+    assert_eq!(done.code, 0, "{}", done.err);
+    for line in [
+        "+ node 192.0.2.10",
+        "+ ipcache 10.1.0.0/16 identity 2000 tunnel 192.0.2.11",
+        "+ service a/x:80 frontends 1 backends 1",
+        "+ policy 0 entries 1",
+        "+ egress-gateway 10.64.0.0/24 to 0.0.0.0/0 gateway excluded",
+        "5 objects changed (5 new, 0 different, 0 gone), revision 1",
+    ] {
+        assert!(done.out.lines().any(|it| it == line), "{line}: {}", done.out);
+    }
+    let exported = ok(&lab, &["export"]);
+    let again = with_input(&lab, &["apply", "-f", "-"], &exported);
+    assert_eq!(again.out, "no changes, revision 1\n", "{exported}");
+    let bad = OBJECTS.replace("port: 8080", "port: 0");
+    let refused = with_input(&lab, &["apply", "-f", "-"], &bad);
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused
+            .err
+            .contains("standard input:9: services[0]: service \"a/x:80\": backends[0] port 0"),
+        "{}",
+        refused.err
+    );
+    let bad = OBJECTS.replace("state: terminating", "state: gone");
+    let refused = with_input(&lab, &["apply", "-f", "-"], &bad);
+    assert_eq!(refused.code, 2);
+    assert!(
+        refused
+            .err
+            .contains("backends[0].state: \"gone\", expected active, terminating"),
+        "{}",
+        refused.err
+    );
+    let bad = OBJECTS.replace("local4: 192.0.2.10", "local4: here");
+    let refused = with_input(&lab, &["apply", "-f", "-"], &bad);
+    assert!(
+        refused
+            .err
+            .contains("standard input:3: node[0]: node: tunnel.local4: \"here\""),
+        "{}",
+        refused.err
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_one_by_one() {
+    let lab = Lab::start().await;
+    let service = "- {name: a/x:80, protocol: tcp, frontends: [{address: 203.0.113.1, port: 80}]}\n\
+                   - {name: b/y:53, protocol: udp, frontends: [{address: 'fd00::1', port: 53}]}\n";
+    let done = with_input(&lab, &["service", "add", "-f", "-"], service);
+    assert!(
+        done.out.contains("2 objects changed (2 new"),
+        "{}{}",
+        done.out,
+        done.err
+    );
+    let table = ok(&lab, &["service", "list"]);
+    assert!(
+        table.contains("203.0.113.1:80") && table.contains("[fd00::1]:53"),
+        "{table}"
+    );
+    let one = json_of(&lab, &["service", "get", "b/y:53"]);
+    assert_eq!(
+        (&one["protocol"], &one["algorithm"]),
+        (&json!("udp"), &json!("random"))
+    );
+    assert!(ok(&lab, &["service", "get", "b/y:53"]).contains("protocol: udp"));
+    assert!(ok(&lab, &["service", "del", "a/x:80", "b/y:53"]).contains("2 gone"));
+    assert_eq!(
+        fails(&lab, 1, &["service", "get", "a/x:80"]),
+        "octoctl: service \"a/x:80\": not found\n"
+    );
+    let policy =
+        "# One of them.\nendpoint: 7\nenforce_egress: true\nentries: [{direction: egress, deny: true}]\n";
+    let done = with_input(&lab, &["policy", "add", "-f", "-"], policy);
+    assert!(
+        done.out.starts_with("+ policy 7 entries 1"),
+        "{}{}",
+        done.out,
+        done.err
+    );
+    let expected = json!({
+        "endpoint": 7, "enforce_egress": true, "entries": [{"direction": "egress", "deny": true}],
+    });
+    assert_eq!(json_of(&lab, &["policy", "get", "7"]), expected);
+    assert_eq!(json_of(&lab, &["policy", "list"]), json!([expected]));
+    assert!(ok(&lab, &["policy", "list"]).contains("ENTRIES"));
+    ok(&lab, &["policy", "del", "7"]);
+    let unknown = with_input(
+        &lab,
+        &["policy", "add", "-f", "-"],
+        "endpoint: 7\nenforce: true\n",
+    );
+    assert!(
+        unknown.code == 2 && unknown.err.contains("enforce"),
+        "{}",
+        unknown.err
+    );
+
+    let add = [
+        "ipcache",
+        "add",
+        "10.1.0.0/16",
+        "--identity",
+        "2000",
+        "--tunnel-endpoint",
+        "192.0.2.11",
+    ];
+    ok(&lab, &add);
+    let expected = json!({"prefix": "10.1.0.0/16", "identity": 2000, "tunnel_endpoint": "192.0.2.11"});
+    assert_eq!(json_of(&lab, &["ipcache", "get", "10.1.0.0/16"]), expected);
+    assert!(ok(&lab, &["ipcache", "list"]).contains("192.0.2.11"));
+    ok(&lab, &["ipcache", "del", "10.1.0.0/16"]);
+    assert_eq!(json_of(&lab, &["ipcache", "list"]), json!([]));
+
+    let key = ["10.64.0.0/24", "0.0.0.0/0"];
+    let gateway = ["--gateway", "192.0.2.12", "--egress-ip", "192.0.2.13"];
+    ok(
+        &lab,
+        &[&["egress-gateway", "add"], &key[..], &gateway[..]].concat(),
+    );
+    let one = json_of(&lab, &[&["egress-gateway", "get"], &key[..]].concat());
+    assert_eq!(one["gateway"], "192.0.2.12");
+    assert!(ok(&lab, &["egress-gateway", "list"]).contains("192.0.2.13"));
+    ok(&lab, &[&["egress-gateway", "del"], &key[..]].concat());
+    let gone = fails(&lab, 1, &[&["egress-gateway", "get"], &key[..]].concat());
+    assert!(gone.contains("not found"), "{gone}");
+
+    let done = with_input(
+        &lab,
+        &["node", "add", "-f", "-"],
+        "addresses: [192.0.2.10]\npolicy_mode: always\n",
+    );
+    assert!(
+        done.out.starts_with("+ node 192.0.2.10"),
+        "{}{}",
+        done.out,
+        done.err
+    );
+    let node = json_of(&lab, &["node", "get"]);
+    assert_eq!(
+        (&node["policy_mode"], &node["nodeport_min"]),
+        (&json!("always"), &json!(30_000))
+    );
+    ok(&lab, &["node", "del"]);
+    assert_eq!(
+        fails(&lab, 1, &["node", "del"]),
+        "octoctl: changes[0]: node: not found\n"
+    );
+}

@@ -9,6 +9,7 @@ mod apply;
 mod discovery;
 mod flows;
 mod lists;
+mod objects;
 mod ports;
 mod python;
 mod replace;

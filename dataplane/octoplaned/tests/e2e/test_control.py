@@ -68,6 +68,25 @@ def test_verbs(lab):
     assert lost.returncode == 3 and "cannot connect to /nonexistent" in lost.stderr
 
 
+def test_objects_of_the_state_file(lab):
+    state = json.loads(json.dumps(lab.state))
+    state |= {
+        "node": {"addresses": ["192.0.2.10"], "policy_mode": "never"},
+        "ipcache": [{"prefix": "10.1.0.0/16", "identity": 2000, "tunnel_endpoint": "192.0.2.11"}],
+        "services": [{"name": "a/x:80", "protocol": "tcp", "frontends": [{"address": "203.0.113.1", "port": 80}],
+                      "backends": [{"address": "10.200.0.2", "port": 8080}]}],
+        "policies": [{"endpoint": 1, "entries": [{"direction": "egress", "identity": 1002}]}],
+        "egress_gateways": [{"source": "10.200.0.1/32", "destination": "0.0.0.0/0", "gateway": "excluded"}],
+    }
+    assert "5 objects changed (5 new" in lab.apply(state).stdout
+    assert lab.json("service", "get", "a/x:80")["backends"][0]["address"] == "10.200.0.2"
+    assert lab.json("node", "get")["policy_mode"] == "never"
+    exported = lab.octoctl("export").stdout
+    assert "no changes" in lab.octoctl("apply", "-f", "-", input=exported).stdout
+    assert lab.ping("pod1", "10.200.0.2") == 3
+    assert "(0 new, 0 different, 5 gone)" in lab.apply().stdout
+
+
 def test_a_hundred_thousand_endpoints_without_stopping_traffic(lab):
     state = json.loads(json.dumps(lab.state))
     state["endpoints"] += [
