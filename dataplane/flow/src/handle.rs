@@ -74,9 +74,13 @@ impl FlowHandle {
     }
 
     /// Takes out a connection. The worker may go on using `flow` until its next quiescent point.
-    pub fn remove(&mut self, flow: FlowRef) {
-        self.table.remove(flow.record());
-        self.retire(flow.record());
+    /// `false` if another worker has taken it out already.
+    pub fn remove(&mut self, flow: FlowRef) -> bool {
+        let removed = self.table.remove(flow.record());
+        if removed {
+            self.retire(flow.record());
+        }
+        removed
     }
 
     /// Says that this worker holds on to no reference. Call it between bursts, when idle, too.
@@ -128,8 +132,7 @@ impl FlowHandle {
                     let _ = at.compare_exchange(look, next, Ordering::Relaxed, Ordering::Relaxed);
                 }
                 None => {
-                    self.remove(flow);
-                    ended += 1;
+                    ended += usize::from(self.remove(flow));
                 }
             }
         }

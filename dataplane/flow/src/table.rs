@@ -299,18 +299,21 @@ impl FlowTable {
         Ok(forward)
     }
 
-    /// Takes a connection out of the index. The record may be used again when no worker can hold on to it.
-    pub(crate) fn remove(&self, record: u32) {
+    /// Takes a connection out of the index. The record may be used again when no worker can hold on to it. `false` if
+    /// another worker was faster: the record is that one's to give up.
+    pub(crate) fn remove(&self, record: u32) -> bool {
+        let at = self.looks.get(record as usize);
+        if at.is_none_or(|at| at.swap(0, Ordering::AcqRel) == 0) {
+            return false;
+        }
         let forward = FlowRef::first(record);
         for flow in [forward, forward.other()] {
             if let Some(half) = self.half(flow) {
                 self.withdraw(self.hash(&half.tuple()), flow);
             }
         }
-        if let Some(at) = self.looks.get(record as usize) {
-            at.store(0, Ordering::Release);
-        }
         self.used.fetch_sub(1, Ordering::Relaxed);
+        true
     }
 
     /// Has the connection looked at when expiry comes by next, whatever was planned. Anybody may ask.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -121,6 +121,24 @@ fn a_record_is_not_used_again_while_a_worker_may_hold_on_to_it() {
     assert_eq!(second.table().half(held).unwrap().tuple(), tuple(5));
     second.quiesce();
     assert!(insert(&mut first, &tuple(100), 0).is_ok());
+}
+
+/// Two workers that take out the same connection give up one record, not two.
+#[test]
+fn a_connection_is_taken_out_once() {
+    let table = Arc::new(FlowTable::new(64).unwrap());
+    let mut first = FlowHandle::new(table.clone(), 0, 2).unwrap();
+    let mut second = FlowHandle::new(table.clone(), 1, 2).unwrap();
+    let flow = insert(&mut first, &tuple(1), 0).unwrap();
+    assert!(first.remove(flow) && !second.remove(flow));
+    assert!(table.is_empty());
+    first.quiesce();
+    second.quiesce();
+    // Each record is used once.
+    let all: HashSet<_> = (10..74)
+        .map(|n| insert(&mut first, &tuple(n), 0).unwrap().record())
+        .collect();
+    assert_eq!(all.len(), 64);
 }
 
 #[test]
