@@ -56,6 +56,21 @@ impl<B> Output<B> {
         queue.map_or(0, ArrayVec::remaining_capacity)
     }
 
+    /// Whether the queue of a port that was sent to has room for fewer than `least` packets.
+    pub fn is_crowded(&self, least: usize) -> bool {
+        let bits = |(word, bits): (usize, &u64)| {
+            let bits = *bits;
+            (0..64)
+                .filter(move |bit| bits >> bit & 1 != 0)
+                .map(move |bit| word * 64 + bit)
+        };
+        self.touched
+            .iter()
+            .enumerate()
+            .flat_map(bits)
+            .any(|port| self.room(port as PortId) < least)
+    }
+
     /// Gives up a buffer.
     pub fn discard(&mut self, buf: B) {
         // When the list is full the buffer is freed on the spot: slower, never wrong.

@@ -54,6 +54,9 @@ impl<B> ParkingLot<B> {
     }
 }
 
+/// Packets that one that waited may become: its fragments, or an error about it.
+const ROOM: usize = 64;
+
 impl<P: BufPool> Core<P> {
     /// Keeps a packet until the neighbour is known, and asks for it.
     pub(crate) fn park(
@@ -102,7 +105,15 @@ impl<P: BufPool> Core<P> {
         }
         self.parking.revision = snapshot.revision();
         // Those that have to go on waiting come back at the end, in the same order.
-        for _ in 0..self.parking.waiting.len() {
+        let all = self.parking.waiting.len();
+        for done in 0..all {
+            if out.is_crowded(ROOM) {
+                // The others' turn is when the queues have been emptied; those that came back keep their place before them.
+                let back = self.parking.waiting.len() + done - all;
+                self.parking.waiting.rotate_right(back);
+                self.parking.revision = u64::MAX;
+                break;
+            }
             let Some(Parked {
                 buf, rx_port, born, ..
             }) = self.parking.waiting.pop_front()

@@ -125,6 +125,7 @@ impl Worker {
             backoff: Backoff::new(poll),
             clock,
             burst: self.burst,
+            rounds: 0,
         };
         let (ready, started) = std::sync::mpsc::sync_channel(1);
         let eal = eal.clone();

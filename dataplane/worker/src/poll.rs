@@ -25,6 +25,8 @@ const FLUSH: usize = PORT_QUEUE - 2 * BURST;
 const HOUSEKEEPING: u64 = 64;
 /// Connections looked at in one housekeeping: a table of a million is gone through in a second or less.
 const EXPIRED: usize = 256;
+/// One round in this many is timed.
+const TIMED: u64 = 64;
 /// Frames of the control plane sent in one round.
 const COMMANDS: usize = 32;
 
@@ -42,18 +44,19 @@ pub(crate) struct PollLoop {
     pub(crate) clock: Clock,
     /// Most packets taken from a queue at a time.
     pub(crate) burst: usize,
+    /// Rounds so far; one in [`TIMED`] is timed.
+    pub(crate) rounds: u64,
 }
 
 impl PollLoop {
     /// Polls until told to stop, then gives all buffers back.
     pub(crate) fn run(mut self) {
         let mut out = Output::new(MAX_PORTS);
-        let mut rounds = 0_u64;
         let mut last = cycles::now();
         while !self.stop.load(Relaxed) {
             let packets = self.round(last, &mut out);
-            rounds += 1;
-            if rounds.is_multiple_of(HOUSEKEEPING) || packets == 0 {
+            self.rounds += 1;
+            if self.rounds.is_multiple_of(HOUSEKEEPING) || packets == 0 {
                 self.housekeeping(&mut out);
             }
             let slept = if packets > 0 {
@@ -65,7 +68,7 @@ impl PollLoop {
             let now = cycles::now();
             let spent = now.wrapping_sub(last);
             last = now;
-            self.stats.rounds.set(rounds);
+            self.stats.rounds.set(self.rounds);
             if packets > 0 {
                 &self.stats.busy_cycles
             } else {
@@ -84,6 +87,7 @@ impl PollLoop {
     #[inline(always)]
     fn round(&mut self, start: u64, out: &mut Output<Mbuf>) -> usize {
         let now = self.clock.ns(start);
+        let timed = self.rounds.is_multiple_of(TIMED);
         let (mut total, mut pending) = (0, 0);
         let mut burst = ArrayVec::<Mbuf, BURST>::new();
         for index in 0..self.ports.len() {
@@ -93,11 +97,13 @@ impl PollLoop {
                 };
                 let Some(rx) = port.rx.get_mut(queue) else { break };
                 let most = if port.exception { EXCEPTION_BURST } else { BURST };
+                let before = if timed { cycles::now() } else { 0 };
                 let packets = rx.burst_up_to(&mut burst, most.min(self.burst));
                 if packets == 0 {
                     continue;
                 }
                 let id = port.port;
+                count(&self.engine, Stage::Receive, packets, timed.then_some(before));
                 self.stats.burst(packets);
                 total += packets;
                 pending += packets;
@@ -134,6 +140,7 @@ impl PollLoop {
     /// would make all others wait.
     #[inline(always)]
     fn flush(&mut self, out: &mut Output<Mbuf>) {
+        let timed = self.rounds.is_multiple_of(TIMED);
         for id in out.take_touched() {
             let Some(queue) = out.queue(id) else { continue };
             let Some(port) = self.ports.iter_mut().find(|port| port.port == id) else {
@@ -143,11 +150,15 @@ impl PollLoop {
             let asked = queue.len() as u64;
             match &mut port.tx {
                 Transmit::Queue(tx) => {
+                    let before = if timed { cycles::now() } else { 0 };
                     let sent = tx.burst(queue);
                     self.engine.stats().port(id).tx_packets.add(sent as u64);
-                    let stage = self.engine.stats().stage(Stage::Transmit);
-                    stage.calls.add(1);
-                    stage.packets.add(asked);
+                    count(
+                        &self.engine,
+                        Stage::Transmit,
+                        asked as usize,
+                        timed.then_some(before),
+                    );
                     if !queue.is_empty() {
                         unsent(&mut self.engine, id, DropReason::TxFull, queue);
                     }
@@ -238,6 +249,18 @@ impl PollLoop {
             self.engine
                 .count_unsent(port, DropReason::TxFull, 1, packet.len() as u64);
         }
+    }
+}
+
+/// Counts a stage, and the time since `before` if it was taken.
+#[inline(always)]
+fn count(engine: &Engine<MbufAllocator>, stage: Stage, packets: usize, before: Option<u64>) {
+    let stage = engine.stats().stage(stage);
+    stage.calls.add(1);
+    stage.packets.add(packets as u64);
+    if let Some(before) = before {
+        stage.timed_packets.add(packets as u64);
+        stage.timed_cycles.add(cycles::now().wrapping_sub(before));
     }
 }
 

@@ -24,6 +24,61 @@ fn numbered(id: u16, dst: &str) -> Vec<u8> {
     .frame(OURS[0], EP1)
 }
 
+/// However many waited, no output queue overflows: the rest goes when it was emptied.
+#[test]
+fn many_that_waited_leave_in_portions() {
+    let mut lab = Plan {
+        default_routes: false,
+        ..Plan::default()
+    }
+    .lab();
+    // Four neighbours on the link, as many packets for each as may wait.
+    let frames: Vec<Vec<u8>> = (0..256_u16)
+        .map(|at| {
+            Ip4 {
+                id: at,
+                ..ip4(
+                    "10.0.0.1",
+                    ["192.0.2.20", "192.0.2.21", "192.0.2.22", "192.0.2.23"][usize::from(at) % 4],
+                )
+            }
+            .frame(OURS[0], EP1)
+        })
+        .collect();
+    let mut waiting = 0;
+    for burst in frames.chunks(64) {
+        waiting += lab.burst(POD0, burst).parked;
+    }
+    let parked = lab.engine.stats().parked.get();
+    assert!(waiting > 0 && parked > 0);
+    lab.apply(
+        ["192.0.2.20", "192.0.2.21", "192.0.2.22", "192.0.2.23"]
+            .map(|addr| neighbour(addr, Some(ROUTER)))
+            .to_vec(),
+    );
+    let mut sent = Vec::new();
+    for _ in 0..8 {
+        let outcome = lab.tick(1);
+        assert_eq!(outcome.drop_count(), 0);
+        assert!(outcome.sent.len() <= 256);
+        sent.extend(
+            outcome
+                .sent
+                .into_iter()
+                .map(|(_, frame)| (frame[33], u16::from_be_bytes([frame[18], frame[19]]))),
+        );
+    }
+    assert_eq!((sent.len() as u64, lab.engine.stats().parked.get()), (parked, 0));
+    for last in 20..24 {
+        let ids: Vec<u16> = sent
+            .iter()
+            .filter(|sent| sent.0 == last)
+            .map(|sent| sent.1)
+            .collect();
+        assert!(ids.is_sorted(), "{ids:?}");
+    }
+}
+
 #[test]
 fn packets_wait_and_leave_in_order() {
     let mut lab = lab();
