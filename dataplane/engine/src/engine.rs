@@ -14,6 +14,7 @@ use crate::drop_reason::{Direction, DropReason};
 use crate::event::NeighbourEvent;
 use crate::fast::Pending;
 use crate::limiter::Limiter;
+use crate::memory::MemoryPart;
 use crate::output::Output;
 use crate::parking::ParkingLot;
 use crate::route_cache::RouteCache;
@@ -93,6 +94,10 @@ pub(crate) struct Core<P: BufPool> {
     pub(crate) host_mac: Arc<HostMac>,
     pub(crate) routes: RouteCache,
     pub(crate) flows: FlowHandle,
+    /// Which backend clients stay with.
+    pub(crate) affinities: FlowHandle,
+    /// Ports of fragmented packets.
+    pub(crate) fragments: FlowHandle,
     /// Packets of the burst whose connections are being looked up.
     pub(crate) pending: ArrayVec<Pending, BURST>,
     pub(crate) timeouts: Timeouts,
@@ -127,13 +132,13 @@ impl Rx<'_> {
 }
 
 impl<P: BufPool> Engine<P> {
-    /// An engine that reads `reader`'s tables, keeps connections by `flows`, makes packets from `pool` and counts in `stats`.
+    /// An engine that reads `reader`'s tables, keeps its state in `memory`, makes packets from `pool` and counts in `stats`.
     pub fn new(
         reader: Reader,
         pool: P,
         stats: Arc<WorkerStats>,
         host_mac: Arc<HostMac>,
-        flows: FlowHandle,
+        memory: MemoryPart,
         config: &EngineConfig,
     ) -> Self {
         let (rate, burst) = config.icmp_errors;
@@ -147,7 +152,9 @@ impl<P: BufPool> Engine<P> {
             events: ArrayVec::new(),
             host_mac,
             routes: RouteCache::new(),
-            flows,
+            flows: memory.flows,
+            affinities: memory.affinities,
+            fragments: memory.fragments,
             pending: ArrayVec::new(),
             timeouts: config.timeouts,
             seed: seed(),
@@ -212,6 +219,8 @@ impl<P: BufPool> Engine<P> {
             self.core.retry(self.reader.load(), now, out);
         }
         self.core.flows.quiesce();
+        self.core.affinities.quiesce();
+        self.core.fragments.quiesce();
     }
 
     /// Ends connections whose time is over at `now`, looking at `records` of them at most.

@@ -377,6 +377,10 @@ impl<P: BufPool> Core<P> {
         target: &Target,
     ) -> u16 {
         let Pending { ref tuple, upper, .. } = *pending;
+        if connection::begins(upper) && flow.is_forward() {
+            // Its backend may take no new connections.
+            return SLOW;
+        }
         let v6 = tuple.is_v6();
         let out = self.outgoing(flow);
         let other_end = match action.flags & flag::ENCAPSULATE != 0 {
@@ -405,6 +409,9 @@ impl<P: BufPool> Core<P> {
             end,
             port: tuple.dport(),
         };
+        if action.flags & flag::AFFINE != 0 && !connection::seen_in(&half, rx.second) {
+            connection::refresh(&self.affinities, tuple, rx.second);
+        }
         if progress(table, flow, &half, upper, rx.second) != Progress::Known {
             return SLOW;
         }

@@ -19,6 +19,7 @@ mod fast;
 mod fragment;
 mod icmp;
 mod limiter;
+mod memory;
 mod ndp;
 mod output;
 mod overlay;
@@ -32,5 +33,6 @@ pub use connection::{Decided, DirectionView, FlowState, FlowView, Timeouts, desc
 pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;
+pub use memory::{Memory, MemoryPart};
 pub use output::{Output, PORT_QUEUE};
 pub use stats::{Counter, PortStats, Stage, StageStats, Tally, WorkerStats};

@@ -7,8 +7,8 @@ use crossbeam::queue::ArrayQueue;
 use dpdk::mempool::MempoolError;
 use dpdk::port::port_by_name;
 use dpdk::{Eal, Mempool, Port, PortError};
-use octoplane_engine::{EngineConfig, HostMac, NeighbourEvent};
-use octoplane_flow::{FlowError, FlowHandle, FlowTable};
+use octoplane_engine::{EngineConfig, HostMac, Memory, NeighbourEvent};
+use octoplane_flow::{FlowError, FlowTable};
 use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
 
@@ -157,6 +157,7 @@ impl Dataplane {
         let host_mac = Arc::new(HostMac::default());
         let clock = Clock::start();
         let flows = Arc::new(FlowTable::new(plan.connections)?);
+        let memory = Memory::new(Arc::clone(&flows))?;
         let mut workers = Vec::new();
         for (number, (ports, &core)) in queues.into_iter().zip(&plan.cores).enumerate() {
             let worker = Worker {
@@ -168,7 +169,7 @@ impl Dataplane {
                 pool: pool.clone(),
                 host_mac: Arc::clone(&host_mac),
                 engine: plan.engine.clone(),
-                flows: FlowHandle::new(Arc::clone(&flows), number, plan.cores.len())?,
+                memory: memory.part(number, plan.cores.len())?,
                 ports,
                 inbox: Arc::clone(&inboxes[number]),
                 events: Arc::clone(&events),

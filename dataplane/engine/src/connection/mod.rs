@@ -4,6 +4,7 @@
 //! has for either direction where its packets go. Later packets need that one lookup, until the tables change: then the
 //! next packet of each direction decides again ([`compile`](Core::compile)), policy included, but keeps the translation.
 
+mod affinity;
 mod masquerade;
 mod packet;
 mod policy;
@@ -21,10 +22,11 @@ use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::model::Routing;
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target};
 
-pub(crate) use packet::{Packet, Part, Upper};
+pub(crate) use affinity::refresh;
+pub(crate) use packet::{Packet, Part, Upper, begins};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
-pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress};
+pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, seen_in};
 pub(crate) use translate::translate;
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
@@ -84,6 +86,13 @@ impl<P: BufPool> Core<P> {
         let flow = match self.flows.table().find(hash, &packet.tuple) {
             Some(flow) => flow,
             None => self.create(rx, packet, sender)?,
+        };
+        let flow = match self.has_to_move(rx, packet, flow, sender) {
+            true => {
+                self.flows.remove(flow);
+                self.create(rx, packet, sender)?
+            }
+            false => flow,
         };
         let now = rx.second;
         let table = self.flows.table();
@@ -163,7 +172,9 @@ impl<P: BufPool> Core<P> {
             let ends = state::ends(table, flow, &timeouts);
             (ends > now).then_some(ends)
         });
+        affinity::expire(&mut self.affinities, now, records);
         self.flows.quiesce();
+        self.affinities.quiesce();
         self.stats.flows_expired.add(ended as u64);
     }
 
@@ -193,6 +204,9 @@ impl<P: BufPool> Core<P> {
         }
         if way.tunnel {
             flags |= flag::ENCAPSULATE;
+        }
+        if flow.is_forward() && self.prolong(rx, packet, &out) {
+            flags |= flag::AFFINE;
         }
         let action = Action {
             target: way.target,

@@ -45,6 +45,12 @@ pub(crate) enum Upper {
     Other,
 }
 
+/// Whether a packet is the first of a TCP connection.
+#[inline(always)]
+pub(crate) fn begins(upper: Upper) -> bool {
+    matches!(upper, Upper::Tcp(flags) if flags & (tcp::SYN | tcp::ACK) == tcp::SYN)
+}
+
 /// A packet's place in the world: where its headers are and what they say.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet {

@@ -2,12 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use octoplane_flow::Tuple;
+use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::BufPool;
-use octoplane_tables::model::{Algorithm, NoBackend};
+use octoplane_tables::model::{Algorithm, BackendState, NoBackend};
 use octoplane_tables::services::maglev::{Seed, hash4, hash6};
 use octoplane_tables::{Action as Way, Backend, Frontend, Snapshot};
 
+use super::affinity::refresh;
+use super::packet::begins;
 use super::{Packet, Sender, Upper};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
@@ -64,9 +66,10 @@ impl<P: BufPool> Core<P> {
                 Ok((tuple, false))
             };
         };
+        let affine = self.affine(rx, &tuple, frontend, inside);
         let backend = if inside {
             let random = self.random();
-            frontend.internal.pick_random(random)
+            affine.or_else(|| frontend.internal.pick_random(random))
         } else {
             if let Some(ranges) = &frontend.source_ranges
                 && !ranges.admits(tuple.src())
@@ -76,20 +79,21 @@ impl<P: BufPool> Core<P> {
             if !frontend.routable {
                 return Err(Verdict::Drop(DropReason::IsClusterIp));
             }
-            match frontend.algorithm {
+            let random = self.random();
+            affine.or_else(|| match frontend.algorithm {
                 Algorithm::Maglev => frontend.external.pick_maglev(flow_hash(&tuple, frontend)),
-                Algorithm::Random => {
-                    let random = self.random();
-                    frontend.external.pick_random(random)
-                }
-            }
+                Algorithm::Random => frontend.external.pick_random(random),
+            })
         };
-        let Some(&Backend { addr, port, .. }) = backend else {
+        let Some(&Backend { id, addr, port, .. }) = backend else {
             return Err(match rx.snapshot.node().no_backend {
                 NoBackend::Reject => Verdict::Refuse(DropReason::NoBackend, Error::PortUnreachable),
                 NoBackend::Drop => Verdict::Drop(DropReason::NoBackend),
             });
         };
+        if frontend.affinity_seconds > 0 {
+            self.stay(rx, &tuple, frontend, id);
+        }
         let src = match (addr == tuple.src(), addr) {
             (true, IpAddr::V4(_)) => LOOPBACK4.into(),
             (true, IpAddr::V6(_)) => LOOPBACK6.into(),
@@ -99,6 +103,36 @@ impl<P: BufPool> Core<P> {
         // A backend on another node has to answer through us (3.6 step 4).
         let away = !inside && !is_local(rx.snapshot, addr);
         Ok((out, away))
+    }
+
+    /// Whether a connection to a service needs another backend: its own is the service's no more, or does not take new
+    /// connections and this begins one (3.3). Without the service it goes on where it is.
+    pub(super) fn has_to_move(&self, rx: &Rx<'_>, packet: &Packet, flow: FlowRef, sender: Sender) -> bool {
+        if !flow.is_forward() {
+            return false;
+        }
+        let out = self.outgoing(flow);
+        if out.dst() == packet.tuple.dst() && out.dport() == packet.tuple.dport() {
+            return false;
+        }
+        frontend(rx.snapshot, &packet.tuple).is_some_and(|frontend| {
+            let set = match sender.endpoint != 0 {
+                true => &frontend.internal,
+                false => &frontend.external,
+            };
+            set.at(out.dst(), out.dport())
+                .is_none_or(|backend| begins(packet.upper) && backend.state != BackendState::Active)
+        })
+    }
+
+    /// Whether a connection's packets, which leave as `out`, prolong their client's stay with the backend. If so, this one does.
+    pub(super) fn prolong(&self, rx: &Rx<'_>, packet: &Packet, out: &Tuple) -> bool {
+        let affine = out.dst() != packet.tuple.dst()
+            && frontend(rx.snapshot, &packet.tuple).is_some_and(|frontend| frontend.affinity_seconds > 0);
+        if affine {
+            refresh(&self.affinities, &packet.tuple, rx.second);
+        }
+        affine
     }
 }
 

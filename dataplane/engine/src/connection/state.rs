@@ -15,6 +15,8 @@ pub(crate) mod flag {
     pub(crate) const ENCAPSULATE: u16 = 2;
     /// The words say where packets go. Without it only the slow path knows.
     pub(crate) const COMPILED: u16 = 4;
+    /// To a service whose clients stay with their backends: each packet prolongs the stay.
+    pub(crate) const AFFINE: u16 = 8;
 }
 
 /// The first two words: what to do with packets of a direction.
@@ -126,6 +128,12 @@ pub(crate) enum Progress {
     Known,
     /// A SYN on a connection that was closing: it counts as new.
     Again,
+}
+
+/// Whether a packet of this direction was seen in this second.
+#[inline(always)]
+pub(crate) fn seen_in(half: &Half<'_>, second: u32) -> bool {
+    half.word::<2>() & SEEN == u64::from(second)
 }
 
 /// Takes note of a packet of `flow`'s direction in second `now`.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use octoplane_engine::{
-    BURST, Direction, DropReason, Engine, EngineConfig, HostMac, NeighbourEvent, Output, WorkerStats,
+    BURST, Direction, DropReason, Engine, EngineConfig, HostMac, Memory, NeighbourEvent, Output, WorkerStats,
 };
-use octoplane_flow::{FlowHandle, FlowTable};
+use octoplane_flow::FlowTable;
 use octoplane_packet::{BufPool, HeapBuf, HeapPool, MacAddr, PacketBuf};
 use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId, Role, Route, RouteTarget};
 use octoplane_tables::{Capacity, Gateways, Store};
@@ -170,7 +170,7 @@ impl Plan {
             pool,
             Arc::new(WorkerStats::default()),
             Arc::new(HostMac::default()),
-            FlowHandle::new(Arc::clone(&flows), 0, 1).unwrap(),
+            Memory::new(Arc::clone(&flows)).unwrap().part(0, 1).unwrap(),
             &self.config,
         );
         store.apply(programme(self.default_routes)).unwrap();

@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod affinity;
 mod arp;
 mod checks;
 mod connections;
