@@ -103,6 +103,8 @@ reasons! {
     InvalidIdentity = 171, "Invalid identity";
     /// A service that is not offered to the outside.
     IsClusterIp = 174, "Is a ClusterIP";
+    /// The first fragment of its packet did not come.
+    FragmentNotFound = 175, "First fragment not found";
     /// The service does not serve this client.
     NotInSourceRange = 177, "Denied by LB src range";
     /// A policy entry denies it.

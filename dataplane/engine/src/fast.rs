@@ -403,6 +403,7 @@ impl<P: BufPool> Core<P> {
         };
         let packet = connection::Packet {
             tuple: *tuple,
+            fragment: None,
             upper,
             part: connection::Part::Whole,
             l4,

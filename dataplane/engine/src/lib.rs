@@ -17,6 +17,7 @@ mod engine;
 mod event;
 mod fast;
 mod fragment;
+mod fragment_ports;
 mod icmp;
 mod limiter;
 mod memory;

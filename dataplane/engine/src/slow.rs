@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use octoplane_flow::Tuple;
 use octoplane_packet::checksum::{fold, sum};
 use octoplane_packet::headers::{
     ETHERNET_LEN, Ethernet, IPV6_LEN, Ipv4, Ipv6, ethertype, icmp4, icmp6, protocol,
@@ -18,6 +19,7 @@ use crate::engine::{Core, Rx};
 use crate::icmp::Error;
 use crate::output::Output;
 use crate::overlay;
+use crate::parking::Awaited;
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +38,10 @@ pub(crate) enum Verdict {
     Consumed,
     /// An answer was made of it.
     Answer,
-    /// It waits until the Ethernet address of a neighbour on a port is known.
-    Park(PortId, IpAddr),
+    /// It waits for something.
+    Park(Awaited),
+    /// The same for one that came out of a tunnel, from a sender of this identity.
+    ParkInner(Awaited, u32),
 }
 
 use Verdict::{Drop, Punt, Refuse};
@@ -50,6 +54,8 @@ enum Whose {
     Tunnel(usize),
     /// Nothing: it is dropped.
     Nobodys(DropReason),
+    /// What the first fragment of its packet will say.
+    Unknown(Tuple),
 }
 
 impl<P: BufPool> Core<P> {
@@ -57,7 +63,26 @@ impl<P: BufPool> Core<P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn slow(&mut self, rx: &Rx<'_>, mut buf: P::Buf, out: &mut Output<P::Buf>) {
-        let mut verdict = self.inspect(rx, &mut buf);
+        let verdict = self.inspect(rx, &mut buf);
+        self.finish(rx, verdict, buf, out);
+    }
+
+    /// The same for a packet that came out of a tunnel, from a sender of this identity.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn slow_inner(
+        &mut self,
+        rx: &Rx<'_>,
+        identity: u32,
+        mut buf: P::Buf,
+        out: &mut Output<P::Buf>,
+    ) {
+        let verdict = self.inner(rx, &mut buf, identity);
+        self.finish(rx, verdict, buf, out);
+    }
+
+    /// Does with a packet what was decided.
+    fn finish(&mut self, rx: &Rx<'_>, mut verdict: Verdict, mut buf: P::Buf, out: &mut Output<P::Buf>) {
         if let Punt(otherwise) = verdict {
             verdict = self.punt(rx, &mut buf, otherwise);
         }
@@ -77,7 +102,10 @@ impl<P: BufPool> Core<P> {
                 return out.discard(buf);
             }
             Verdict::SendInPieces(port, mtu) => return self.send_in_pieces(rx, port, mtu, buf, out),
-            Verdict::Park(port, next_hop) => return self.park(rx, port, next_hop, buf, out),
+            Verdict::Park(awaited) => return self.park(rx, awaited, None, buf, out),
+            Verdict::ParkInner(awaited, identity) => {
+                return self.park(rx, awaited, Some(identity), buf, out);
+            }
         };
         if let Err(buf) = out.send(port, buf) {
             self.discard(rx, DropReason::TxFull, buf, out);
@@ -266,7 +294,7 @@ impl<P: BufPool> Core<P> {
 
     /// Whether a packet belongs to a connection: one from an endpoint, to one or to a service, or the reply to one. `None`
     /// for others, which are forwarded without memory.
-    fn whose(&self, rx: &Rx<'_>, frame: &[u8], target: &Target, src: IpAddr) -> Option<Whose> {
+    fn whose(&mut self, rx: &Rx<'_>, frame: &[u8], target: &Target, src: IpAddr) -> Option<Whose> {
         let read = |frame: &[u8]| match src {
             IpAddr::V4(_) => Packet::v4(frame),
             IpAddr::V6(_) => Packet::v6(frame),
@@ -277,13 +305,18 @@ impl<P: BufPool> Core<P> {
         );
         let pod = rx.view.role == Role::Pod;
         let always = (pod && forwarded) || target.action == Action::Deliver;
-        let packet = match read(frame) {
+        let mut packet = match read(frame) {
             Ok(packet) => packet,
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
+        let own = matches!(target.action, Action::Local | Action::Host);
+        if (always || own)
+            && let Err(first) = self.find_ports(rx, frame, &mut packet)
+        {
+            return Some(Whose::Unknown(first));
+        }
         if !always {
-            let own = matches!(target.action, Action::Local | Action::Host);
             if own && rx.view.role == Role::Uplink && is_tunnel(rx, &packet) {
                 return Some(Whose::Tunnel(packet.l4 - ETHERNET_LEN));
             }
@@ -327,6 +360,7 @@ impl<P: BufPool> Core<P> {
             Whose::Connection(packet, sender) => self.connection(rx, buf, &packet, sender),
             Whose::Tunnel(ip_len) => self.unwrap_tunnel(rx, buf, ip_len),
             Whose::Nobodys(reason) => Drop(reason),
+            Whose::Unknown(first) => Verdict::Park(Awaited::FirstFragment(first)),
         }
     }
 
@@ -336,14 +370,22 @@ impl<P: BufPool> Core<P> {
             Ok(identity) => identity,
             Err(reason) => return Drop(reason),
         };
+        self.inner(rx, buf, identity)
+    }
+
+    /// Takes a packet that came out of a tunnel to its endpoint.
+    fn inner(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, identity: u32) -> Verdict {
         let read = match buf.data().get(12..14) {
             Some([0x08, 0x00]) => overlay::check4(buf.data()).and_then(|()| Packet::v4(buf.data())),
             _ => overlay::check6(buf.data()).and_then(|()| Packet::v6(buf.data())),
         };
-        let packet = match read {
+        let mut packet = match read {
             Ok(packet) => packet,
             Err(reason) => return Drop(reason),
         };
+        if let Err(first) = self.find_ports(rx, buf.data(), &mut packet) {
+            return Verdict::ParkInner(Awaited::FirstFragment(first), identity);
+        }
         let target = match packet.tuple.dst() {
             IpAddr::V4(dst) => rx.snapshot.route4(dst.to_bits()),
             IpAddr::V6(dst) => rx.snapshot.route6(dst.to_bits()),
@@ -360,7 +402,10 @@ impl<P: BufPool> Core<P> {
             endpoint: 0,
             port: FROM_TUNNEL,
         };
-        self.connection(rx, buf, &packet, sender)
+        match self.connection(rx, buf, &packet, sender) {
+            Verdict::Park(awaited) => Verdict::ParkInner(awaited, identity),
+            verdict => verdict,
+        }
     }
 
     /// Whether the packet may go where its target says: `Ok` if it is forwarded, or is for this machine. One that may be
@@ -383,8 +428,11 @@ impl<P: BufPool> Core<P> {
                     return Err(Refuse(DropReason::FragmentationNeeded, Error::TooBig(target.mtu)));
                 }
                 match target.action {
-                    Action::Resolve => Err(Verdict::Park(target.port, target.next_hop.unwrap_or(dst))),
-                    Action::Glean => Err(Verdict::Park(target.port, dst)),
+                    Action::Resolve => {
+                        let next_hop = target.next_hop.unwrap_or(dst);
+                        Err(Verdict::Park(Awaited::Neighbour(target.port, next_hop)))
+                    }
+                    Action::Glean => Err(Verdict::Park(Awaited::Neighbour(target.port, dst))),
                     _ => Ok(()),
                 }
             }

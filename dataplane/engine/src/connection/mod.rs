@@ -23,7 +23,7 @@ use octoplane_tables::model::Routing;
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target};
 
 pub(crate) use affinity::refresh;
-pub(crate) use packet::{Packet, Part, Upper, begins};
+pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
 pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, seen_in};
@@ -32,6 +32,7 @@ pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
+use crate::fragment_ports;
 use crate::overlay;
 use crate::slow::{Verdict, send};
 
@@ -173,8 +174,10 @@ impl<P: BufPool> Core<P> {
             (ends > now).then_some(ends)
         });
         affinity::expire(&mut self.affinities, now, records);
+        fragment_ports::expire(&mut self.fragments, now, records);
         self.flows.quiesce();
         self.affinities.quiesce();
+        self.fragments.quiesce();
         self.stats.flows_expired.add(ended as u64);
     }
 

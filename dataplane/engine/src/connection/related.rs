@@ -126,6 +126,7 @@ fn quoted(frame: &[u8], ip: usize, v6: bool) -> Option<Packet> {
         Tuple::v4(addr4(12)?, addr4(16)?, sport, dport, protocol, 0)
     };
     Some(Packet {
+        fragment: None,
         tuple,
         upper: kind,
         part: Part::Whole,

@@ -298,7 +298,11 @@ fn no_errors_over_ipv4_about() {
             assert_eq!(lab.one(POD0, &expired(packet)).dropped(), 196, "type {kind}");
         }
     }
-    // Later fragments.
+    // Later fragments, whose first one has come.
+    lab.one(
+        POD0,
+        &ip4("10.0.0.1", "10.0.0.2").flags(0x2000).frame(OURS[0], EP1),
+    );
     for flags in [1, 0x2001, 0x1fff] {
         let packet = ip4("10.0.0.1", "10.0.0.2").flags(flags);
         assert_eq!(lab.one(POD0, &expired(packet)).dropped(), 196);

@@ -15,6 +15,7 @@ mod connections;
 mod conserve;
 mod device;
 mod forward;
+mod fragments;
 mod host;
 mod icmp;
 mod masquerade;
