@@ -113,10 +113,14 @@ reasons! {
     VlanFiltered = 182, "VLAN traffic disallowed by VLAN filter";
     /// Both ends have to prove who they are first.
     AuthRequired = 189, "Authentication required";
+    /// The node that its traffic has to leave from is missing.
+    NoEgressGateway = 194, "No Egress Gateway found";
     /// The TTL or hop limit ran out.
     TtlExceeded = 196, "TTL exceeded";
     /// Too many packets for the kernel.
     RateLimited = 198, "Rate limited";
+    /// This node is to send it on under an address that it has not got.
+    NoEgressIp = 204, "No Egress IP configured";
     /// The port is administratively down or unknown.
     NoDevice = 206, "Device not found";
     /// The device's transmit queue took no more.

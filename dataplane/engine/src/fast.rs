@@ -384,7 +384,7 @@ impl<P: BufPool> Core<P> {
         let v6 = tuple.is_v6();
         let out = self.outgoing(flow);
         let other_end = match action.flags & flag::ENCAPSULATE != 0 {
-            true => match connection::remote(rx.snapshot, out.dst()).tunnel {
+            true => match connection::other_end(rx.snapshot, &out) {
                 Some(other_end) => Some(other_end),
                 None => return SLOW,
             },

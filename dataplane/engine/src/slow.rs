@@ -13,7 +13,7 @@ use octoplane_tables::{Action, Target, identity};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::address::{may_send4, may_send6, routable4, routable6};
-use crate::connection::{self, FROM_TUNNEL, Packet, Part, Sender, Upper, is_served};
+use crate::connection::{self, FROM_TUNNEL, Packet, Part, Sender, Upper, is_served, leaves_here};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
@@ -393,6 +393,7 @@ impl<P: BufPool> Core<P> {
         if target.action != Action::Deliver
             && !self.knows(buf.data(), &packet)
             && !is_served(rx.snapshot, &packet.tuple)
+            && !leaves_here(rx.snapshot, &packet.tuple)
         {
             // For this machine's kernel, which is not told who sent it yet.
             return Drop(DropReason::Unroutable);

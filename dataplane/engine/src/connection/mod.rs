@@ -5,6 +5,7 @@
 //! next packet of each direction decides again ([`compile`](Core::compile)), policy included, but keeps the translation.
 
 mod affinity;
+mod gateway;
 mod masquerade;
 mod packet;
 mod policy;
@@ -23,6 +24,7 @@ use octoplane_tables::model::Routing;
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target};
 
 pub(crate) use affinity::refresh;
+use gateway::Exit;
 pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
@@ -49,7 +51,7 @@ pub(crate) struct Sender {
 
 /// Where packets go.
 #[derive(Clone, Copy)]
-struct Way4 {
+struct Path {
     /// Number of the target.
     target: u32,
     /// Whether it is the way to another node, in a tunnel.
@@ -118,12 +120,14 @@ impl<P: BufPool> Core<P> {
         let there = packet.tuple;
         let (out, away) = self.serve(rx, packet, sender)?;
         self.allowed(rx, packet, &out, sender)?;
-        let own = match away {
+        let (path, exit) = way(rx.snapshot, &out, true).map_err(Verdict::Drop)?;
+        let own = match (away, exit) {
             // Without an address for it nothing can come back.
-            true => {
+            (true, _) => {
                 Some(masquerade::own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
             }
-            false => masquerade::address(rx.snapshot, &out, sender, way(rx.snapshot, &out)),
+            (false, Exit::Here(addr)) => Some(addr),
+            (false, _) => masquerade::address(rx.snapshot, &out, sender, path),
         };
         if let Some(addr) = own {
             return self.masquerade(rx, packet, sender, &out, addr);
@@ -200,7 +204,7 @@ impl<P: BufPool> Core<P> {
         if flow.is_forward() {
             self.allowed(rx, packet, &out, sender)?;
         }
-        let way = way(rx.snapshot, &out);
+        let (way, _) = way(rx.snapshot, &out, flow.is_forward()).map_err(Verdict::Drop)?;
         let mut flags = flag::COMPILED;
         if out != packet.tuple {
             flags |= flag::TRANSLATE;
@@ -238,7 +242,7 @@ impl<P: BufPool> Core<P> {
         } else {
             packet.tuple
         };
-        let way = Way4 {
+        let way = Path {
             target: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
         };
@@ -255,7 +259,7 @@ impl<P: BufPool> Core<P> {
         buf: &mut P::Buf,
         packet: &Packet,
         out: &Tuple,
-        way: Way4,
+        way: Path,
         identity: u32,
         change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
     ) -> Verdict {
@@ -267,10 +271,7 @@ impl<P: BufPool> Core<P> {
         } else {
             ttl(buf.data(), out.is_v6())
         };
-        let other_end = way
-            .tunnel
-            .then(|| remote(rx.snapshot, out.dst()).tunnel)
-            .flatten();
+        let other_end = way.tunnel.then(|| other_end(rx.snapshot, out)).flatten();
         if let Some(other_end) = other_end {
             target.mtu = target.mtu.saturating_sub(overlay::overhead(other_end));
         }
@@ -317,29 +318,62 @@ pub(crate) fn remote(snapshot: &Snapshot, addr: IpAddr) -> &Remote {
 }
 
 /// Where packets with these addresses go: to an endpoint here, through the tunnel to its node, or as routed
-/// (specification, 1.2 step 14).
-fn way(snapshot: &Snapshot, out: &Tuple) -> Way4 {
+/// (specification, 1.2 step 14); and where they leave the cluster from if this is the direction of the connection's first
+/// packet.
+fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), DropReason> {
     let dst = out.dst();
-    let target = match dst {
-        IpAddr::V4(dst) => snapshot.find4(dst.to_bits()),
-        IpAddr::V6(dst) => snapshot.find6(dst.to_bits()),
+    let target = find(snapshot, dst);
+    let action = snapshot.target(target).action;
+    let local = !matches!(action, Way::None | Way::Forward | Way::Resolve | Way::Glean);
+    let routed = Path {
+        target,
+        tunnel: false,
     };
-    let local = !matches!(
-        snapshot.target(target).action,
-        Way::None | Way::Forward | Way::Resolve | Way::Glean
-    );
-    if snapshot.node().routing == Routing::Tunnel && !local {
+    if local {
+        return Ok((routed, Exit::Anywhere));
+    }
+    if snapshot.node().routing == Routing::Tunnel {
         let remote = remote(snapshot, dst);
         if remote.tunnel.is_some() && !remote.skip_tunnel {
-            return Way4 {
+            let path = Path {
                 target: remote.tunnel_target,
                 tunnel: true,
             };
+            return Ok((path, Exit::Anywhere));
         }
     }
-    Way4 {
-        target,
-        tunnel: false,
+    let exit = match forward {
+        true => gateway::exit(snapshot, out)?,
+        false => Exit::Anywhere,
+    };
+    let path = match exit {
+        Exit::Node(node) => Path {
+            target: find(snapshot, node),
+            tunnel: true,
+        },
+        Exit::Here(_) | Exit::Anywhere => routed,
+    };
+    Ok((path, exit))
+}
+
+/// The node that a tunnel leads to for packets with these addresses.
+pub(crate) fn other_end(snapshot: &Snapshot, out: &Tuple) -> Option<IpAddr> {
+    let other_end = remote(snapshot, out.dst()).tunnel;
+    other_end.or_else(|| match gateway::exit(snapshot, out) {
+        Ok(Exit::Node(node)) => Some(node),
+        _ => None,
+    })
+}
+
+/// Whether another node's endpoint sent this packet here for it to leave the cluster.
+pub(crate) fn leaves_here(snapshot: &Snapshot, tuple: &Tuple) -> bool {
+    !matches!(gateway::exit(snapshot, tuple), Ok(Exit::Anywhere | Exit::Node(_)))
+}
+
+fn find(snapshot: &Snapshot, addr: IpAddr) -> u32 {
+    match addr {
+        IpAddr::V4(addr) => snapshot.find4(addr.to_bits()),
+        IpAddr::V6(addr) => snapshot.find6(addr.to_bits()),
     }
 }
 

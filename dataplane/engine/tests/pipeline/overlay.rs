@@ -11,11 +11,11 @@ use crate::common::*;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-const PEER4: &str = "192.0.2.9";
-const PEER6: &str = "2001:db8::9";
-const PEER: [u8; 6] = [2, 0, 0, 0, 1, 9];
+pub(crate) const PEER4: &str = "192.0.2.9";
+pub(crate) const PEER6: &str = "2001:db8::9";
+pub(crate) const PEER: [u8; 6] = [2, 0, 0, 0, 1, 9];
 
-fn tunnelled(protocol: TunnelProtocol, peer: &str) -> Lab<HeapPool> {
+pub(crate) fn tunnelled(protocol: TunnelProtocol, peer: &str) -> Lab<HeapPool> {
     let mut lab = lab();
     let remote = |prefix: &str| {
         Change::PutIpcache(IpcacheEntry {
@@ -45,7 +45,7 @@ fn tunnelled(protocol: TunnelProtocol, peer: &str) -> Lab<HeapPool> {
 }
 
 /// The tunnel packet of another node around a frame.
-fn wrapped(vni: u32, protocol: TunnelProtocol, inner: &[u8], tos: u8) -> Vec<u8> {
+pub(crate) fn wrapped(vni: u32, protocol: TunnelProtocol, inner: &[u8], tos: u8) -> Vec<u8> {
     let mut udp = vec![0; 8];
     put16(&mut udp, 0, 50_000);
     put16(&mut udp, 2, 8472);
