@@ -36,6 +36,7 @@ use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
 use crate::overlay;
+use crate::rate;
 use crate::slow::{Verdict, send};
 
 /// Who sent a packet.
@@ -215,6 +216,9 @@ impl<P: BufPool> Core<P> {
         if flow.is_forward() && self.prolong(rx, packet, &out) {
             flags |= flag::AFFINE;
         }
+        if rate::is_limited(rx, &packet.tuple, rx.snapshot.target(way.target)) {
+            flags |= flag::LIMITED;
+        }
         let action = Action {
             target: way.target,
             port: sender.port,
@@ -246,6 +250,12 @@ impl<P: BufPool> Core<P> {
             target: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
         };
+        if action.flags & flag::LIMITED != 0 {
+            let target = rx.snapshot.target(way.target);
+            if let Err(reason) = rate::admit(rx, &packet.tuple, target, buf.len()) {
+                return Verdict::Drop(reason);
+            }
+        }
         self.leave(rx, buf, packet, &out, way, action.identity, |frame| {
             translate(frame, packet, &out)
         })

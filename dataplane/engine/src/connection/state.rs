@@ -17,6 +17,8 @@ pub(crate) mod flag {
     pub(crate) const COMPILED: u16 = 4;
     /// To a service whose clients stay with their backends: each packet prolongs the stay.
     pub(crate) const AFFINE: u16 = 8;
+    /// From or to an endpoint that may send or receive only so much.
+    pub(crate) const LIMITED: u16 = 16;
 }
 
 /// The first two words: what to do with packets of a direction.

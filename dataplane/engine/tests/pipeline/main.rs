@@ -27,5 +27,6 @@ mod overlay;
 mod parking;
 mod policy;
 mod probe;
+mod rates;
 mod related;
 mod services;
