@@ -5,21 +5,27 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from conftest import BIN, ROOT
+import pytest
+
+from conftest import BIN, ROOT, af_xdp
 
 
-def quickstart(config=ROOT / "config" / "quickstart"):
+def quickstart(config=ROOT / "config" / "quickstart", driver="net_af_packet"):
     name = f"oq{os.getpid()}"
     result = subprocess.run([ROOT / "scripts" / "quickstart"], capture_output=True, text=True, timeout=280,
                             env={**os.environ, "OCTOPLANE_BIN": str(BIN.resolve()), "OCTOPLANE_DEMO": name,
+                                 "OCTOPLANE_DEMO_DRIVER": driver,
                                  "OCTOPLANE_DEMO_CONFIG": str(config)})
     left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
     assert name not in left and not Path("/run", name).exists()
     return result
 
 
-def test_it_shows_what_it_says():
-    result = quickstart()
+@pytest.mark.parametrize("driver", ["net_af_packet", "net_af_xdp"])
+def test_it_shows_what_it_says(driver):
+    if driver == "net_af_xdp" and not af_xdp():
+        pytest.skip("no AF_XDP here")
+    result = quickstart(driver=driver)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Everything worked. Nothing is left behind." in result.stdout
 
