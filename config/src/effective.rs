@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Config, Port, Queues};
+use crate::{Class, Config, Control, Guard, Port, Queues};
 
 impl Config {
     /// This configuration as a file that, read again on the same machine, gives the same configuration.
@@ -76,12 +76,7 @@ impl fmt::Display for Config {
         )?;
         writeln!(f, "burst = {}", workers.burst)?;
 
-        writeln!(f, "\n[control]")?;
-        writeln!(f, "socket = {}", quoted(control.socket.display()))?;
-        if let Some(group) = &control.socket_group {
-            writeln!(f, "socket_group = {}", quoted(group))?;
-        }
-        writeln!(f, "max_message_mb = {}", control.max_message_mb)?;
+        write_control(f, control)?;
 
         writeln!(f, "\n[gateway]")?;
         writeln!(f, "ipv4 = {}", quoted(gateway.ipv4))?;
@@ -112,6 +107,65 @@ impl fmt::Display for Config {
         ports
             .iter()
             .try_for_each(|port| write_port(f, port, workers.cores.len()))
+    }
+}
+
+fn classes(classes: &[Class]) -> String {
+    let words: Vec<_> = classes.iter().map(|class| class.as_str()).collect();
+    quoted_list(&words)
+}
+
+fn write_control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
+    writeln!(f, "\n[control]")?;
+    writeln!(f, "socket = {}", quoted(control.socket.display()))?;
+    if let Some(group) = &control.socket_group {
+        writeln!(f, "socket_group = {}", quoted(group))?;
+    }
+    if let Some(group) = &control.read_group {
+        writeln!(f, "read_group = {}", quoted(group))?;
+    }
+    writeln!(f, "read_group_may = {}", classes(&control.read_group_may))?;
+    writeln!(f, "max_message_mb = {}", control.max_message_mb)?;
+    let limits = &control.limits;
+    writeln!(f, "client_connections = {}", limits.connections)?;
+    writeln!(f, "client_requests = {}", limits.requests)?;
+    writeln!(f, "client_streams = {}", limits.streams)?;
+    writeln!(f, "client_requests_per_second = {}", limits.requests_per_second)?;
+    writeln!(f, "request_timeout_s = {}", limits.request_timeout.as_secs())?;
+    let Some(tcp) = &control.tcp else { return Ok(()) };
+    let listen = quoted(tcp.listen);
+    match &tcp.guard {
+        Guard::Tls {
+            certificate,
+            key,
+            client_ca,
+            clients,
+        } => {
+            let clients: Vec<_> = clients
+                .iter()
+                .map(|client| {
+                    format!(
+                        "{{ name = {}, may = {} }}",
+                        quoted(&client.name),
+                        classes(&client.may)
+                    )
+                })
+                .collect();
+            writeln!(
+                f,
+                "tcp = {{ listen = {listen}, certificate = {}, key = {}, client_ca = {}, clients = [{}] }}",
+                quoted(certificate.display()),
+                quoted(key.display()),
+                quoted(client_ca.display()),
+                clients.join(", "),
+            )
+        }
+        Guard::ManagementInterface { interface, may } => writeln!(
+            f,
+            "tcp = {{ listen = {listen}, management_interface = {}, may = {} }}",
+            quoted(interface),
+            classes(may),
+        ),
     }
 }
 

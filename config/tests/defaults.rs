@@ -114,7 +114,11 @@ fn link_local_addresses_may_recur_on_another_link() {
 fn the_effective_text_reads_back_as_the_same_configuration() {
     let text = format!(
         "log_level = 'warn,octoplane_worker=trace'\n{PORT}mac = '02:00:00:00:00:01'\nrx_queues = 2\n\
-         addresses = ['10.0.0.1/31', '2001:db8::1/64']\n[control]\nsocket = '/tmp/a\"b'\nsocket_group = 'wheel'\n\
+         addresses = ['10.0.0.1/31', '2001:db8::1/64']\n[control]\nsocket = '/tmp/a\"b'\nsocket_group = 'wheel'\nread_group = 'adm'\n\
+         read_group_may = ['debug', 'read']\nclient_requests = 7\nrequest_timeout_s = 9\n\
+         tcp = {{ listen = '[2001:db8::1]:1', certificate = '/c', key = '/k', client_ca = '/a', clients = [\
+         {{ name = 'dns:A.example', may = ['program', 'read'] }}, {{ name = 'uri:spiffe://x/y', may = ['debug'] }}, \
+         {{ name = 'cn:Joe \"X\" Doe', may = ['read'] }}] }}\n\
          [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[workers]\npoll = 'busy'\n"
     );
     for text in [PORT, text.as_str()] {

@@ -117,6 +117,44 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
              [[ports]]\nname = 'h1'\nrole = 'host'\ndevice = 'net_tap1'",
             "f:11: ports[2].role: is \"host\" as that of ports[1], expected at most one host port",
         ),
+        (
+            "[control]\nsocket_group = 'a'\nread_group = 'a'\nread_group_may = ['program']\nclient_streams = 0\n\
+             tcp = { listen = '192.0.2.1:9443' }",
+            "f:7: control.read_group: is that of socket_group, which may do everything, expected another group\n\
+             f:8: control.read_group_may[0]: \"program\" is invalid, expected one of \"read\", \"debug\"\n\
+             f:9: control.client_streams: 0 is out of range, expected 1 to 65536\n\
+             f:10: control.tcp.listen: would be open to everybody on the network, expected certificate, key, client_ca and \
+             clients for mutual TLS, or management_interface to be bound to the management wire",
+        ),
+        (
+            "[control.tcp]\nlisten = '192.0.2.1'\ncertificate = 'x'\nkey = '/k'\nmay = []\n\
+             [[control.tcp.clients]]\nname = 'agent'\n[[control.tcp.clients]]\nname = 'dns:*.example'\nmay = []\n\
+             [[control.tcp.clients]]\nname = 'cn:x'\nmay = ['read']\nwho = 1\n[[control.tcp.clients]]\nname = 'cn:x'\n\
+             may = ['all']",
+            "f:5: control.tcp.client_ca: is missing, expected an absolute path\n\
+             f:6: control.tcp.listen: \"192.0.2.1\" is invalid, expected ADDRESS:PORT as in 192.0.2.10:9443\n\
+             f:7: control.tcp.certificate: \"x\" is invalid, expected an absolute path\n\
+             f:9: control.tcp.may: goes with management_interface only, expected clients\n\
+             f:10: control.tcp.clients[0].may: is missing, expected a list of \"read\", \"program\", \"debug\"\n\
+             f:11: control.tcp.clients[0].name: \"agent\" is invalid, expected \"dns:NAME\" or \"uri:URI\" (a subject's \
+             alternative name), or \"cn:NAME\" (its common name)\n\
+             f:13: control.tcp.clients[1].name: \"dns:*.example\" is invalid, expected \"dns:NAME\" or \"uri:URI\" (a \
+             subject's alternative name), or \"cn:NAME\" (its common name)\n\
+             f:14: control.tcp.clients[1].may: is empty, expected a list of \"read\", \"program\", \"debug\"\n\
+             f:18: control.tcp.clients[2].who: unknown key, expected one of name, may\n\
+             f:20: control.tcp.clients[3].name: \"cn:x\" stands here twice, expected each name once\n\
+             f:21: control.tcp.clients[3].may[0]: \"all\" is invalid, expected one of \"read\", \"program\", \"debug\"",
+        ),
+        (
+            "[control.tcp]\nlisten = '192.0.2.1:0'\nmanagement_interface = 'a/b'\nclient_ca = '/a'",
+            "f:5: control.tcp.may: is missing, expected a list of \"read\", \"program\", \"debug\": what everybody there may \
+             do\n\
+             f:6: control.tcp.listen: \"192.0.2.1:0\" is invalid, expected ADDRESS:PORT as in 192.0.2.10:9443\n\
+             f:7: control.tcp.management_interface: \"a/b\" is invalid, expected the name of a network interface, at most 15 \
+             bytes\n\
+             f:8: control.tcp.client_ca: does not go with management_interface, which is for plain text, expected either of \
+             them",
+        ),
         ("[worker]", "f:5: worker: unknown key, did you mean \"workers\"?"),
         (
             "[workers]\ncores = [9]",

@@ -2,6 +2,7 @@
 //!
 //! A reader never stops at a mistake: it notes it and goes on with the default, so that one pass finds them all.
 
+mod access;
 mod control;
 mod device;
 mod eal;

@@ -1,6 +1,7 @@
 //! The configuration as the daemon sees it. Each section is one file here; how it is read from text is in
 //! `read/`, so that these types stay plain data.
 
+mod access;
 mod control;
 mod device;
 mod eal;
@@ -9,6 +10,7 @@ mod memory;
 mod port;
 mod workers;
 
+pub use access::{CertificateName, Class, ClientLimits, ControlTcp, Guard, TlsClient};
 pub use control::{Control, Gateway};
 pub use device::DeviceSpec;
 pub use eal::{Eal, IovaMode};

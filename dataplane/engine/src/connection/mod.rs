@@ -321,7 +321,9 @@ impl<P: BufPool> Core<P> {
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
         let may_cut = !out.is_v6() && !df && !way.tunnel;
-        if let Err(verdict) = self.route(rx, &target, out.dst(), size, ttl, may_cut) {
+        // On a link, it is the tunnel's end whose Ethernet address is wanted.
+        let hop = other_end.unwrap_or(out.dst());
+        if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
             return verdict;
         }
         if !matches!(target.action, Way::Forward | Way::Deliver) {
