@@ -186,8 +186,10 @@ fn pool(mut section: Section<'_>, others: &[Pool]) -> Option<Pool> {
 fn prefix(item: &Item<'_>, expected: &str) -> Option<Prefix> {
     let text = item.text(expected)?;
     let wrong = |why: &dyn Display| {
-        item.place
-            .wrong(format!("\"{}\" is invalid, expected {expected}{why}", shown(text)));
+        item.place.wrong(format!(
+            "\"{}\" is invalid, expected {expected}{why}",
+            shown(text)
+        ));
     };
     match text.parse::<Prefix>() {
         Ok(prefix) if is_unicast(prefix.addr()) => Some(prefix),
