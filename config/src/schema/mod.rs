@@ -2,6 +2,7 @@
 //! `read/`, so that these types stay plain data.
 
 mod access;
+mod cni;
 mod control;
 mod device;
 mod eal;
@@ -11,6 +12,7 @@ mod port;
 mod workers;
 
 pub use access::{CertificateName, Class, ClientLimits, ControlTcp, Guard, TlsClient};
+pub use cni::{Cni, CniTls, IdentityRule, Pool};
 pub use control::{Control, Gateway};
 pub use device::DeviceSpec;
 pub use eal::{Eal, IovaMode};
@@ -41,6 +43,8 @@ pub struct Config {
     pub control: Control,
     /// Addresses that pods use as their default gateway.
     pub gateway: Gateway,
+    /// Pods that come and go by way of CNI plugins.
+    pub cni: Cni,
     /// 1 to [`MAX_PORTS`] ports in the order of the file. Names and devices are unique.
     pub ports: Vec<Port>,
     /// Limits of the exception path to the kernel.
