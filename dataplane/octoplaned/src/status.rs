@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use octoplane_api::v1;
+use octoplane_cni_server::Attachments;
 use octoplane_config::Port;
 use octoplane_control::{Dataplane as Services, PortRefusal};
 use octoplane_engine::{Direction, DropReason, PortStats, Stage, Timeouts};
@@ -18,6 +19,7 @@ use crate::ports::PortChanges;
 pub(crate) struct Daemon {
     dataplane: Arc<Dataplane>,
     ports: PortChanges,
+    attachments: Arc<Attachments>,
     /// Those of the workers.
     timeouts: Timeouts,
     startup: Duration,
@@ -28,12 +30,14 @@ impl Daemon {
     pub(crate) fn new(
         dataplane: Arc<Dataplane>,
         ports: PortChanges,
+        attachments: Arc<Attachments>,
         timeouts: Timeouts,
         startup: Duration,
     ) -> Self {
         Self {
             dataplane,
             ports,
+            attachments,
             timeouts,
             startup,
         }
@@ -172,6 +176,10 @@ impl Services for Daemon {
 
     fn remove_port(&self, name: &str) -> Result<(), PortRefusal> {
         self.ports.remove(name)
+    }
+
+    fn attachments(&self) -> Option<Arc<Attachments>> {
+        Some(Arc::clone(&self.attachments))
     }
 
     fn drops(&self) -> Vec<v1::Drop> {

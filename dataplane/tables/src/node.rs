@@ -13,6 +13,10 @@ use crate::model::{NoBackend, Node, PolicyMode, Routing, Tunnel};
 pub struct NodeView {
     own4: HashSet<u32, FxBuildHasher>,
     own6: HashSet<u128, FxBuildHasher>,
+    /// The first of the node's own addresses of each family: where its proxies listen.
+    pub first4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub first6: Option<Ipv6Addr>,
     native4: Vec<(u32, u32)>,
     native6: Vec<(u128, u128)>,
     /// Source address for masquerading IPv4; `None`: none is.
@@ -44,6 +48,14 @@ impl NodeView {
         let mut view = Self {
             own4: HashSet::default(),
             own6: HashSet::default(),
+            first4: node.addresses.iter().find_map(|addr| match addr {
+                IpAddr::V4(addr) => Some(*addr),
+                IpAddr::V6(_) => None,
+            }),
+            first6: node.addresses.iter().find_map(|addr| match addr {
+                IpAddr::V6(addr) => Some(*addr),
+                IpAddr::V4(_) => None,
+            }),
             native4: Vec::new(),
             native6: Vec::new(),
             masquerade4: node.masquerade4,

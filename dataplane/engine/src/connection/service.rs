@@ -144,6 +144,24 @@ fn is_local(snapshot: &Snapshot, addr: IpAddr) -> bool {
     target.action == Way::Deliver
 }
 
+/// A packet to one of the backends of the service that a packet is for.
+pub(super) fn any_backend(snapshot: &Snapshot, tuple: &Tuple, sender: Sender) -> Option<Tuple> {
+    let frontend = frontend(snapshot, tuple)?;
+    let set = match sender.endpoint != 0 {
+        true => &frontend.internal,
+        false => &frontend.external,
+    };
+    let backend = set.slots().first()?;
+    Some(Tuple::new(
+        tuple.src(),
+        backend.addr,
+        tuple.sport(),
+        backend.port,
+        tuple.protocol(),
+        tuple.zone(),
+    ))
+}
+
 /// The Maglev hash of a connection (3.4).
 fn flow_hash(tuple: &Tuple, frontend: &Frontend) -> u32 {
     let sport = if frontend.affinity_seconds > 0 {

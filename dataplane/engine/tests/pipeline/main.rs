@@ -23,6 +23,7 @@ mod masquerade;
 mod model;
 mod mtu;
 mod ndp;
+mod node;
 mod overlay;
 mod parking;
 mod policy;
