@@ -52,6 +52,12 @@ impl Fragments {
     }
 }
 
+impl Fragments {
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
 fn key(pkt: &Packet, vni: Option<u32>) -> Option<Key> {
     Some(Key {
         src: pkt.src(),
@@ -152,7 +158,7 @@ impl Model {
             };
             let result = match vni {
                 None => self.route_in(&mut rx, &pkt),
-                Some(vni) => self.overlay_ingress(&mut rx, &mut pkt, vni),
+                Some(vni) => self.without_trace(|model| model.overlay_ingress(&mut rx, &mut pkt, vni)),
             };
             self.conclude(&mut rx, result);
         }

@@ -114,6 +114,8 @@ pub struct Outcome {
 pub(crate) enum Told {
     TimeExceeded,
     TooBig(u16),
+    /// 3/1 or 1/3: the last hop does not find the station.
+    HostUnreachable,
     /// 3/13 or 1/1 (specification, 1.2 step 12).
     Prohibited,
     /// 3/3 or 1/4 (specification, 3.7).

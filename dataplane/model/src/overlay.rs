@@ -181,7 +181,7 @@ impl Model {
             return Ok(());
         }
         let first = pkt.clone();
-        let result = self.overlay_ingress(rx, pkt, vni);
+        let result = self.without_trace(|model| model.overlay_ingress(rx, pkt, vni));
         self.conclude(rx, result);
         self.release_fragments(rx, &first, Some(vni));
         Ok(())

@@ -26,6 +26,28 @@ pub(crate) enum Verb {
         #[arg(default_value = "-")]
         requests: PathBuf,
     },
+    /// Tell the engine and the reference model the same, at random, and compare what they do. A scenario on which they
+    /// differ is made as small as possible and printed.
+    Compare {
+        /// Where the random scenarios begin from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many scenarios.
+        #[arg(long, default_value_t = 1000)]
+        cases: u32,
+        /// Most steps of each.
+        #[arg(long, default_value_t = 40)]
+        steps: usize,
+        /// Where to put the scenario, too.
+        #[arg(long)]
+        save: Option<PathBuf>,
+    },
+    /// Run scenarios on the engine and the reference model and compare.
+    Replay {
+        /// As compare prints them.
+        #[arg(required = true)]
+        scenarios: Vec<PathBuf>,
+    },
     /// Have ports receive what was captured, and capture what they send.
     Pcap {
         #[command(flatten)]

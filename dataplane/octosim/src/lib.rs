@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod line;
 mod neighbours;
 pub mod pcap;

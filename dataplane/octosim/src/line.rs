@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use octoplane_engine::{DropReason, FlowState, FlowView, NeighbourEvent};
 use octoplane_flow::Tuple;
-use octoplane_state::{EgressGateway, State};
+use octoplane_state::{EgressGateway, Port, State};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::setup::{Setup, SetupError};
 use crate::sim::{Outcome, Sim};
 
 /// A request: one object on one line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
+    /// Begin: only the first request can be this, and only if the node was not given otherwise.
+    Setup(Box<SetupLine>),
     /// Make the tables equal to this, as `octoctl apply` does it. What is missing is removed.
     Apply(Box<State>),
     /// Put these objects in. What is there otherwise stays.
@@ -31,6 +34,63 @@ pub enum Request {
     Drops {},
     /// List the connections.
     Flows {},
+}
+
+/// What a simulation begins with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetupLine {
+    /// The ports, with role.
+    pub ports: Vec<Port>,
+    /// What hashes and choices begin from.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Whether neighbours are asked for and learned.
+    #[serde(default)]
+    pub learn: bool,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl SetupLine {
+    /// What was written down of a setup; rates and limits are the usual ones.
+    pub fn of(setup: &Setup) -> Self {
+        let port = |it: &octoplane_tables::model::Port| Port {
+            name: it.name.clone(),
+            role: Some(it.role.name().into()),
+            mac: Some(it.mac.to_string()),
+            mtu: Some(it.mtu),
+            admin: None,
+            addresses: it
+                .addresses
+                .iter()
+                .map(|(addr, len)| format!("{addr}/{len}"))
+                .collect(),
+        };
+        Self {
+            ports: setup.ports.iter().map(port).collect(),
+            seed: setup.seed,
+            learn: setup.learn,
+        }
+    }
+
+    /// The setup that this is.
+    ///
+    /// # Errors
+    /// [`SetupError`]
+    pub fn setup(&self) -> Result<Setup, SetupError> {
+        let state = State {
+            ports: self.ports.clone(),
+            ..State::default()
+        };
+        Ok(Setup {
+            seed: self.seed,
+            learn: self.learn,
+            ..Setup::of_state(&state)?
+        })
+    }
 }
 
 /// Objects to take out, by their keys.
@@ -159,6 +219,8 @@ pub struct ExpectedFrame {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
+    /// It is set up.
+    Ready(bool),
     /// The tables are changed.
     Applied(Applied),
     /// The time is this now, counted from the beginning.

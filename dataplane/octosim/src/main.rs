@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use octosim::line::{Answer, Flow, Out};
-use octosim::{Setup, Sim, pcap, run};
+use octosim::{Setup, Sim, compare, pcap, run};
 
 use crate::cli::{Arguments, Capture, Node, Verb};
 
@@ -35,6 +35,13 @@ fn refused(error: impl Display) -> Failure {
 fn main() -> ExitCode {
     let result = match Arguments::parse().verb {
         Verb::Run { node, requests } => run_requests(&node, &requests),
+        Verb::Compare {
+            seed,
+            cases,
+            steps,
+            save,
+        } => search(seed, cases, steps, save.as_deref()),
+        Verb::Replay { scenarios } => replay(&scenarios),
         Verb::Pcap { node, input, out } => run_captures(&node, &input, &out),
     };
     match result {
@@ -52,13 +59,14 @@ fn main() -> ExitCode {
 }
 
 fn run_requests(node: &Node, requests: &Path) -> Result<bool, Failure> {
-    let mut sim = start(node)?;
+    let given = node.file.is_some() || node.config.is_some();
+    let sim = given.then(|| start(node)).transpose()?;
     let output = io::stdout().lock();
     if requests.as_os_str() == "-" {
-        return run::run(&mut sim, io::stdin().lock(), output).map_err(refused);
+        return run::run(sim, io::stdin().lock(), output).map_err(refused);
     }
     let file = File::open(requests).map_err(|error| usage(format!("{}: {error}", requests.display())))?;
-    run::run(&mut sim, BufReader::new(file), output).map_err(refused)
+    run::run(sim, BufReader::new(file), output).map_err(refused)
 }
 
 fn run_captures(node: &Node, input: &[Capture], out: &Path) -> Result<bool, Failure> {
@@ -78,6 +86,45 @@ fn run_captures(node: &Node, input: &[Capture], out: &Path) -> Result<bool, Fail
         output.write_all(b"\n").map_err(refused)?;
     }
     Ok(true)
+}
+
+/// Looks for differences from the model.
+fn search(seed: u64, cases: u32, steps: usize, save: Option<&Path>) -> Result<bool, Failure> {
+    let Some(failure) = compare::search(seed, cases, steps).map_err(refused)? else {
+        println!("{cases} scenarios from seed {seed}: no difference");
+        return Ok(true);
+    };
+    let mut lines = Vec::new();
+    for text in failure.difference.lines() {
+        lines.push(format!("# {text}"));
+    }
+    for request in &failure.requests {
+        lines.push(serde_json::to_string(request).map_err(refused)?);
+    }
+    let text = lines.join("\n") + "\n";
+    print!("{text}");
+    if let Some(path) = save {
+        std::fs::write(path, text).map_err(|error| refused(format!("{}: {error}", path.display())))?;
+    }
+    Ok(false)
+}
+
+/// Runs scenarios that were written down, on the engine and the model.
+fn replay(scenarios: &[std::path::PathBuf]) -> Result<bool, Failure> {
+    let mut same = true;
+    for path in scenarios {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| usage(format!("{}: {error}", path.display())))?;
+        let requests = run::read(&text).map_err(|error| usage(format!("{}: {error}", path.display())))?;
+        match compare::replay(&requests) {
+            Ok(()) => println!("{}: no difference", path.display()),
+            Err((index, error)) => {
+                same = false;
+                println!("{}: request {index}: {error}", path.display());
+            }
+        }
+    }
+    Ok(same)
 }
 
 /// The node as the command line wants it.

@@ -12,11 +12,11 @@ use crate::line::{Answer, Applied, Expected, Flow, Inject, Out, Removal, Request
 use crate::sim::{BEGIN, Sim, SimError};
 
 /// Reads requests until there are no more and writes an answer to each. Whether all could be done, and everything was as
-/// expected.
+/// expected. Without a simulation the first request has to set one up.
 ///
 /// # Errors
 /// If lines cannot be read or written.
-pub fn run(sim: &mut Sim, input: impl BufRead, mut output: impl Write) -> io::Result<bool> {
+pub fn run(mut sim: Option<Sim>, input: impl BufRead, mut output: impl Write) -> io::Result<bool> {
     let mut good = true;
     for line in input.lines() {
         let line = line?;
@@ -24,7 +24,7 @@ pub fn run(sim: &mut Sim, input: impl BufRead, mut output: impl Write) -> io::Re
             continue;
         }
         let answer = match serde_json::from_str(&line) {
-            Ok(request) => answer(sim, request),
+            Ok(request) => answer(&mut sim, request),
             Err(error) => Answer::Error(error.to_string()),
         };
         good &= !matches!(answer, Answer::Error(_) | Answer::Unexpected(_));
@@ -35,13 +35,41 @@ pub fn run(sim: &mut Sim, input: impl BufRead, mut output: impl Write) -> io::Re
     Ok(good)
 }
 
-/// Does what a request says.
-pub fn answer(sim: &mut Sim, request: Request) -> Answer {
-    carry_out(sim, request).unwrap_or_else(|error| Answer::Error(error.to_string()))
+/// All requests of a text.
+///
+/// # Errors
+/// The number of the line, from 1, and what is wrong with it.
+pub fn read(text: &str) -> Result<Vec<Request>, String> {
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+        .map(|(index, line)| {
+            serde_json::from_str(line).map_err(|error| format!("line {}: {error}", index + 1))
+        })
+        .collect()
+}
+
+fn answer(sim: &mut Option<Sim>, request: Request) -> Answer {
+    let error = |error: &dyn std::fmt::Display| Answer::Error(error.to_string());
+    match (sim.as_mut(), request) {
+        (None, Request::Setup(line)) => match line.setup() {
+            Ok(setup) => match Sim::new(setup) {
+                Ok(new) => {
+                    *sim = Some(new);
+                    Answer::Ready(true)
+                }
+                Err(it) => error(&it),
+            },
+            Err(it) => error(&it),
+        },
+        (None, _) => error(&"the first request has to be setup where neither --file nor --config is given"),
+        (Some(sim), request) => carry_out(sim, request).unwrap_or_else(|it| error(&it)),
+    }
 }
 
 fn carry_out(sim: &mut Sim, request: Request) -> Result<Answer, SimError> {
     Ok(match request {
+        Request::Setup(_) => Answer::Error("setup: it was set up before".into()),
         Request::Apply(wanted) => applied(&sim.apply(*wanted)?),
         Request::Put(objects) => applied(&sim.change(puts(*objects)?)?),
         Request::Remove(objects) => applied(&sim.change(removals(*objects))?),

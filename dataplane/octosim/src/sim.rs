@@ -10,7 +10,7 @@ use octoplane_engine::{
     BURST, Direction, DropReason, Engine, FlowView, HostMac, Memory, NeighbourEvent, Output, WorkerStats,
     describe,
 };
-use octoplane_flow::{FlowError, FlowTable, Hasher};
+use octoplane_flow::{FlowError, FlowTable, Hasher, Tuple};
 use octoplane_packet::{HeapBuf, HeapPool, PacketBuf};
 use octoplane_state::{Mistake, State as File};
 use octoplane_tables::model::{Change, PortId};
@@ -274,6 +274,15 @@ impl Sim {
     /// Packets that wait for something.
     pub fn waiting(&self) -> u64 {
         self.engine.stats().parked.get()
+    }
+
+    /// Ends the connection whose first packet arrived with this tuple, as `octoctl flow flush` does.
+    pub fn forget(&mut self, forward: &Tuple) {
+        let table = &self.flows;
+        if let Some(flow) = table.find(table.hash(forward), forward) {
+            table.end_soon(flow, forward);
+            self.engine.expire(self.now, table.capacity() as usize);
+        }
     }
 
     /// All connections, in the order of their first packets' tuples.
