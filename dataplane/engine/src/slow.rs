@@ -319,7 +319,8 @@ impl<P: BufPool> Core<P> {
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
-        if (always || own)
+        // What no route forwards may be a service's.
+        if (always || !forwarded)
             && let Err(first) = self.find_ports(rx, frame, &mut packet)
         {
             return Some(Whose::Unknown(first));

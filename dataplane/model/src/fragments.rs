@@ -29,6 +29,7 @@ struct Held {
     since: u64,
     port: Port,
     frame: Vec<u8>,
+    received: Vec<u8>,
     tunnel: Option<IpAddr>,
     pkt: Packet,
 }
@@ -69,18 +70,15 @@ fn key(pkt: &Packet, vni: Option<u32>) -> Option<Key> {
 }
 
 impl Model {
-    /// Whether anything is decided by this packet's ports.
+    /// Whether anything may be decided by this packet's ports.
     fn needs_ports(&self, rx: &Rx<'_>, pkt: &Packet, vni: Option<u32>) -> bool {
         let dst = pkt.dst();
-        rx.port.role != Role::Uplink
-            || vni.is_some()
-            || lb::is_frontend(&self.state, dst)
-            || match self.target(dst) {
-                Target::Endpoint(_) => true,
-                Target::Own | Target::Gateway => {
-                    !self.nat.mappings.is_empty() || !self.state.services.is_empty() || self.host_firewall()
-                }
-                _ => false,
+        vni.is_some()
+            || match (rx.port.role, self.target(dst)) {
+                (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
+                (Role::Uplink, Target::Exit(_)) => lb::is_frontend(&self.state, dst),
+                (Role::Uplink, _) => true,
+                (Role::Host, _) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
             }
     }
 
@@ -120,6 +118,7 @@ impl Model {
             since: self.now,
             port: rx.port.clone(),
             frame: rx.frame.clone(),
+            received: rx.received.clone(),
             tunnel: rx.tunnel,
             pkt: pkt.clone(),
         });
@@ -142,6 +141,7 @@ impl Model {
         for Held {
             port,
             frame,
+            received,
             tunnel,
             mut pkt,
             ..
@@ -152,6 +152,7 @@ impl Model {
             let mut rx = Rx {
                 port,
                 frame,
+                received,
                 tunnel,
                 choices: &mut *rx.choices,
                 out: &mut *rx.out,

@@ -71,6 +71,8 @@ pub(crate) struct Rx<'a> {
     pub(crate) port: Port,
     /// The frame as received, without priority tags.
     pub(crate) frame: Vec<u8>,
+    /// What the port received: `frame`, or the tunnel packet that it was in.
+    pub(crate) received: Vec<u8>,
     /// The node it came from in a tunnel; `frame` is the inner one then.
     pub(crate) tunnel: Option<IpAddr>,
     pub(crate) choices: &'a mut dyn Choices,
@@ -199,6 +201,7 @@ impl Model {
         }
         let mut rx = Rx {
             port,
+            received: frame.clone(),
             frame,
             tunnel: None,
             choices: &mut First,
@@ -224,6 +227,7 @@ impl Model {
         let mut rx = Rx {
             port,
             frame: frame.to_vec(),
+            received: frame.to_vec(),
             tunnel: None,
             choices,
             out: &mut outcome,

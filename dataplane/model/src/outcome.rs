@@ -103,6 +103,8 @@ pub struct Outcome {
     pub verdicts: Vec<Verdict>,
     /// Packets that wait for the Ethernet address of this neighbour on this port; the model forgets them.
     pub waits: Vec<(String, IpAddr)>,
+    /// The same packets: the port that received them, and the frame.
+    pub waiting: Vec<(String, Vec<u8>)>,
     /// Frames that ended here as they should.
     pub consumed: usize,
     /// Fragments that now wait for their first one.

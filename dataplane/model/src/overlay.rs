@@ -167,6 +167,7 @@ impl Model {
         let mut rx = Rx {
             port: rx.port.clone(),
             frame,
+            received: rx.received.clone(),
             tunnel: Some(outer.src()),
             choices: &mut *rx.choices,
             out: &mut *rx.out,

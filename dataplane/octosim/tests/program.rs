@@ -110,7 +110,10 @@ fn a_wrong_command_line_or_file_is_refused() {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(expected), "{said}");
     };
-    refuse(&["run"], "--file or --config is needed");
+    refuse(
+        &["pcap", "--in", "a=b", "--out", "o"],
+        "--file or --config is needed",
+    );
     refuse(&["run", "-f", "nowhere.yaml"], "nowhere.yaml");
     std::fs::write(
         directory.path().join("bad.yaml"),

@@ -65,7 +65,7 @@ pub(super) fn of_model(flows: &[Flow], mappings: &[Mapping]) -> BTreeMap<Connect
             let meant = flow
                 .entry
                 .nat
-                .or(flow.entry.rev_nat.map(|id| (id.address, id.port)));
+                .or_else(|| flow.entry.rev_nat.map(|id| (id.address, id.port)));
             let (dst, dport) = meant.unwrap_or((it.dst, it.dport));
             let out = mappings
                 .iter()

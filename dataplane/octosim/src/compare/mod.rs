@@ -169,27 +169,33 @@ impl Comparison {
 }
 
 impl Attempt {
-    /// A frame for the model; waits on its behalf if it has to.
+    /// A frame for the model; what has to wait does so on its behalf.
     fn receive(&mut self, port: &str, frame: &[u8], oracle: &mut Oracle, all: &mut Expected) {
-        let outcome = self.model.receive_with(port, frame, oracle);
-        if !outcome.waits.is_empty() {
-            self.parked.push(Parked {
-                since: self.model.now(),
-                port: port.into(),
-                frame: frame.into(),
-            });
-        }
+        self.receive_since(self.model.now(), port, frame, oracle, all);
+    }
+
+    fn receive_since(
+        &mut self,
+        since: u64,
+        port: &str,
+        frame: &[u8],
+        oracle: &mut Oracle,
+        all: &mut Expected,
+    ) {
+        let mut outcome = self.model.receive_with(port, frame, oracle);
+        let waiting = std::mem::take(&mut outcome.waiting);
+        self.parked.extend(
+            waiting
+                .into_iter()
+                .map(|(port, frame)| Parked { since, port, frame }),
+        );
         add(all, outcome);
     }
 
     /// Packets that wait try again: the tables have changed.
     fn retry(&mut self, oracle: &mut Oracle, all: &mut Expected) {
         for it in std::mem::take(&mut self.parked) {
-            let before = self.parked.len();
-            self.receive(&it.port, &it.frame, oracle, all);
-            if let Some(again) = self.parked.get_mut(before) {
-                again.since = it.since;
-            }
+            self.receive_since(it.since, &it.port, &it.frame, oracle, all);
         }
     }
 

@@ -175,6 +175,14 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
         target: Some(target),
         mtu: None,
     };
+    // Packets from uplinks find services only where no route forwards them (README).
+    let services = vec![
+        to("10.96.0.0/24", Target::Host),
+        to("203.0.113.80/32", Target::Host),
+        to("198.51.100.80/32", Target::Host),
+        to("fd00:96::/64", Target::Host),
+        to("2001:db8:113::80/128", Target::Host),
+    ];
     let all = vec![
         via("0.0.0.0/0", "up0", "192.0.2.254"),
         via("::/0", "up0", "2001:db8::fe"),
@@ -188,12 +196,13 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
         some(all, 3),
         weighted(0.2, (0usize..7, select(vec![1400u16, 1300]))),
     )
-        .prop_map(|(mut routes, narrow)| {
+        .prop_map(move |(mut routes, narrow)| {
             if let Some((index, mtu)) = narrow
                 && let Some(route) = routes.get_mut(index)
             {
                 route.mtu = Some(mtu);
             }
+            routes.extend(services.clone());
             routes
         })
 }
