@@ -7,6 +7,7 @@ use crate::bandwidth::Pace;
 use crate::choices::{Choices, First};
 use crate::config::{Direction, Endpoint, Mac, Port, Ports, Role, State};
 use crate::conntrack::{Conntrack, Entry, Kind};
+use crate::fib::identity;
 use crate::fragments::Fragments;
 use crate::icmp::Limiter;
 use crate::lb::{BackendId, FrontendId};
@@ -305,6 +306,10 @@ impl Model {
             self.source_check(rx, pkt)?;
         }
         self.plausible(rx, pkt)?;
+        if self.stays_here(rx, pkt)? {
+            let src_id = self.asked(rx, pkt)?;
+            return self.not_forwarded(rx, pkt, src_id);
+        }
         if !self.fragment(rx, pkt)? {
             return Ok(());
         }
@@ -373,6 +378,23 @@ impl Model {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Asks the policy of a pod that sends what begins no flow: it ends here. Returns the sender's identity.
+    pub(crate) fn asked(&self, rx: &mut Rx<'_>, pkt: &Packet) -> Way<u32> {
+        if rx.port.role != Role::Pod {
+            return Ok(if rx.port.role == Role::Host {
+                identity::HOST
+            } else {
+                0
+            });
+        }
+        let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+        let Some(endpoint) = self.owner(tuple.src) else {
+            return Err(rx.drop(code::INVALID_SOURCE));
+        };
+        self.egress_policy(rx, pkt, &tuple, endpoint, None)?;
+        Ok(endpoint.identity)
     }
 
     /// What is not forwarded: the kernel's, unless it came from there.
