@@ -234,7 +234,10 @@ impl<P: BufPool> Core<P> {
         }
         let (src, dst) = (Ipv6Addr::from(header.src), Ipv6Addr::from(header.dst));
         if src.is_multicast() {
-            return Drop(DropReason::InvalidPacket);
+            return Drop(match rx.view.role {
+                Role::Pod => DropReason::InvalidSource,
+                Role::Uplink | Role::Host => DropReason::InvalidPacket,
+            });
         }
         // Neighbour discovery comes before the source check: a pod asks from its link-local address, too.
         let kind = if header.next_header == protocol::ICMPV6 {

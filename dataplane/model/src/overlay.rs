@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use crate::config::{Direction, Routing, TunnelProtocol};
-use crate::fib::{Target, identity, too_big};
+use crate::fib::{Target, identity};
 use crate::model::{Model, Rx};
-use crate::outcome::{Flow, Stop, code};
+use crate::outcome::{Flow, Stop, Told, code};
 use crate::wire::{Packet, UDP, be16, build4, build6, byte, l4_checksum, put};
 
 /// UDP, tunnel and inner Ethernet headers.
@@ -59,7 +59,11 @@ impl Model {
             return Err(Stop::Drop(code::NO_DEVICE, direction));
         }
         let outer: u16 = if peer.is_ipv4() { 20 } else { 40 };
-        too_big(pkt, exit.mtu.saturating_sub(OVERHEAD + outer), direction)?;
+        // Nothing is cut on its way into a tunnel: whoever may be told is told.
+        let room = exit.mtu.saturating_sub(OVERHEAD + outer);
+        if pkt.bytes.len() > usize::from(room) {
+            return Err(Stop::Refuse(code::FRAG_NEEDED, direction, Told::TooBig(room)));
+        }
         let vni = vni(id).to_be_bytes();
         let port = rx.choices.tunnel_source_port();
         let mut inner = match tunnel.protocol {
@@ -149,18 +153,24 @@ impl Model {
             return Err(rx.drop(code::INVALID));
         };
         let frame = frame.to_vec();
-        if vni == identity::HOST {
-            return Err(rx.drop(code::INVALID_IDENTITY));
-        }
         let v6 = match be16(&frame, 12) {
             0x0800 => false,
             0x86dd => true,
             _ => return Err(rx.drop(code::UNSUPPORTED_L3)),
         };
-        let mut pkt = Packet::parse(v6, frame.get(14..).unwrap_or_default()).map_err(|code| rx.drop(code))?;
-        let Some(ecn) = ecn_out(pkt.ecn(), outer.ecn()) else {
+        // The tunnel ends before the datapath looks at what came out of it.
+        let inner = if v6 {
+            byte(&frame, 15) >> 4 & 3
+        } else {
+            byte(&frame, 15) & 3
+        };
+        let Some(ecn) = ecn_out(inner, outer.ecn()) else {
             return Err(rx.drop(code::INVALID));
         };
+        if vni == identity::HOST {
+            return Err(rx.drop(code::INVALID_IDENTITY));
+        }
+        let mut pkt = Packet::parse(v6, frame.get(14..).unwrap_or_default()).map_err(|code| rx.drop(code))?;
         if ecn != pkt.ecn() {
             pkt.set_ecn(ecn);
         }
