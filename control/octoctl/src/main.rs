@@ -4,13 +4,10 @@
 
 mod cli;
 mod error;
-mod file;
 mod flow;
 mod objects;
 mod output;
-mod position;
 mod program;
-mod schema;
 mod show;
 
 use std::process::ExitCode;
@@ -58,7 +55,7 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     // A file with mistakes is refused before anybody is asked.
     let wanted = match &arguments.verb {
-        Verb::Apply { file, .. } => Some(file::read(file)?),
+        Verb::Apply { file, .. } => Some(octoplane_state::read(file)?),
         _ => None,
     };
     let channel = octoplane_api::connect(&arguments.socket)

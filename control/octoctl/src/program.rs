@@ -12,9 +12,9 @@ use crate::cli::{
     Admin, EndpointVerb, Format, NeighVerb, PortArguments, PortVerb, RouteArguments, RouteVerb,
 };
 use crate::error::Failure;
-use crate::file::{Endpoint, Neighbour, Port, Route, Source, State};
 use crate::output::{print, table, write};
-use crate::{objects, position, show};
+use crate::{objects, show};
+use octoplane_state::{Endpoint, Neighbour, Port, Route, Source, State};
 
 pub(crate) fn client(channel: Channel) -> ConfigClient<Channel> {
     ConfigClient::new(channel)
@@ -55,7 +55,7 @@ fn refused(status: tonic::Status, name: &str, text: &str, state: &State) -> Fail
 
 /// "state.yaml:4713: endpoints[4711]"
 fn place(name: &str, text: &str, entry: &str) -> String {
-    match position::line(text, entry) {
+    match octoplane_state::line(text, entry) {
         Some(line) => format!("{name}:{line}: {entry}"),
         None => format!("{name}: {entry}"),
     }

@@ -12,9 +12,8 @@ use crate::dataplane::Dataplane;
 use crate::history::History;
 use crate::list::{self, ListStream};
 use crate::ports;
-use crate::refusal::clip;
-use crate::replace;
-use crate::transact::{Mode, check_size, steps, transact};
+use crate::refusal::{alone, clip};
+use crate::transact::{Mode, check_size, transact};
 use crate::watch::{self, EventStream};
 
 /// Objects of a kind of which one may be large, in one message.
@@ -63,9 +62,11 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let request = request.into_inner();
         let mode = mode(&request);
-        transact(&self.store, mode, move |state| steps(state, request.changes))
-            .await
-            .map(Response::new)
+        transact(&self.store, mode, move |state| {
+            convert::steps(state, request.changes)
+        })
+        .await
+        .map(Response::new)
     }
 
     async fn apply_stream(
@@ -82,7 +83,7 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
             check_size(changes.len())?;
         }
         transact(&self.store, first.unwrap_or_default(), move |state| {
-            steps(state, changes)
+            convert::steps(state, changes)
         })
         .await
         .map(Response::new)
@@ -111,10 +112,10 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
             all.services.extend(part.services);
             all.policies.extend(part.policies);
             all.egress_gateways.extend(part.egress_gateways);
-            check_size(replace::size(&all))?;
+            check_size(convert::size(&all))?;
         }
         transact(&self.store, first.unwrap_or_default(), move |state| {
-            replace::changes(state, all)
+            convert::changes(state, all)
         })
         .await
         .map(Response::new)
@@ -278,8 +279,8 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
         &self,
         request: Request<v1::GetIpcacheRequest>,
     ) -> Result<Response<v1::Ipcache>, Status> {
-        let prefix =
-            convert::ipcache_prefix(&request.get_ref().prefix).map_err(|mistake| mistake.alone("prefix"))?;
+        let prefix = convert::ipcache_prefix(&request.get_ref().prefix)
+            .map_err(|mistake| alone(&mistake, "prefix"))?;
         let entry = self.state().await?.ipcache_entry(&prefix);
         let entry = entry.ok_or_else(|| Status::not_found(format!("ipcache {prefix}: not found")))?;
         Ok(Response::new(convert::ipcache_message(&entry)))
@@ -315,7 +316,7 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
     ) -> Result<Response<v1::EgressGateway>, Status> {
         let v1::GetEgressGatewayRequest { source, destination } = request.get_ref();
         let key = convert::egress_key(source, destination)
-            .map_err(|mistake| mistake.alone("source, destination"))?;
+            .map_err(|mistake| alone(&mistake, "source, destination"))?;
         let state = self.state().await?;
         let rule = state.egress_gateway(&key).ok_or_else(|| {
             Status::not_found(format!("egress gateway {source} to {destination}: not found"))

@@ -22,57 +22,57 @@ const FORWARDING: [&str; 2] = ["snat", "dsr"];
 /// One port of a service; what is missing is at its default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Service {
-    pub(crate) name: String,
-    pub(crate) protocol: String,
-    pub(crate) frontends: Vec<Frontend>,
+pub struct Service {
+    pub name: String,
+    pub protocol: String,
+    pub frontends: Vec<Frontend>,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) backends: Vec<Backend>,
+    pub backends: Vec<Backend>,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) algorithm: String,
+    pub algorithm: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) affinity_seconds: u32,
+    pub affinity_seconds: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) source_ranges: Vec<String>,
+    pub source_ranges: Vec<String>,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) source_ranges_deny: bool,
+    pub source_ranges_deny: bool,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) internal_policy: String,
+    pub internal_policy: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) external_policy: String,
+    pub external_policy: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) forwarding: String,
+    pub forwarding: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) proxy_port: u16,
+    pub proxy_port: u16,
 }
 
 /// Where it answers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Frontend {
-    pub(crate) address: String,
-    pub(crate) port: u16,
+pub struct Frontend {
+    pub address: String,
+    pub port: u16,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) r#type: String,
+    pub r#type: String,
 }
 
 /// What it stands for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Backend {
-    pub(crate) address: String,
-    pub(crate) port: u16,
+pub struct Backend {
+    pub address: String,
+    pub port: u16,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) weight: u16,
+    pub weight: u16,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) state: String,
+    pub state: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) local: bool,
+    pub local: bool,
 }
 
 impl Service {
     /// Addresses and ports where it answers.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = (&str, u16)> {
+    pub fn addresses(&self) -> impl Iterator<Item = (&str, u16)> {
         self.frontends.iter().map(|it| (it.address.as_str(), it.port))
     }
 }

@@ -4,17 +4,17 @@ use octoplane_api::v1;
 use octoplane_packet::Prefix;
 use octoplane_tables::model::{EgressGateway, EgressGatewayRule, EgressKey, IpcacheEntry};
 
-use super::field::Fields;
-use crate::refusal::{Mistake, clip};
+use crate::field::Fields;
+use crate::mistake::{Mistake, clip};
 
 /// The prefix of an ipcache entry.
-pub(crate) fn ipcache_prefix(text: &str) -> Result<Prefix, Mistake> {
+pub fn ipcache_prefix(text: &str) -> Result<Prefix, Mistake> {
     let object = format!("ipcache {}", clip(text));
     Fields { object: &object }.prefix("prefix", text)
 }
 
 /// An ipcache entry in the tables' terms.
-pub(crate) fn ipcache(message: &v1::Ipcache) -> Result<IpcacheEntry, Mistake> {
+pub fn ipcache(message: &v1::Ipcache) -> Result<IpcacheEntry, Mistake> {
     let object = format!("ipcache {}", clip(&message.prefix));
     let it = Fields { object: &object };
     Ok(IpcacheEntry {
@@ -27,18 +27,18 @@ pub(crate) fn ipcache(message: &v1::Ipcache) -> Result<IpcacheEntry, Mistake> {
 }
 
 /// An ipcache entry as a message.
-pub(crate) fn ipcache_message(entry: &IpcacheEntry) -> v1::Ipcache {
+pub fn ipcache_message(entry: &IpcacheEntry) -> v1::Ipcache {
     v1::Ipcache {
         prefix: entry.prefix.to_string(),
         identity: entry.identity,
-        tunnel_endpoint: super::text(entry.tunnel),
+        tunnel_endpoint: crate::objects::text(entry.tunnel),
         key: entry.key.into(),
         skip_tunnel: entry.skip_tunnel,
     }
 }
 
 /// What an egress-gateway rule is about.
-pub(crate) fn egress_key(source: &str, destination: &str) -> Result<EgressKey, Mistake> {
+pub fn egress_key(source: &str, destination: &str) -> Result<EgressKey, Mistake> {
     let object = format!("egress gateway {} to {}", clip(source), clip(destination));
     let it = Fields { object: &object };
     Ok(EgressKey {
@@ -48,7 +48,7 @@ pub(crate) fn egress_key(source: &str, destination: &str) -> Result<EgressKey, M
 }
 
 /// An egress-gateway rule in the tables' terms.
-pub(crate) fn egress_gateway(message: &v1::EgressGateway) -> Result<EgressGatewayRule, Mistake> {
+pub fn egress_gateway(message: &v1::EgressGateway) -> Result<EgressGatewayRule, Mistake> {
     use v1::egress_gateway::Gateway;
     let key = egress_key(&message.source, &message.destination)?;
     let object = format!("egress gateway {} to {}", key.source, key.destination);
@@ -66,7 +66,7 @@ pub(crate) fn egress_gateway(message: &v1::EgressGateway) -> Result<EgressGatewa
 }
 
 /// An egress-gateway rule as a message.
-pub(crate) fn egress_gateway_message(rule: &EgressGatewayRule) -> v1::EgressGateway {
+pub fn egress_gateway_message(rule: &EgressGatewayRule) -> v1::EgressGateway {
     use v1::egress_gateway::Gateway;
     v1::EgressGateway {
         source: rule.key.source.to_string(),
@@ -76,6 +76,6 @@ pub(crate) fn egress_gateway_message(rule: &EgressGatewayRule) -> v1::EgressGate
             EgressGateway::Missing => Gateway::Missing(true),
             EgressGateway::Excluded => Gateway::Excluded(true),
         }),
-        egress_ip: super::text(rule.egress_ip),
+        egress_ip: crate::objects::text(rule.egress_ip),
     }
 }

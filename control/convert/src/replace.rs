@@ -6,15 +6,14 @@ use std::hash::Hash;
 use octoplane_api::v1;
 use octoplane_tables::State;
 use octoplane_tables::model::{Change, Origin};
-use tonic::Status;
 
-use crate::convert;
-use crate::refusal::{Mistake, clip};
-use crate::transact::Transaction;
+use crate::mistake::{Located, Mistake, clip};
+use crate::objects as convert;
+use crate::transaction::Transaction;
 
 /// What turns `state` into the wanted state. Puts of what is there already are among it: the tables see that they change
 /// nothing.
-pub(crate) fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Transaction, Status> {
+pub fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Transaction, Located> {
     let (endpoints, ids) = read(
         "endpoints",
         wanted.endpoints,
@@ -160,18 +159,18 @@ pub(crate) fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Trans
 }
 
 /// Number of objects of a state.
-pub(crate) fn size(it: &v1::ReplaceRequest) -> usize {
+pub fn size(it: &v1::ReplaceRequest) -> usize {
     let first = it.endpoints.len() + it.routes.len() + it.neighbours.len() + it.ports.len();
     first + it.ipcache.len() + it.services.len() + it.policies.len() + it.egress_gateways.len()
 }
 
 /// Converts a list, and collects its keys, of which each may be given once.
 fn read<M, T, K: Eq + Hash>(
-    list: &str,
+    list: &'static str,
     messages: Vec<M>,
     convert: impl Fn(M) -> Result<T, Mistake>,
     key: impl Fn(&T) -> (K, String),
-) -> Result<(Vec<T>, HashSet<K>), Status> {
+) -> Result<(Vec<T>, HashSet<K>), Located> {
     let mut objects = Vec::with_capacity(messages.len());
     let mut keys = HashSet::with_capacity(messages.len());
     for (index, message) in messages.into_iter().enumerate() {

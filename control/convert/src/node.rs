@@ -3,14 +3,14 @@
 use octoplane_api::v1;
 use octoplane_tables::model::{NoBackend, Node, PolicyMode, Routing, Tunnel, TunnelProtocol};
 
-use super::field::Fields;
-use crate::refusal::Mistake;
+use crate::field::Fields;
+use crate::mistake::Mistake;
 
 /// UDP port of Geneve (RFC 8926).
 const GENEVE: u16 = 6081;
 
 /// Settings in the tables' terms.
-pub(crate) fn node(message: &v1::Node) -> Result<Node, Mistake> {
+pub fn node(message: &v1::Node) -> Result<Node, Mistake> {
     let it = Fields { object: "node" };
     let defaults = Node::default();
     let addresses = |field, texts| it.each(field, texts, |field, text| it.address(field, text));
@@ -69,11 +69,11 @@ fn tunnel(it: Fields<'_>, message: &v1::Tunnel) -> Result<Tunnel, Mistake> {
 }
 
 /// Settings as a message.
-pub(crate) fn node_message(node: &Node) -> v1::Node {
+pub fn node_message(node: &Node) -> v1::Node {
     v1::Node {
         addresses: node.addresses.iter().map(ToString::to_string).collect(),
-        masquerade4: super::text(node.masquerade4),
-        masquerade6: super::text(node.masquerade6),
+        masquerade4: crate::objects::text(node.masquerade4),
+        masquerade6: crate::objects::text(node.masquerade6),
         native_cidrs: node.native_cidrs.iter().map(ToString::to_string).collect(),
         nodeport_addresses: node.nodeport_addresses.iter().map(ToString::to_string).collect(),
         nodeport_min: node.nodeport_min.into(),
@@ -90,8 +90,8 @@ pub(crate) fn node_message(node: &Node) -> v1::Node {
             }
             .into(),
             port: node.tunnel.port.into(),
-            local4: super::text(node.tunnel.local4),
-            local6: super::text(node.tunnel.local6),
+            local4: crate::objects::text(node.tunnel.local4),
+            local6: crate::objects::text(node.tunnel.local6),
         }),
         policy_mode: match node.policy_mode {
             PolicyMode::Default => v1::PolicyMode::Default,

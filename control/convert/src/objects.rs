@@ -1,11 +1,5 @@
 //! Between messages and the tables' types: endpoints, routes, neighbours, ports; a file each for the rest.
 
-mod field;
-mod node;
-mod policy;
-mod remote;
-mod service;
-
 use std::net::IpAddr;
 
 use octoplane_api::v1;
@@ -13,13 +7,14 @@ use octoplane_packet::{MacAddr, Prefix};
 use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId, Role, Route, RouteTarget};
 use octoplane_tables::{Event, Object, Ports, State};
 
-pub(crate) use self::node::{node, node_message};
-pub(crate) use self::policy::{policy, policy_message, policy_name};
-pub(crate) use self::remote::{
+use crate::mistake::{Mistake, clip};
+pub use crate::node::{node, node_message};
+pub use crate::policy::{policy, policy_message, policy_name};
+use crate::policy::{put_entries, remove_entries};
+pub use crate::remote::{
     egress_gateway, egress_gateway_message, egress_key, ipcache, ipcache_message, ipcache_prefix,
 };
-pub(crate) use self::service::{service, service_message};
-use crate::refusal::{Mistake, clip};
+pub use crate::service::{service, service_message};
 
 /// Names of ports in an error message, at most.
 const NAMES: usize = 16;
@@ -67,7 +62,7 @@ fn mtu(object: &str, value: u32) -> Result<u16, Mistake> {
 }
 
 /// A change in the tables' terms.
-pub(crate) fn change(state: &State, change: v1::Change) -> Result<Change, Mistake> {
+pub fn change(state: &State, change: v1::Change) -> Result<Change, Mistake> {
     use v1::change::Change as Step;
     let step = change
         .change
@@ -100,8 +95,8 @@ pub(crate) fn change(state: &State, change: v1::Change) -> Result<Change, Mistak
         Step::PutService(message) => Change::PutService(Box::new(service(message)?)),
         Step::RemoveService(name) => Change::RemoveService { name },
         Step::PutPolicy(message) => Change::PutPolicy(policy(&message)?),
-        Step::PutPolicyEntries(message) => policy::put_entries(&message)?,
-        Step::RemovePolicyEntries(message) => policy::remove_entries(&message)?,
+        Step::PutPolicyEntries(message) => put_entries(&message)?,
+        Step::RemovePolicyEntries(message) => remove_entries(&message)?,
         Step::RemovePolicy(endpoint) => Change::RemovePolicy { endpoint },
         Step::PutEgressGateway(message) => Change::PutEgressGateway(egress_gateway(&message)?),
         Step::RemoveEgressGateway(message) => Change::RemoveEgressGateway {
@@ -111,7 +106,7 @@ pub(crate) fn change(state: &State, change: v1::Change) -> Result<Change, Mistak
 }
 
 /// An endpoint in the tables' terms.
-pub(crate) fn endpoint(state: &State, message: v1::Endpoint) -> Result<Endpoint, Mistake> {
+pub fn endpoint(state: &State, message: v1::Endpoint) -> Result<Endpoint, Mistake> {
     let object = if message.name.is_empty() {
         format!("endpoint {}", message.id)
     } else {
@@ -135,7 +130,7 @@ pub(crate) fn endpoint(state: &State, message: v1::Endpoint) -> Result<Endpoint,
 }
 
 /// A route in the tables' terms.
-pub(crate) fn route(state: &State, message: v1::Route) -> Result<Route, Mistake> {
+pub fn route(state: &State, message: v1::Route) -> Result<Route, Mistake> {
     use v1::route::Target;
     let object = format!("route {}", clip(&message.prefix));
     let target = match message.target {
@@ -170,7 +165,7 @@ pub(crate) fn route(state: &State, message: v1::Route) -> Result<Route, Mistake>
 }
 
 /// A static neighbour in the tables' terms.
-pub(crate) fn neighbour(state: &State, message: &v1::Neighbour) -> Result<Neighbour, Mistake> {
+pub fn neighbour(state: &State, message: &v1::Neighbour) -> Result<Neighbour, Mistake> {
     let object = format!("neighbour {}", clip(&message.address));
     Ok(Neighbour {
         port: port(state, &object, &message.port)?,
@@ -181,7 +176,7 @@ pub(crate) fn neighbour(state: &State, message: &v1::Neighbour) -> Result<Neighb
 }
 
 /// A port's new attributes in the tables' terms.
-pub(crate) fn set_port(state: &State, message: &v1::Port) -> Result<Change, Mistake> {
+pub fn set_port(state: &State, message: &v1::Port) -> Result<Change, Mistake> {
     let object = format!("port {}", clip(&message.name));
     Ok(Change::SetPort {
         id: port(state, &object, &message.name)?,
@@ -195,7 +190,7 @@ pub(crate) fn set_port(state: &State, message: &v1::Port) -> Result<Change, Mist
 }
 
 /// An endpoint as a message.
-pub(crate) fn endpoint_message(ports: &Ports, endpoint: &Endpoint) -> v1::Endpoint {
+pub fn endpoint_message(ports: &Ports, endpoint: &Endpoint) -> v1::Endpoint {
     v1::Endpoint {
         id: endpoint.id,
         name: endpoint.name.clone(),
@@ -209,7 +204,7 @@ pub(crate) fn endpoint_message(ports: &Ports, endpoint: &Endpoint) -> v1::Endpoi
 }
 
 /// A route as a message.
-pub(crate) fn route_message(ports: &Ports, route: &Route) -> v1::Route {
+pub fn route_message(ports: &Ports, route: &Route) -> v1::Route {
     use v1::route::{Target, Via};
     let target = match route.target {
         RouteTarget::Gateway { port, gateway } => Target::Via(Via {
@@ -231,7 +226,7 @@ pub(crate) fn route_message(ports: &Ports, route: &Route) -> v1::Route {
 }
 
 /// A neighbour as a message.
-pub(crate) fn neighbour_message(ports: &Ports, neighbour: &Neighbour) -> v1::Neighbour {
+pub fn neighbour_message(ports: &Ports, neighbour: &Neighbour) -> v1::Neighbour {
     v1::Neighbour {
         port: ports.name(neighbour.port),
         address: neighbour.addr.to_string(),
@@ -241,7 +236,7 @@ pub(crate) fn neighbour_message(ports: &Ports, neighbour: &Neighbour) -> v1::Nei
 }
 
 /// A port as a message.
-pub(crate) fn port_message(port: &Port) -> v1::Port {
+pub fn port_message(port: &Port) -> v1::Port {
     v1::Port {
         name: port.name.clone(),
         role: match port.role {
@@ -262,7 +257,7 @@ pub(crate) fn port_message(port: &Port) -> v1::Port {
 }
 
 /// An event as a message. `ports` are those that it names.
-pub(crate) fn event_message(ports: &Ports, event: &Event) -> v1::Event {
+pub fn event_message(ports: &Ports, event: &Event) -> v1::Event {
     use v1::event::Object as Message;
     let object = match &event.object {
         Object::Endpoint(endpoint) => Message::Endpoint(endpoint_message(ports, endpoint)),
@@ -284,6 +279,6 @@ pub(crate) fn event_message(ports: &Ports, event: &Event) -> v1::Event {
 }
 
 /// A text, empty if there is nothing.
-fn text(it: Option<impl ToString>) -> String {
+pub(crate) fn text(it: Option<impl ToString>) -> String {
     it.map(|it| it.to_string()).unwrap_or_default()
 }

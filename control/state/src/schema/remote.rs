@@ -8,26 +8,26 @@ use super::is_default;
 /// Who lives behind a prefix.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Ipcache {
-    pub(crate) prefix: String,
-    pub(crate) identity: u32,
+pub struct Ipcache {
+    pub prefix: String,
+    pub identity: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) tunnel_endpoint: String,
+    pub tunnel_endpoint: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) key: u8,
+    pub key: u8,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) skip_tunnel: bool,
+    pub skip_tunnel: bool,
 }
 
 /// Which node traffic leaves from: its address, or "missing" or "excluded".
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct EgressGateway {
-    pub(crate) source: String,
-    pub(crate) destination: String,
-    pub(crate) gateway: String,
+pub struct EgressGateway {
+    pub source: String,
+    pub destination: String,
+    pub gateway: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) egress_ip: String,
+    pub egress_ip: String,
 }
 
 impl From<Ipcache> for v1::Ipcache {

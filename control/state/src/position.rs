@@ -22,7 +22,7 @@ struct Entries {
 
 /// The line, from 1, of an entry named as in "endpoints[4711]". Reads the text again: only who has to report a mistake
 /// pays for it.
-pub(crate) fn line(text: &str, entry: &str) -> Option<u64> {
+pub fn line(text: &str, entry: &str) -> Option<u64> {
     let (list, rest) = entry.split_once('[')?;
     let index: usize = rest.split_once(']')?.0.parse().ok()?;
     // JSON is YAML.

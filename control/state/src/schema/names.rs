@@ -1,7 +1,7 @@
 //! Enumerations as words: those of a list stand for 1, 2 and so on; nothing stands for 0.
 
 /// The number of a word.
-pub(super) fn number(field: &str, words: &[&str], text: &str) -> Result<i32, String> {
+pub(crate) fn number(field: &str, words: &[&str], text: &str) -> Result<i32, String> {
     if text.is_empty() {
         return Ok(0);
     }
@@ -13,7 +13,7 @@ pub(super) fn number(field: &str, words: &[&str], text: &str) -> Result<i32, Str
 }
 
 /// The word for a number.
-pub(super) fn word(words: &[&str], number: i32) -> String {
+pub(crate) fn word(words: &[&str], number: i32) -> String {
     match usize::try_from(number) {
         Ok(0) => String::new(),
         Ok(known) if known <= words.len() => words[known - 1].into(),

@@ -11,43 +11,43 @@ const DIRECTION: [&str; 2] = ["ingress", "egress"];
 /// What one endpoint may talk to; endpoint 0 is the node itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Policy {
-    pub(crate) endpoint: u32,
+pub struct Policy {
+    pub endpoint: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) enforce_ingress: bool,
+    pub enforce_ingress: bool,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) enforce_egress: bool,
+    pub enforce_egress: bool,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) audit: bool,
+    pub audit: bool,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) entries: Vec<PolicyEntry>,
+    pub entries: Vec<PolicyEntry>,
 }
 
 /// One entry of a policy; zeros stand for anything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PolicyEntry {
-    pub(crate) direction: String,
+pub struct PolicyEntry {
+    pub direction: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) identity: u32,
+    pub identity: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) protocol: u8,
+    pub protocol: u8,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) port: u16,
+    pub port: u16,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) port_prefix_len: u8,
+    pub port_prefix_len: u8,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) deny: bool,
+    pub deny: bool,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) proxy_port: u16,
+    pub proxy_port: u16,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) auth_type: u8,
+    pub auth_type: u8,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) auth_explicit: bool,
+    pub auth_explicit: bool,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) precedence: u32,
+    pub precedence: u32,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) cookie: u32,
+    pub cookie: u32,
 }
 
 impl TryFrom<Policy> for v1::Policy {

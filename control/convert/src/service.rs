@@ -6,11 +6,11 @@ use octoplane_tables::model::{
     TrafficPolicy,
 };
 
-use super::field::Fields;
-use crate::refusal::{Mistake, clip};
+use crate::field::Fields;
+use crate::mistake::{Mistake, clip};
 
 /// A service in the tables' terms.
-pub(crate) fn service(message: v1::Service) -> Result<Service, Mistake> {
+pub fn service(message: v1::Service) -> Result<Service, Mistake> {
     let object = format!("service \"{}\"", clip(&message.name));
     let it = Fields { object: &object };
     Ok(Service {
@@ -97,7 +97,7 @@ fn policy(it: Fields<'_>, field: &str, value: i32) -> Result<TrafficPolicy, Mist
 }
 
 /// A service as a message.
-pub(crate) fn service_message(service: &Service) -> v1::Service {
+pub fn service_message(service: &Service) -> v1::Service {
     let policy = |policy| match policy {
         TrafficPolicy::Cluster => v1::TrafficPolicy::Cluster.into(),
         TrafficPolicy::Local => v1::TrafficPolicy::Local.into(),

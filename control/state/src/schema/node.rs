@@ -14,47 +14,47 @@ const NO_BACKEND: [&str; 2] = ["reject", "drop"];
 /// The settings of the node; what is missing is at its default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Node {
+pub struct Node {
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) addresses: Vec<String>,
+    pub addresses: Vec<String>,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) masquerade4: String,
+    pub masquerade4: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) masquerade6: String,
+    pub masquerade6: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) native_cidrs: Vec<String>,
+    pub native_cidrs: Vec<String>,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) nodeport_addresses: Vec<String>,
+    pub nodeport_addresses: Vec<String>,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) nodeport_min: u16,
+    pub nodeport_min: u16,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) nodeport_max: u16,
+    pub nodeport_max: u16,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) routing: String,
+    pub routing: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) tunnel: Tunnel,
+    pub tunnel: Tunnel,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) policy_mode: String,
+    pub policy_mode: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) audit: bool,
+    pub audit: bool,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) policy_deny_response: bool,
+    pub policy_deny_response: bool,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) no_backend: String,
+    pub no_backend: String,
 }
 
 /// Our end of all tunnels.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Tunnel {
+pub struct Tunnel {
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) protocol: String,
+    pub protocol: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) port: u16,
+    pub port: u16,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) local4: String,
+    pub local4: String,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub(crate) local6: String,
+    pub local6: String,
 }
 
 impl TryFrom<Node> for v1::Node {

@@ -7,7 +7,6 @@ use octoplane_api::v1;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
 use crate::schema::{EgressGateway, Ipcache, Node, Policy, Service};
 
 /// Objects of a kind of which one may be large, in one message.
@@ -16,38 +15,38 @@ const LARGE: usize = 32;
 /// Everything that is programmed. What is missing is empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(crate) struct State {
+pub struct State {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) ports: Vec<Port>,
-    pub(crate) endpoints: Vec<Endpoint>,
-    pub(crate) routes: Vec<Route>,
-    pub(crate) neighbours: Vec<Neighbour>,
+    pub ports: Vec<Port>,
+    pub endpoints: Vec<Endpoint>,
+    pub routes: Vec<Route>,
+    pub neighbours: Vec<Neighbour>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) node: Option<Node>,
+    pub node: Option<Node>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) ipcache: Vec<Ipcache>,
+    pub ipcache: Vec<Ipcache>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) services: Vec<Service>,
+    pub services: Vec<Service>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) policies: Vec<Policy>,
+    pub policies: Vec<Policy>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) egress_gateways: Vec<EgressGateway>,
+    pub egress_gateways: Vec<EgressGateway>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Endpoint {
-    pub(crate) id: u32,
+pub struct Endpoint {
+    pub id: u32,
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub(crate) name: String,
-    pub(crate) port: String,
-    pub(crate) mac: String,
-    pub(crate) identity: u32,
-    pub(crate) addresses: Vec<String>,
+    pub name: String,
+    pub port: String,
+    pub mac: String,
+    pub identity: u32,
+    pub addresses: Vec<String>,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(crate) ingress_rate: u64,
+    pub ingress_rate: u64,
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub(crate) egress_rate: u64,
+    pub egress_rate: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -57,22 +56,22 @@ fn is_zero(value: &u64) -> bool {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Route {
-    pub(crate) prefix: String,
+pub struct Route {
+    pub prefix: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) via: Option<String>,
+    pub via: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) port: Option<String>,
+    pub port: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) target: Option<Target>,
+    pub target: Option<Target>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mtu: Option<u16>,
+    pub mtu: Option<u16>,
 }
 
 /// Where a route leads that has no port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Target {
+pub enum Target {
     /// To this machine's kernel.
     Host,
     /// Nowhere.
@@ -81,50 +80,61 @@ pub(crate) enum Target {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Neighbour {
-    pub(crate) port: String,
-    pub(crate) address: String,
-    pub(crate) mac: String,
+pub struct Neighbour {
+    pub port: String,
+    pub address: String,
+    pub mac: String,
     #[serde(default)]
-    pub(crate) learned: bool,
+    pub learned: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Port {
-    pub(crate) name: String,
+pub struct Port {
+    pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) role: Option<String>,
+    pub role: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mac: Option<String>,
+    pub mac: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) mtu: Option<u16>,
+    pub mtu: Option<u16>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) admin: Option<String>,
+    pub admin: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) addresses: Vec<String>,
+    pub addresses: Vec<String>,
 }
 
 /// A state file that was read.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub struct Source {
     /// What it is called in messages.
-    pub(crate) name: String,
+    pub name: String,
     /// As it is written.
-    pub(crate) text: String,
+    pub text: String,
     /// What it says.
-    pub(crate) state: State,
+    pub state: State,
 }
 
+/// A file that cannot be read, or does not say what it should: which, where and what.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct FileError(pub String);
+
 /// Reads a file, or standard input for `-`. JSON is YAML.
-pub(crate) fn read(path: &Path) -> Result<Source, Failure> {
+///
+/// # Errors
+/// [`FileError`]
+pub fn read(path: &Path) -> Result<Source, FileError> {
     let (name, text) = contents(path)?;
-    let state = parse(&text).map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
+    let state = parse(&text).map_err(|error| FileError(format!("{name}: {error}")))?;
     Ok(Source { name, text, state })
 }
 
 /// Reads a file with one object or a list of them, or standard input for `-`.
-pub(crate) fn objects<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failure> {
+///
+/// # Errors
+/// [`FileError`]
+pub fn objects<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, FileError> {
     let (name, text) = contents(path)?;
     // What it is decides how it is read, so that a mistake is told of the right one.
     let first = text
@@ -135,17 +145,17 @@ pub(crate) fn objects<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Failur
         Some(line) if line.starts_with(['-', '[']) => serde_saphyr::from_str_with_options(&text, options()),
         _ => serde_saphyr::from_str_with_options(&text, options()).map(|one| vec![one]),
     };
-    objects.map_err(|error| Failure::Usage(format!("{name}: {error}")))
+    objects.map_err(|error| FileError(format!("{name}: {error}")))
 }
 
 /// What a file is called in messages, and what it says.
-fn contents(path: &Path) -> Result<(String, String), Failure> {
+fn contents(path: &Path) -> Result<(String, String), FileError> {
     let name = if path.as_os_str() == "-" {
         "standard input".to_owned()
     } else {
         path.display().to_string()
     };
-    let bad = |error: std::io::Error| Failure::Usage(format!("{name}: {error}"));
+    let bad = |error: std::io::Error| FileError(format!("{name}: {error}"));
     let mut text = String::new();
     if path.as_os_str() == "-" {
         std::io::stdin().read_to_string(&mut text).map_err(bad)?;
@@ -161,7 +171,10 @@ pub(crate) fn options() -> serde_saphyr::Options {
 }
 
 /// Reads a state.
-pub(crate) fn parse(text: &str) -> Result<State, String> {
+///
+/// # Errors
+/// What is wrong with it, and in which line.
+pub fn parse(text: &str) -> Result<State, String> {
     let first = text.trim_start().as_bytes().first();
     if first == Some(&b'{') {
         return serde_json::from_str(text).map_err(|error| error.to_string());
@@ -175,7 +188,7 @@ pub(crate) fn parse(text: &str) -> Result<State, String> {
 
 impl State {
     /// An entry as the data plane names it, "neighbours[3]", as it is named in the file: learned neighbours are not sent.
-    pub(crate) fn entry(&self, sent: &str) -> String {
+    pub fn entry(&self, sent: &str) -> String {
         let index = sent
             .strip_prefix("neighbours[")
             .and_then(|rest| rest.strip_suffix(']')?.parse().ok());
@@ -189,9 +202,12 @@ impl State {
         }
     }
 
-    /// As messages for the data plane, in chunks. A mistake names the entry.
-    pub(crate) fn into_requests(self, dry_run: bool) -> Result<Vec<v1::ReplaceRequest>, Mistake> {
-        let all = v1::ReplaceRequest {
+    /// The whole state as one message.
+    ///
+    /// # Errors
+    /// A [`Mistake`] names the entry.
+    pub fn into_request(self) -> Result<v1::ReplaceRequest, Mistake> {
+        Ok(v1::ReplaceRequest {
             endpoints: self.endpoints.into_iter().map(Into::into).collect(),
             routes: named("routes", self.routes)?,
             // What was learned is not programmed; an exported file may hold it.
@@ -207,8 +223,16 @@ impl State {
             services: named("services", self.services)?,
             policies: named("policies", self.policies)?,
             egress_gateways: self.egress_gateways.into_iter().map(Into::into).collect(),
-            ..empty(dry_run)
-        };
+            ..empty(false)
+        })
+    }
+
+    /// As messages for the data plane, in chunks.
+    ///
+    /// # Errors
+    /// A [`Mistake`] names the entry.
+    pub fn into_requests(self, dry_run: bool) -> Result<Vec<v1::ReplaceRequest>, Mistake> {
+        let all = self.into_request()?;
         let size = octoplane_api::CHUNK;
         let mut requests: Vec<v1::ReplaceRequest> = all
             .endpoints
@@ -260,11 +284,11 @@ fn empty(dry_run: bool) -> v1::ReplaceRequest {
 
 /// An entry of a file that cannot be.
 #[derive(Debug)]
-pub(crate) struct Mistake {
+pub struct Mistake {
     /// As in "routes[1]".
-    pub(crate) entry: String,
+    pub entry: String,
     /// What is wrong with it.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 fn named<T: TryInto<M, Error = String>, M>(list: &str, objects: Vec<T>) -> Result<Vec<M>, Mistake> {

@@ -6,10 +6,10 @@ mod policy;
 mod remote;
 mod service;
 
-pub(crate) use node::Node;
-pub(crate) use policy::Policy;
-pub(crate) use remote::{EgressGateway, Ipcache};
-pub(crate) use service::Service;
+pub use node::{Node, Tunnel};
+pub use policy::{Policy, PolicyEntry};
+pub use remote::{EgressGateway, Ipcache};
+pub use service::{Backend, Frontend, Service};
 
 /// Whether a setting is at its default, and need not be written.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {

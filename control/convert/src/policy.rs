@@ -6,11 +6,11 @@ use octoplane_tables::model::{
     Change, Direction, HOST_ENDPOINT, Policy, PolicyEntry, PolicyKey, PolicyValue,
 };
 
-use super::field::Fields;
-use crate::refusal::Mistake;
+use crate::field::Fields;
+use crate::mistake::Mistake;
 
 /// What a policy is called.
-pub(crate) fn policy_name(endpoint: u32) -> String {
+pub fn policy_name(endpoint: u32) -> String {
     if endpoint == HOST_ENDPOINT {
         "policy of the host".into()
     } else {
@@ -19,7 +19,7 @@ pub(crate) fn policy_name(endpoint: u32) -> String {
 }
 
 /// A policy in the tables' terms.
-pub(crate) fn policy(message: &v1::Policy) -> Result<Policy, Mistake> {
+pub fn policy(message: &v1::Policy) -> Result<Policy, Mistake> {
     Ok(Policy {
         endpoint: message.endpoint,
         enforce_ingress: message.enforce_ingress,
@@ -30,7 +30,7 @@ pub(crate) fn policy(message: &v1::Policy) -> Result<Policy, Mistake> {
 }
 
 /// The change that sets some entries of a policy.
-pub(super) fn put_entries(message: &v1::PolicyEntries) -> Result<Change, Mistake> {
+pub(crate) fn put_entries(message: &v1::PolicyEntries) -> Result<Change, Mistake> {
     Ok(Change::PutPolicyEntries {
         endpoint: message.endpoint,
         entries: entries(message.endpoint, &message.entries)?,
@@ -38,7 +38,7 @@ pub(super) fn put_entries(message: &v1::PolicyEntries) -> Result<Change, Mistake
 }
 
 /// The change that removes some entries of a policy.
-pub(super) fn remove_entries(message: &v1::PolicyEntries) -> Result<Change, Mistake> {
+pub(crate) fn remove_entries(message: &v1::PolicyEntries) -> Result<Change, Mistake> {
     let entries = entries(message.endpoint, &message.entries)?;
     Ok(Change::RemovePolicyEntries {
         endpoint: message.endpoint,
@@ -83,7 +83,7 @@ fn entry(it: Fields<'_>, field: &str, message: &v1::PolicyEntry) -> Result<Polic
 }
 
 /// A policy as a message, its entries by key.
-pub(crate) fn policy_message(policy: &StoredPolicy) -> v1::Policy {
+pub fn policy_message(policy: &StoredPolicy) -> v1::Policy {
     v1::Policy {
         endpoint: policy.endpoint,
         enforce_ingress: policy.enforce_ingress,
