@@ -319,7 +319,8 @@ impl<P: BufPool> Core<P> {
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
-        if (always || own)
+        let near_service = rx.snapshot.serves_block(packet.tuple.dst());
+        if (always || own || near_service)
             && let Err(first) = self.find_ports(rx, frame, &mut packet)
         {
             return Some(Whose::Unknown(first));

@@ -79,7 +79,7 @@ impl<P: BufPool> Core<P> {
         if !matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp) {
             return Ok((tuple, false));
         }
-        let inside = sender.endpoint != 0;
+        let inside = sender.is_inside();
         let elsewhere = || match inside {
             true => another_nodes(rx.snapshot, &tuple),
             false => None,
@@ -142,7 +142,7 @@ impl<P: BufPool> Core<P> {
             return false;
         }
         frontend(rx.snapshot, &packet.tuple).is_some_and(|frontend| {
-            let set = match sender.endpoint != 0 {
+            let set = match sender.is_inside() {
                 true => &frontend.internal,
                 false => &frontend.external,
             };
@@ -173,7 +173,7 @@ fn is_local(snapshot: &Snapshot, addr: IpAddr) -> bool {
 /// A packet to one of the backends of the service that a packet is for.
 pub(super) fn any_backend(snapshot: &Snapshot, tuple: &Tuple, sender: Sender) -> Option<Tuple> {
     let frontend = frontend(snapshot, tuple)?;
-    let set = match sender.endpoint != 0 {
+    let set = match sender.is_inside() {
         true => &frontend.internal,
         false => &frontend.external,
     };
