@@ -7,20 +7,27 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::spec::{CniError, CniResult, Code, Environment, NetConf};
+use crate::spec::{CniError, CniResult, Code, Environment, NetConf, SUPPORTED, Version};
 
 /// An IPAM plugin that was found.
 #[derive(Debug, Clone)]
 pub(crate) struct Delegate {
     plugin: String,
     program: PathBuf,
-    /// The whole configuration, which it gets as we got it.
-    conf: String,
+    /// The whole configuration, which it gets as we got it, but for the version.
+    conf: Value,
+    /// The newest version that it and the runtime speak.
+    version: Version,
 }
 
 impl Delegate {
-    /// The one that the configuration names, if it does.
-    pub(crate) fn find(conf: &NetConf, environment: &Environment) -> Result<Option<Self>, CniError> {
+    /// The one that the configuration names, if it does. Asks it which versions it speaks: many are older than this one, and the
+    /// configuration's version is ours to choose for it.
+    pub(crate) async fn find(
+        conf: &NetConf,
+        environment: &Environment,
+        version: Version,
+    ) -> Result<Option<Self>, CniError> {
         let plugin = &conf.ipam.plugin;
         if plugin.is_empty() {
             return Ok(None);
@@ -38,16 +45,30 @@ impl Delegate {
                 format!("ipam.type: there is no plugin \"{plugin}\" in CNI_PATH"),
             ));
         };
-        Ok(Some(Self {
+        let mut delegate = Self {
             plugin: plugin.clone(),
             program,
-            conf: conf.text.to_string(),
-        }))
+            conf: conf.text.clone(),
+            version,
+        };
+        let spoken = delegate.versions().await?;
+        let common = SUPPORTED
+            .into_iter()
+            .filter(|it| *it <= version && spoken.contains(&it.to_string()))
+            .max();
+        delegate.version = common.ok_or_else(|| {
+            let text = format!("{plugin}: speaks {}, not {version} or older", spoken.join(", "));
+            CniError::new(Code::Version, text)
+        })?;
+        if let Value::Object(conf) = &mut delegate.conf {
+            conf.insert("cniVersion".into(), delegate.version.to_string().into());
+        }
+        Ok(Some(delegate))
     }
 
     /// The result of ADD.
     pub(crate) async fn add(&self) -> Result<CniResult, CniError> {
-        let output = self.run("ADD", &self.conf).await?;
+        let output = self.run("ADD", &[]).await?;
         let value: Value = serde_json::from_str(&output)
             .map_err(|error| CniError::new(Code::Decode, format!("{}: {error}", self.plugin)))?;
         CniResult::parse(&value).map_err(|error| error.during(&self.plugin))
@@ -56,43 +77,36 @@ impl Delegate {
     /// DEL for another container than ours.
     pub(crate) async fn del(&self, container: &str, interface: &str) -> Result<(), CniError> {
         let variables = [("CNI_CONTAINERID", container), ("CNI_IFNAME", interface)];
-        self.run_with("DEL", &self.conf, &variables).await.map(drop)
+        self.run("DEL", &variables).await.map(drop)
     }
 
     /// CHECK, or another command without an answer.
     pub(crate) async fn call(&self, command: &str) -> Result<(), CniError> {
-        self.run(command, &self.conf).await.map(drop)
+        self.run(command, &[]).await.map(drop)
     }
 
-    /// Whether the plugin speaks a version.
-    pub(crate) async fn speaks(&self, version: &str) -> Result<bool, CniError> {
+    /// Whether it knows the commands of a version.
+    pub(crate) fn speaks(&self, version: Version) -> bool {
+        self.version >= version
+    }
+
+    async fn versions(&self) -> Result<Vec<String>, CniError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Versions {
             #[serde(default)]
             supported_versions: Vec<String>,
         }
-        let output = self
-            .run("VERSION", &format!("{{\"cniVersion\":\"{version}\"}}"))
-            .await?;
+        let output = self.run("VERSION", &[]).await?;
         let versions: Versions = serde_json::from_str(&output)
             .map_err(|error| CniError::new(Code::Decode, format!("{}: VERSION: {error}", self.plugin)))?;
-        Ok(versions.supported_versions.iter().any(|known| known == version))
+        Ok(versions.supported_versions)
     }
 
-    async fn run(&self, command: &str, input: &str) -> Result<String, CniError> {
-        self.run_with(command, input, &[]).await
-    }
-
-    async fn run_with(
-        &self,
-        command: &str,
-        input: &str,
-        variables: &[(&str, &str)],
-    ) -> Result<String, CniError> {
+    /// Runs it; what it says on standard output. `variables` replace those of the call to us, with which it runs else.
+    async fn run(&self, command: &str, variables: &[(&str, &str)]) -> Result<String, CniError> {
         let what = format!("{} {command}", self.plugin);
         let failed = |error: std::io::Error| CniError::from(error).during(&what);
-        // The rest of the environment is that of the call to us.
         let mut child = tokio::process::Command::new(&self.program)
             .env("CNI_COMMAND", command)
             .envs(variables.iter().copied())
@@ -102,7 +116,7 @@ impl Delegate {
             .spawn()
             .map_err(failed)?;
         if let Some(mut stdin) = child.stdin.take() {
-            match stdin.write_all(input.as_bytes()).await {
+            match stdin.write_all(self.conf.to_string().as_bytes()).await {
                 // It need not read it.
                 Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(failed(error)),
                 _ => {}

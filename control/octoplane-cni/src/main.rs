@@ -63,7 +63,7 @@ fn run(said: &mut String) -> Result<String, CniError> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let call = async |environment, conf| Call::new(environment, conf).await;
+        let call = async |environment, conf| Call::new(environment, conf, version).await;
         match environment.command {
             Command::Add => {
                 let result = verbs::add(&call(environment, conf).await?).await?;

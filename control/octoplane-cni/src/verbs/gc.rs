@@ -44,7 +44,7 @@ pub(crate) async fn gc(call: &Call, version: Version) -> Result<(), CniError> {
         }
     }
     if let Some(delegate) = &call.delegate
-        && delegate.speaks(&version.to_string()).await?
+        && delegate.speaks(version)
     {
         delegate.call("GC").await?;
     }

@@ -17,7 +17,7 @@ use octoplane_api::v1;
 use crate::daemon::Daemon;
 use crate::delegate::Delegate;
 use crate::names::Names;
-use crate::spec::{CniError, Environment, NetConf};
+use crate::spec::{CniError, Environment, NetConf, Version};
 
 /// What a command works with.
 pub(crate) struct Call {
@@ -29,9 +29,13 @@ pub(crate) struct Call {
 
 impl Call {
     /// Checks the configuration, and connects.
-    pub(crate) async fn new(environment: Environment, conf: NetConf) -> Result<Self, CniError> {
+    pub(crate) async fn new(
+        environment: Environment,
+        conf: NetConf,
+        version: Version,
+    ) -> Result<Self, CniError> {
         conf.check()?;
-        let delegate = Delegate::find(&conf, &environment)?;
+        let delegate = Delegate::find(&conf, &environment, version).await?;
         let daemon = Daemon::connect(&conf.socket).await?;
         Ok(Self {
             environment,

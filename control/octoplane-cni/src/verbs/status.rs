@@ -15,9 +15,11 @@ pub(crate) async fn status(
         }
         error
     };
-    let call = Call::new(environment, conf).await.map_err(not_available)?;
+    let call = Call::new(environment, conf, version)
+        .await
+        .map_err(not_available)?;
     if let Some(delegate) = &call.delegate {
-        if delegate.speaks(&version.to_string()).await? {
+        if delegate.speaks(version) {
             delegate.call("STATUS").await?;
         }
         // Whether the data plane answers is asked all the same.

@@ -7,7 +7,7 @@ import pytest
 from cni_runner import BIN, NOTHING, PLUGIN, Failed, Runner, left
 from conftest import GATEWAY4, GATEWAY6, run
 
-POOLS = ['{ prefix = "10.55.0.0/24" }', '{ prefix = "fd00:55::/64" }']
+POOLS = ['{ prefix = "10.200.55.0/24" }', '{ prefix = "fd00:200::5:0/112" }']
 CNI = f'pools = [{", ".join(POOLS)}]\nreuse_delay_s = 0'
 VERSIONS = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
@@ -32,7 +32,7 @@ def test_two_pods_talk_over_both_families(lab, version):
     args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
     one, two = (runner.add(name, name, args=f"{args}-{name}") for name in ("c1", "c2"))
     assert one["cniVersion"] == version
-    assert [ip["address"] for ip in one["ips"]] == ["10.55.0.1/32", "fd00:55::1/128"]
+    assert [ip["address"] for ip in one["ips"]] == ["10.200.55.1/32", "fd00:200::5:1/128"]
     assert [ip["gateway"] for ip in one["ips"]] == [GATEWAY4, GATEWAY6]
     # The forms differ: "version" until 0.4.0, "mtu" since 1.1.0.
     assert [ip.get("version") for ip in one["ips"]] == (["4", "6"] if version < "1.0.0" else [None, None])
@@ -81,8 +81,8 @@ def test_check_says_what_is_not_as_it_was(lab):
     broken("expected 1400", mtu=1400)
     lab.inside("c1", "ip", "route", "del", "default")
     broken(f"no default route via {GATEWAY4}")
-    lab.inside("c1", "ip", "address", "del", "10.55.0.1/32", "dev", "eth0")
-    broken("interface eth0 does not have 10.55.0.1")
+    lab.inside("c1", "ip", "address", "del", "10.200.55.1/32", "dev", "eth0")
+    broken("interface eth0 does not have 10.200.55.1")
     lab.inside("c1", "ip", "link", "set", "eth0", "down")
     broken("interface eth0 is down")
     endpoint = lab.json("endpoint", "list")[0]["id"]
@@ -147,7 +147,7 @@ def test_status_by_the_text_of_the_specification(lab):
 def test_a_step_that_fails_leaves_nothing(lab, step):
     runner, more = Runner(lab), {}
     if step == "interface":
-        lab.inside("c1", "ip", "link", "add", "eth0", "type", "dummy")
+        lab.inside("c1", "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
     elif step == "port":
         # More than there are packet buffers.
         more["descriptors"] = 32768
@@ -158,7 +158,9 @@ def test_a_step_that_fails_leaves_nothing(lab, step):
         # A route that cannot be: the plugin finds out when all the rest is done.
         stub = lab.directory / "bin" / "stub-ipam"
         stub.parent.mkdir()
-        stub.write_text("#!/bin/sh\necho \"$CNI_COMMAND\" >> \"$0.log\"\n[ \"$CNI_COMMAND\" = ADD ] || exit 0\n"
+        stub.write_text("#!/bin/sh\necho \"$CNI_COMMAND\" >> \"$0.log\"\n"
+                        '[ "$CNI_COMMAND" = VERSION ] && echo \'{"cniVersion":"1.0.0","supportedVersions":["0.4.0"]}\' && exit 0\n'
+                        "[ \"$CNI_COMMAND\" = ADD ] || exit 0\n"
                         'echo \'{"cniVersion":"1.0.0","ips":[{"address":"10.9.9.9/24"}],"routes":[{"dst":"10.1.2.3/8"}]}\'\n')
         stub.chmod(0o755)
         runner = Runner(lab, path=[stub.parent], ipam={"type": "stub-ipam"})
@@ -168,9 +170,9 @@ def test_a_step_that_fails_leaves_nothing(lab, step):
     assert left(lab) == NOTHING, error.value
     assert [pool["used"] for pool in pools(lab)] == [0, 0]
     if step == "configuration":
-        assert (stub.parent / "stub-ipam.log").read_text().split() == ["ADD", "DEL"]
+        assert (stub.parent / "stub-ipam.log").read_text().split() == ["VERSION", "ADD", "DEL"]
     names = {link["ifname"] for link in json.loads(lab.inside("c1", "ip", "-json", "link").stdout)}
-    assert names == ({"lo", "eth0"} if step == "interface" else {"lo"})
+    assert names == ({"lo", "eth0", "eth1"} if step == "interface" else {"lo"})
 
 
 def test_what_the_runtime_asks_for(lab):
