@@ -65,6 +65,9 @@ pub(crate) enum Verb {
     /// Which nodes traffic leaves the cluster from.
     #[command(subcommand)]
     EgressGateway(EgressGatewayVerb),
+    /// What CNI plugins attached.
+    #[command(subcommand)]
+    Attachment(AttachmentVerb),
     /// Connections.
     #[command(subcommand)]
     Flow(FlowVerb),
@@ -132,6 +135,26 @@ impl From<Kind> for octoplane_api::v1::Kind {
             Kind::EgressGateway => Self::EgressGateway,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AttachmentVerb {
+    /// All attachments.
+    List {
+        /// Only those of this CNI network.
+        #[arg(long)]
+        network: Option<String>,
+    },
+    /// Remove an attachment with its endpoint and addresses. What a plugin made beside them stays.
+    Del {
+        /// The container's id.
+        container: String,
+        /// Its interface.
+        #[arg(default_value = "eth0")]
+        interface: String,
+    },
+    /// Where addresses come from, and how full that is.
+    Pools,
 }
 
 #[derive(Debug, Subcommand)]

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attachment;
 mod cli;
 mod error;
 mod flow;
@@ -79,6 +80,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Policy(verb) => objects::policy(channel, verb, arguments.output).await,
         Verb::Ipcache(verb) => objects::ipcache(channel, verb, arguments.output).await,
         Verb::EgressGateway(verb) => objects::egress_gateway(channel, verb, arguments.output).await,
+        Verb::Attachment(verb) => attachment::run(channel, verb, arguments.output).await,
         Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
         Verb::Watch { initial, from, kinds } => {
