@@ -5,12 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod config;
 mod convert;
 mod dataplane;
 mod flows;
 mod history;
 mod list;
+mod listen;
 mod ports;
 mod refusal;
 mod replace;
@@ -19,8 +21,10 @@ mod stats;
 mod transact;
 mod watch;
 
+pub use access::{Access, Kind, METHODS, Method};
 pub use dataplane::{Dataplane, PortRefusal};
 pub use flows::flow_tuple;
+pub use listen::TlsError;
 /// What a port is asked to be: checked, and with every default filled in.
 pub use octoplane_config::Port as PortSettings;
 pub use server::{Bound, GRACE, ServeError, Server};
