@@ -12,7 +12,7 @@ use octoplane_api::v1::change::Change as Step;
 use octoplane_api::v1::config_client::ConfigClient;
 use octoplane_api::v1::flows_client::FlowsClient;
 use octoplane_api::v1::stats_client::StatsClient;
-use octoplane_control::{Dataplane, PortRefusal, PortSettings, ServeError, Server, flow_tuple};
+use octoplane_control::{Access, Dataplane, PortRefusal, PortSettings, ServeError, Server, flow_tuple};
 use octoplane_engine::Timeouts;
 use octoplane_flow::{FlowHandle, FlowRef, FlowTable, Tuple};
 use octoplane_packet::MacAddr;
@@ -305,6 +305,7 @@ pub fn server(socket: &std::path::Path) -> Server {
         socket: socket.into(),
         group: None,
         max_message: 64 << 20,
+        access: Access::default(),
     }
 }
 
