@@ -21,5 +21,5 @@ pub use load::{load, load_for, parse, parse_for};
 pub use octoplane_packet::MacAddr;
 pub use schema::{
     Capacity, Config, Control, DeviceSpec, Eal, Exception, Gateway, Icmp, InterfaceAddr, IovaMode, Memory,
-    Neighbours, PollMode, Port, Queues, Role, Workers,
+    Neighbours, PollMode, Port, Queues, Role, State, Workers,
 };

@@ -8,7 +8,7 @@
 
 use octoplane_config::{
     Capacity, Config, Control, CpuSet, DeviceSpec, Eal, Exception, Gateway, Icmp, Memory, Neighbours,
-    PollMode, Queues, Role, Workers, parse_for,
+    PollMode, Queues, Role, State, Workers, parse_for,
 };
 
 const PORT: &str = "[[ports]]\nname = 'p0'\nrole = 'uplink'\ndevice = 'net_null0,size=64'\n";
@@ -23,6 +23,7 @@ fn a_port_is_all_that_is_needed() {
     assert_eq!(config.log_level, "info");
     assert_eq!(config.eal, Eal::default());
     assert_eq!(config.control, Control::default());
+    assert_eq!(config.state, State::default());
     assert_eq!(config.gateway, Gateway::default());
     assert_eq!(config.exception, Exception::default());
     assert_eq!(config.icmp, Icmp::default());
@@ -115,7 +116,7 @@ fn the_effective_text_reads_back_as_the_same_configuration() {
     let text = format!(
         "log_level = 'warn,octoplane_worker=trace'\n{PORT}mac = '02:00:00:00:00:01'\nrx_queues = 2\n\
          addresses = ['10.0.0.1/31', '2001:db8::1/64']\n[control]\nsocket = '/tmp/a\"b'\nsocket_group = 'wheel'\n\
-         [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[workers]\npoll = 'busy'\n"
+         [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[state]\ndirectory = ''\nconnections = '/mnt/huge'\n[workers]\npoll = 'busy'\n"
     );
     for text in [PORT, text.as_str()] {
         let config = parsed(text, "0-3");

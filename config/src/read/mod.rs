@@ -11,6 +11,7 @@ mod memory;
 mod mistakes;
 mod ports;
 mod section;
+mod state;
 mod suggest;
 mod text;
 mod workers;
@@ -34,6 +35,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     let neighbours = limits::neighbours(root.table("neighbours"), &capacity);
     let memory = memory::read(root.table("memory"), &ports, workers.as_ref(), &neighbours);
     let control = control::control(root.table("control"));
+    let state = state::read(root.table("state"));
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
     root.finish();
@@ -43,6 +45,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         memory: memory?,
         workers: workers?,
         control,
+        state,
         gateway,
         ports,
         exception,

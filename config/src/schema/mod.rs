@@ -7,6 +7,7 @@ mod eal;
 mod limits;
 mod memory;
 mod port;
+mod state;
 mod workers;
 
 pub use control::{Control, Gateway};
@@ -15,6 +16,7 @@ pub use eal::{Eal, IovaMode};
 pub use limits::{Capacity, Exception, Icmp, Neighbours};
 pub use memory::Memory;
 pub use port::{InterfaceAddr, Port, Queues, Role};
+pub use state::State;
 pub use workers::{PollMode, Workers};
 
 /// Most ports a configuration may have.
@@ -37,6 +39,8 @@ pub struct Config {
     pub workers: Workers,
     /// The control socket.
     pub control: Control,
+    /// What outlives the daemon.
+    pub state: State,
     /// Addresses that pods use as their default gateway.
     pub gateway: Gateway,
     /// 1 to [`MAX_PORTS`] ports in the order of the file. Names and devices are unique.

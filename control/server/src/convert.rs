@@ -14,7 +14,7 @@ use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId,
 use octoplane_tables::{Event, Object, Ports, State};
 
 pub(crate) use self::node::{node, node_message};
-pub(crate) use self::policy::{policy, policy_message, policy_name};
+pub(crate) use self::policy::{policy, policy_entry_message, policy_message, policy_name};
 pub(crate) use self::remote::{
     egress_gateway, egress_gateway_message, egress_key, ipcache, ipcache_message, ipcache_prefix,
 };

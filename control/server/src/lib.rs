@@ -14,6 +14,7 @@ mod list;
 mod ports;
 mod refusal;
 mod replace;
+mod saved;
 mod server;
 mod stats;
 mod transact;
@@ -23,4 +24,5 @@ pub use dataplane::{Dataplane, PortRefusal};
 pub use flows::flow_tuple;
 /// What a port is asked to be: checked, and with every default filled in.
 pub use octoplane_config::Port as PortSettings;
+pub use saved::{FILE as STATE_FILE, Restored, SCHEMA, Saved, StateError, StateFile, StateJournal};
 pub use server::{Bound, GRACE, ServeError, Server};

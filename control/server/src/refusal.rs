@@ -34,6 +34,11 @@ impl Mistake {
         Status::with_error_details(self.code, &self.text, details)
     }
 
+    /// The answer to the client about the request as a whole.
+    pub(crate) fn whole(self) -> Status {
+        Status::new(self.code, self.text)
+    }
+
     /// The answer to the client: the position goes into the message, and for programs into the details.
     pub(crate) fn at(&self, list: &str, index: usize) -> Status {
         let field = format!("{list}[{index}]");
@@ -52,6 +57,7 @@ impl From<&ChangeError> for Mistake {
                 ErrorKind::Conflict => Code::AlreadyExists,
                 ErrorKind::Full => Code::ResourceExhausted,
                 ErrorKind::InUse => Code::FailedPrecondition,
+                ErrorKind::NotSaved => Code::Unavailable,
             },
             text: error.to_string(),
         }

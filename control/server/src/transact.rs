@@ -2,7 +2,7 @@
 
 use octoplane_api::v1;
 use octoplane_tables::model::Change;
-use octoplane_tables::{ApplyError, Committed, Event, Object, SharedStore, State};
+use octoplane_tables::{ApplyError, Committed, ErrorKind, Event, Object, SharedStore, State};
 use tonic::Status;
 
 use crate::convert;
@@ -61,19 +61,20 @@ fn run(
         origins = transaction.origins;
         result = store.check(transaction.changes);
     } else {
-        let mut made = Err(Status::internal("the transaction was not made"));
+        let mut made = None;
         result = store.update(|state| match guarded(state) {
             Ok(transaction) => {
-                made = Ok((state.clone(), transaction.origins));
+                made = Some(Ok((state.clone(), transaction.origins)));
                 transaction.changes
             }
             Err(status) => {
-                made = Err(status);
+                made = Some(Err(status));
                 // Changes nothing.
                 Vec::new()
             }
         });
-        (before, origins) = made?;
+        // It is not even made where nothing can be saved.
+        (before, origins) = made.unwrap_or_else(|| Ok((store.state(), Vec::new())))?;
     }
     match result {
         Ok(committed) => Ok(response(&before, &committed, mode.omit_events)),
@@ -82,6 +83,9 @@ fn run(
 }
 
 fn refused(error: &ApplyError, origins: &[Origin]) -> Status {
+    if error.error.kind() == ErrorKind::NotSaved {
+        return Mistake::from(&error.error).whole();
+    }
     let (list, index) = origins
         .get(error.index)
         .copied()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use octoplane_api::v1;
 use octoplane_config::Port;
-use octoplane_control::{Dataplane as Services, PortRefusal};
+use octoplane_control::{Dataplane as Services, PortRefusal, StateJournal};
 use octoplane_engine::{Direction, DropReason, PortStats, Stage, Timeouts};
 use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{SharedStore, State};
@@ -20,6 +20,7 @@ pub(crate) struct Daemon {
     ports: PortChanges,
     /// Those of the workers.
     timeouts: Timeouts,
+    saved: Option<Arc<StateJournal>>,
     startup: Duration,
 }
 
@@ -29,12 +30,14 @@ impl Daemon {
         dataplane: Arc<Dataplane>,
         ports: PortChanges,
         timeouts: Timeouts,
+        saved: Option<Arc<StateJournal>>,
         startup: Duration,
     ) -> Self {
         Self {
             dataplane,
             ports,
             timeouts,
+            saved,
             startup,
         }
     }
@@ -127,6 +130,10 @@ fn worker(it: &Handle) -> v1::Worker {
 impl Services for Daemon {
     fn store(&self) -> &SharedStore {
         &self.dataplane.store
+    }
+
+    fn saved(&self) -> Option<&StateJournal> {
+        self.saved.as_deref()
     }
 
     fn status(&self) -> v1::Status {
