@@ -169,7 +169,7 @@ pub(crate) enum PortVerb {
         #[arg(long)]
         xstats: bool,
     },
-    /// Add one under traffic. It is gone after a restart of the daemon unless the configuration has it.
+    /// Add one under traffic. It is there again after a restart of the daemon.
     Add(PortArguments),
     /// Remove one that no endpoint, route or static neighbour names, and its device.
     Del {

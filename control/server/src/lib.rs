@@ -14,6 +14,7 @@ mod list;
 mod listen;
 mod ports;
 mod refusal;
+mod saved;
 mod server;
 mod stats;
 mod transact;
@@ -27,4 +28,5 @@ pub use flows::flow_tuple;
 pub use listen::TlsError;
 /// What a port is asked to be: checked, and with every default filled in.
 pub use octoplane_config::Port as PortSettings;
+pub use saved::{FILE as STATE_FILE, Restored, SCHEMA, Saved, StateError, StateFile, StateJournal};
 pub use server::{Bound, GRACE, ServeError, Server};

@@ -13,6 +13,8 @@ mod objects;
 mod ports;
 mod python;
 mod replace;
+mod saved;
+mod saved_file;
 mod scale;
 mod socket;
 mod stats;
