@@ -149,10 +149,9 @@ impl Attachments {
         inner.records.remove(&record.key);
         inner.orphans.remove(&record.key);
         for address in &record.addresses {
+            inner.ipam.give_back(*address);
             if rests {
                 inner.ipam.rest(*address, until);
-            } else {
-                inner.ipam.give_back(*address);
             }
         }
         Ok(())

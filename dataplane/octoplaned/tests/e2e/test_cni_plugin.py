@@ -1,7 +1,10 @@
 """octoplane-cni, called as the specification says a runtime calls it."""
 
 import json
+import re
+import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cni_runner import BIN, NOTHING, PLUGIN, Failed, Runner, left
@@ -275,3 +278,44 @@ def test_a_delegated_ipam_plugin(lab):
     assert left(lab) == NOTHING
     held = [path.name for path in (lab.directory / "ipam" / "net").iterdir() if path.name[0] in "1f"]
     assert held == []
+
+
+def test_ports_come_and_go_under_traffic(make_lab):
+    """Twenty pods come and go, five at a time, while two others ping each other and move TCP: they do not notice."""
+    lab = make_lab(cni=CNI)
+    lab.start()
+    lab.apply({"routes": lab.state["routes"]})
+    runner = Runner(lab)
+    names = ["c1", "c2"] + [f"g{number}" for number in range(20)]
+    for name in names:
+        lab._namespace(name)
+    target = addresses(runner.add("c1", "c1"))[0]
+    runner.add("c2", "c2")
+    ping = lab.spawn("c2", "ping", "-n", "-i", "0.01", "-w", "120", target, stdout=subprocess.PIPE, text=True)
+    server = lab.spawn("c1", "iperf3", "-s", stdout=subprocess.DEVNULL)
+    stream = lab.spawn("c2", "iperf3", "-c", target, "-b", "20M", "-t", "120", "-J", stdout=subprocess.PIPE, text=True)
+
+    def come_and_go(name):
+        result = runner.add(name, name)
+        # Without -w, ping gives an answer up after twice the time that those before it took.
+        assert lab.ping(name, target, 3, "-w", "10") == 3
+        runner.check(name, name, result)
+        runner.delete(name, name)
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(come_and_go, names[2:]))
+    ping.send_signal(signal.SIGINT)
+    output, _ = ping.communicate(timeout=60)
+    sent = int(re.search(r"(\d+) packets transmitted", output).group(1))
+    answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", output)}
+    assert stream.poll() is None, stream.communicate()
+    stream.send_signal(signal.SIGINT)
+    report, _ = stream.communicate(timeout=60)
+    server.terminate()
+    # The last ones may have been told to stop before their answers came.
+    missing = [number for number in range(1, sent - 20) if number not in answered]
+    print(f"{sent} pings, lost: {missing}")
+    assert sent > 100 and missing == []
+    assert len(left(lab)["ports"]) == 2
+    # Seconds without a byte would be a port that was away.
+    rates = [interval["sum"]["bytes"] for interval in json.loads(report)["intervals"]]
+    assert len(rates) > 1 and min(rates[:-1]) > 0, rates

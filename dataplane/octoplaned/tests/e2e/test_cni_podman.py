@@ -105,8 +105,11 @@ def podman(lab, request):
     yield podman
     podman("rm", "--all", "--force", "--time", "0", check=False)
     os.kill(podman.first, signal.SIGKILL)
-    for place in Path("/sys/fs/cgroup").glob(f"*/{lab.prefix}"):
-        run("find", place, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";", check=False)
+    deadline = time.monotonic() + 10
+    while (places := list(Path("/sys/fs/cgroup").glob(f"*/{lab.prefix}"))) and time.monotonic() < deadline:
+        # As long as something in them is still dying, they stay.
+        for place in places:
+            run("find", place, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";", check=False)
 
 
 def test_two_containers_talk_over_both_families(lab, podman):
