@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod connect;
 mod error;
 mod file;
 mod flow;
@@ -61,12 +62,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Apply { file, .. } => Some(file::read(file)?),
         _ => None,
     };
-    let channel = octoplane_api::connect(&arguments.socket)
-        .await
-        .map_err(|error| Failure::Connect {
-            socket: arguments.socket.clone(),
-            error,
-        })?;
+    let channel = connect::connect(&arguments.socket, &arguments.remote).await?;
     match arguments.verb {
         Verb::Completion { .. } | Verb::Version => Ok(()),
         Verb::Apply { dry_run, .. } => {

@@ -240,10 +240,23 @@ impl Lab {
     }
 
     pub async fn with(capacity: Capacity) -> Self {
+        Self::with_both(capacity, Access::default()).await
+    }
+
+    pub async fn with_access(access: Access) -> Self {
+        Self::with_both(Capacity::default(), access).await
+    }
+
+    async fn with_both(capacity: Capacity, access: Access) -> Self {
         let directory = TempDir::new().unwrap();
         let socket = directory.path().join("run/octoplane.sock");
         let store = store(capacity);
-        let bound = server(&socket).bind().unwrap();
+        let bound = Server {
+            access,
+            ..server(&socket)
+        }
+        .bind()
+        .unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let flows = Arc::new(FlowTable::new(CONNECTIONS).unwrap());
         let fake = Arc::new(Fake {
