@@ -16,11 +16,32 @@ pub(crate) struct Arguments {
     /// The daemon's control socket.
     #[arg(long, global = true, env = "OCTOPLANE_SOCKET", default_value = octoplane_api::DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// How to print.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+/// A daemon that is asked over TCP.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Another machine's daemon")]
+pub(crate) struct Remote {
+    /// Its TCP listener in place of the socket: https://NAME:PORT with the three files below, http://ADDRESS:PORT in plain
+    /// text over the management wire.
+    #[arg(long, global = true, env = "OCTOPLANE_SERVER", value_name = "URL")]
+    pub(crate) server: Option<tonic::transport::Uri>,
+    /// Authorities that its certificate may be from (PEM).
+    #[arg(long, global = true, env = "OCTOPLANE_TLS_CA", value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Our certificate (PEM).
+    #[arg(long, global = true, env = "OCTOPLANE_TLS_CERTIFICATE", value_name = "FILE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, global = true, env = "OCTOPLANE_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 /// How to print.

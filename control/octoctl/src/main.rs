@@ -4,6 +4,7 @@
 
 mod attachment;
 mod cli;
+mod connect;
 mod error;
 mod flow;
 mod objects;
@@ -59,12 +60,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Apply { file, .. } => Some(octoplane_state::read(file)?),
         _ => None,
     };
-    let channel = octoplane_api::connect(&arguments.socket)
-        .await
-        .map_err(|error| Failure::Connect {
-            socket: arguments.socket.clone(),
-            error,
-        })?;
+    let channel = connect::connect(&arguments.socket, &arguments.remote).await?;
     match arguments.verb {
         Verb::Completion { .. } | Verb::Version => Ok(()),
         Verb::Apply { dry_run, .. } => {

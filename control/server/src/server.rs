@@ -31,8 +31,9 @@ pub const GRACE: Duration = Duration::from_secs(1);
 /// How often a silent connection is asked whether it is still there, and how long it may take to answer (HTTP/2 pings).
 const PING: Duration = Duration::from_secs(30);
 const PONG: Duration = Duration::from_secs(20);
-/// Requests at once on one connection; beyond them the client waits, by HTTP/2's own means.
-const STREAMS_OF_A_CONNECTION: u32 = 256;
+/// Requests at once on one connection beyond what its client may have on all: so many are told that they are too many, more
+/// wait at the client, by HTTP/2's own means.
+const TOLD: usize = 64;
 /// Bytes of a request's headers.
 const HEADERS: u32 = 16 << 10;
 /// Requests that a client took back before they were looked at: beyond them it plays tricks (CVE-2023-44487).
@@ -265,7 +266,12 @@ impl Bound {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let (stop, stopped) = oneshot::channel::<()>();
-        let (reception, incoming) = Reception::new(Clients::new(self.server.access.limits));
+        let limits = self.server.access.limits;
+        let (reception, incoming) = Reception::new(Clients::new(limits));
+        let streams = limits
+            .requests
+            .saturating_add(limits.streams)
+            .saturating_add(TOLD);
         let mut gates = JoinSet::new();
         if let Some(tcp) = self.tcp.take() {
             gates.spawn(tcp.run(reception.clone()));
@@ -274,7 +280,7 @@ impl Bound {
         let serving = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(PING))
             .http2_keepalive_timeout(Some(PONG))
-            .max_concurrent_streams(STREAMS_OF_A_CONNECTION)
+            .max_concurrent_streams(u32::try_from(streams).unwrap_or(u32::MAX))
             .http2_max_header_list_size(HEADERS)
             .http2_max_pending_accept_reset_streams(Some(TAKEN_BACK))
             .layer(AccessLayer { max_message: max })

@@ -253,7 +253,11 @@ impl Lab {
     }
 
     pub async fn with(capacity: Capacity) -> Self {
-        Self::over(store(capacity), None).await
+        Self::over(store(capacity), None, Access::default()).await
+    }
+
+    pub async fn with_access(access: Access) -> Self {
+        Self::over(store(Capacity::default()), None, access).await
     }
 
     /// Goes on where the daemon stopped that had this state directory.
@@ -264,13 +268,18 @@ impl Lab {
         let journal = file.journal(&tables.state(), restored).unwrap();
         let store = SharedStore::new(tables);
         store.keep(journal.clone());
-        Self::over(store, Some(journal)).await
+        Self::over(store, Some(journal), Access::default()).await
     }
 
-    async fn over(store: SharedStore, saved: Option<Arc<StateJournal>>) -> Self {
+    async fn over(store: SharedStore, saved: Option<Arc<StateJournal>>, access: Access) -> Self {
         let directory = TempDir::new().unwrap();
         let socket = directory.path().join("run/octoplane.sock");
-        let bound = server(&socket).bind().unwrap();
+        let bound = Server {
+            access,
+            ..server(&socket)
+        }
+        .bind()
+        .unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let flows = Arc::new(FlowTable::new(CONNECTIONS).unwrap());
         let fake = Arc::new(Fake {
