@@ -122,7 +122,12 @@ pub(crate) fn create_ops(name: &CStr, n: u32, socket: i32) -> Result<NonNull<rte
 }
 
 /// Makes one element a crypto operation.
-unsafe extern "C" fn init_op(pool: *mut rte_mempool, argument: *mut c_void, element: *mut c_void, index: c_uint) {
+unsafe extern "C" fn init_op(
+    pool: *mut rte_mempool,
+    argument: *mut c_void,
+    element: *mut c_void,
+    index: c_uint,
+) {
     // SAFETY: called by `rte_mempool_obj_iter` with an element of the pool.
     unsafe { dpdk_sys::oct_crypto_op_init(pool, argument, element, index) };
 }
@@ -147,7 +152,15 @@ impl Elements {
         let flags = if is_wanted() { MAY_CROSS_PAGES } else { 0 };
         // SAFETY: the EAL runs and the name is a C string that DPDK copies.
         let pool = unsafe {
-            rte_mempool_create_empty(name.as_ptr(), self.n, self.size, cache, private, self.socket, flags)
+            rte_mempool_create_empty(
+                name.as_ptr(),
+                self.n,
+                self.size,
+                cache,
+                private,
+                self.socket,
+                flags,
+            )
         };
         let pool = NonNull::new(pool).ok_or_else(Errno::last)?;
         fill(pool.as_ptr()).inspect_err(|_| {

@@ -168,7 +168,13 @@ fn chained() -> Vec<Vector> {
 }
 
 /// Both directions, and what has to fail. Returns how many tag lengths the device knows.
-fn check(device: &str, sessions: &SessionMaker, queue: &mut CryptoQueue, pool: &Mempool, vector: &Vector) -> usize {
+fn check(
+    device: &str,
+    sessions: &SessionMaker,
+    queue: &mut CryptoQueue,
+    pool: &Mempool,
+    vector: &Vector,
+) -> usize {
     let (text, cipher, full_tag) = (hex(&vector.text), hex(&vector.cipher), hex(vector.tag));
     let (iv, aad) = (hex(vector.iv), hex(vector.aad));
     // What the HMAC covers starts with the ESP header of the vectors above.
@@ -187,8 +193,9 @@ fn check(device: &str, sessions: &SessionMaker, queue: &mut CryptoQueue, pool: &
             if !sessions.supports(&transform) {
                 return None;
             }
-            let session: Arc<CryptoSession> =
-                sessions.make(&transform, &hex(vector.key), &vector.auth_key).unwrap();
+            let session: Arc<CryptoSession> = sessions
+                .make(&transform, &hex(vector.key), &vector.auth_key)
+                .unwrap();
             Some(queue.adopt(session).unwrap())
         };
         let Some(encrypt) = adopt(queue, Direction::Encrypt) else {
@@ -217,10 +224,7 @@ fn check(device: &str, sessions: &SessionMaker, queue: &mut CryptoQueue, pool: &
         wrong_tag[len - 1] ^= 1;
         let mut wrong_text = cipher.clone();
         wrong_text[0] ^= 0x80;
-        for packet in [
-            make(len, &cipher, &wrong_tag),
-            make(len, &wrong_text, &full_tag),
-        ] {
+        for packet in [make(len, &cipher, &wrong_tag), make(len, &wrong_text, &full_tag)] {
             let (status, ..) = run(queue, job(packet, decrypt, 3, text.len(), &iv, &aad));
             assert_eq!(status, Status::AuthFailed, "{what}");
         }
@@ -240,7 +244,9 @@ fn check(device: &str, sessions: &SessionMaker, queue: &mut CryptoQueue, pool: &
 
 /// To another buffer, and the one it was in stays as it is.
 fn out_of_place(sessions: &SessionMaker, queue: &mut CryptoQueue, pool: &Mempool) {
-    let [.., vector, _] = &combined()[..] else { panic!() };
+    let [.., vector, _] = &combined()[..] else {
+        panic!()
+    };
     let (text, cipher, tag) = (hex(&vector.text), hex(&vector.cipher), hex(vector.tag));
     for (direction, from, to) in [
         (Direction::Encrypt, &text, &cipher),
@@ -294,7 +300,10 @@ fn vectors() {
         }
         assert_eq!(queue.in_flight(), 0);
         let stats = device.stats().unwrap();
-        assert!(stats.enqueued > 0 && stats.enqueued == stats.dequeued, "{stats:?}");
+        assert!(
+            stats.enqueued > 0 && stats.enqueued == stats.dequeued,
+            "{stats:?}"
+        );
         drop((queue, sessions));
         device.close().unwrap();
         dpdk::crypto::detach(&eal, id).unwrap();

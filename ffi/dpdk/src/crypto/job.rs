@@ -119,7 +119,12 @@ impl CryptoJob {
     #[must_use]
     pub fn into_packets(self) -> (Mbuf, Option<Mbuf>) {
         // SAFETY: the job owns what it points to, and is forgotten.
-        let packets = unsafe { (Mbuf::from_raw(NonNull::new_unchecked(self.raw.src)), owned(self.raw.dst)) };
+        let packets = unsafe {
+            (
+                Mbuf::from_raw(NonNull::new_unchecked(self.raw.src)),
+                owned(self.raw.dst),
+            )
+        };
         mem::forget(self);
         packets
     }
@@ -237,7 +242,12 @@ impl Done {
     #[must_use]
     pub fn into_packets(self) -> (Mbuf, Option<Mbuf>) {
         // SAFETY: this owns what it points to, and is forgotten.
-        let packets = unsafe { (Mbuf::from_raw(NonNull::new_unchecked(self.raw.src)), owned(self.raw.dst)) };
+        let packets = unsafe {
+            (
+                Mbuf::from_raw(NonNull::new_unchecked(self.raw.src)),
+                owned(self.raw.dst),
+            )
+        };
         mem::forget(self);
         packets
     }

@@ -61,7 +61,11 @@ impl Ops {
 
     /// Calls `take` with the last `n` free ones, at most all, and takes out as many, from the front of them, as it says.
     #[inline(always)]
-    pub(crate) fn take(&mut self, n: usize, take: impl FnOnce(*mut *mut rte_crypto_op, usize) -> usize) -> usize {
+    pub(crate) fn take(
+        &mut self,
+        n: usize,
+        take: impl FnOnce(*mut *mut rte_crypto_op, usize) -> usize,
+    ) -> usize {
         let n = n.min(self.free);
         let Some(lent) = self.stack.get_mut(self.free - n..self.free) else {
             return 0;
@@ -74,7 +78,11 @@ impl Ops {
 
     /// Calls `give` with room for `n`, at most as many as are out, and takes back as many as it says it wrote there.
     #[inline(always)]
-    pub(crate) fn give(&mut self, n: usize, give: impl FnOnce(*mut *mut rte_crypto_op, usize) -> usize) -> usize {
+    pub(crate) fn give(
+        &mut self,
+        n: usize,
+        give: impl FnOnce(*mut *mut rte_crypto_op, usize) -> usize,
+    ) -> usize {
         let n = n.min(self.used());
         let Some(room) = self.stack.get_mut(self.free..self.free + n) else {
             return 0;
@@ -99,11 +107,7 @@ impl Drop for Ops {
         }
         // SAFETY: all operations came from this pool, and nobody else has any.
         unsafe {
-            dpdk_sys::oct_crypto_ops_give(
-                self.pool.as_ptr(),
-                self.all.as_mut_ptr(),
-                self.all.len() as u32,
-            );
+            dpdk_sys::oct_crypto_ops_give(self.pool.as_ptr(), self.all.as_mut_ptr(), self.all.len() as u32);
             dpdk_sys::rte_mempool_free(self.pool.as_ptr());
         }
     }

@@ -217,7 +217,9 @@ impl CryptoQueue {
             good += 1;
         }
         let (device, queue) = (self.device, self.queue);
-        let Some(ops) = &mut self.ops else { return (0, None) };
+        let Some(ops) = &mut self.ops else {
+            return (0, None);
+        };
         let mut refused = dpdk_sys::OCT_CRYPTO_NOT_PROCESSED;
         let first = jobs.as_ptr().cast();
         // SAFETY: the device is started as long as this handle exists, and this handle is the queue's only one. The

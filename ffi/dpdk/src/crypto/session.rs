@@ -25,11 +25,7 @@ unsafe impl Sync for CryptoSession {}
 
 impl CryptoSession {
     pub(crate) fn new(raw: NonNull<c_void>, transform: Transform, open: Arc<OpenDevice>) -> Self {
-        Self {
-            raw,
-            transform,
-            open,
-        }
+        Self { raw, transform, open }
     }
 
     /// The device it was made for.
