@@ -4,8 +4,12 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
+pub mod atomic;
+pub mod esn;
 pub mod key;
 pub mod provider;
+pub mod replay;
+pub mod sequence;
 pub mod session;
 
 pub use algorithm::{Aead, AesKey, Algorithm, Hmac, IcvLen};
