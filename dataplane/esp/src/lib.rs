@@ -11,6 +11,7 @@ pub mod provider;
 pub mod replay;
 pub mod sequence;
 pub mod session;
+pub mod software;
 
 pub use algorithm::{Aead, AesKey, Algorithm, Hmac, IcvLen};
 pub use key::KeyMaterial;

@@ -1,8 +1,11 @@
 //! What a provider has to know about a security association.
 
+use std::sync::OnceLock;
+
 use crate::algorithm::Algorithm;
 use crate::key::KeyMaterial;
 use crate::provider::Operation;
+use crate::software::{Plan, SoftwareKeys};
 
 /// Names a session. The index is dense (0 up to the table's capacity), so that a provider can keep its own state in an
 /// array; the generation differs each time an index is used again.
@@ -23,6 +26,8 @@ pub struct Session {
     algorithm: Algorithm,
     esn: bool,
     keys: KeyMaterial,
+    /// Expanded keys of the software provider; `None` if the libraries refused them.
+    software: OnceLock<Option<SoftwareKeys>>,
 }
 
 /// Why keys do not make a session.
@@ -79,6 +84,7 @@ impl Session {
             algorithm,
             esn,
             keys,
+            software: OnceLock::new(),
         })
     }
 
@@ -110,6 +116,14 @@ impl Session {
             (true, false) => 8,
             (true, true) => 12,
         }
+    }
+
+    /// The keys expanded for the software provider, by the first worker that asks.
+    #[inline]
+    pub(crate) fn software(&self, plan: &Plan) -> Option<&SoftwareKeys> {
+        self.software
+            .get_or_init(|| SoftwareKeys::new(self.algorithm, self.operation, &self.keys, plan).ok())
+            .as_ref()
     }
 
     /// The keys.

@@ -1,5 +1,8 @@
 //! Sequence numbers and replay windows under many threads: every interleaving a model checker (shuttle) comes to of small
+
 //! cases, and real threads on large ones.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::HashSet;
 use std::sync::Arc;
