@@ -1,6 +1,6 @@
 //! What several tests need.
 
-#![allow(clippy::unwrap_used, dead_code, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "helpers of tests")]
 
 use std::sync::Arc;
 
