@@ -330,7 +330,8 @@ impl<P: BufPool> Core<P> {
             Err(_) => return None,
         };
         // What no route forwards may be a service's.
-        if (always || !forwarded)
+        let near_service = rx.snapshot.serves_block(packet.tuple.dst());
+        if (always || !forwarded || near_service)
             && let Err(first) = self.find_ports(rx, frame, &mut packet)
         {
             return Some(Whose::Unknown(first));

@@ -22,7 +22,7 @@ use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::model::{Role, Routing};
-use octoplane_tables::{Action as Way, Remote, Snapshot, Target};
+use octoplane_tables::{Action as Way, Remote, Snapshot, Target, identity};
 
 pub(crate) use affinity::refresh;
 use gateway::Exit;
@@ -49,6 +49,13 @@ pub(crate) struct Sender {
     pub(crate) endpoint: u32,
     /// The port it came in by, or [`FROM_TUNNEL`].
     pub(crate) port: u16,
+}
+
+impl Sender {
+    /// Whether it is an endpoint of this node or the node itself: what services are to those inside of the cluster.
+    fn is_inside(&self) -> bool {
+        self.endpoint != 0 || self.identity == identity::HOST
+    }
 }
 
 /// Where packets go.
@@ -322,7 +329,7 @@ impl<P: BufPool> Core<P> {
             .is_none_or(|flags| flags & 0x40 != 0);
         let may_cut = !out.is_v6() && !df && !way.tunnel;
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
-        let hop = other_end.unwrap_or(out.dst());
+        let hop = other_end.unwrap_or_else(|| out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
             return verdict;
         }
