@@ -133,9 +133,7 @@ impl Model {
         let Some(udp) = udp.get(..len).filter(|udp| udp.len() >= 16) else {
             return Err(rx.drop(code::INVALID));
         };
-        if be16(udp, 6) != 0 && l4_checksum(outer.src(), outer.dst(), UDP, udp) != 0 {
-            return Err(rx.drop(code::L4_CHECKSUM));
-        }
+        // The checksum need not be looked at (RFC 7348, section 5; RFC 8926, section 3.3).
         let header = udp.get(8..16).unwrap_or_default();
         let (valid, options) = match self.state.node.tunnel.protocol {
             TunnelProtocol::Vxlan => (byte(header, 0) & 8 != 0, 0),
@@ -146,7 +144,10 @@ impl Model {
             ),
         };
         if !valid {
-            return Err(rx.drop(code::NO_TUNNEL_KEY));
+            return Err(rx.drop(match self.state.node.tunnel.protocol {
+                TunnelProtocol::Vxlan => code::NO_TUNNEL_KEY,
+                TunnelProtocol::Geneve => code::INVALID,
+            }));
         }
         let vni = u32::from(be16(header, 4)) << 8 | u32::from(byte(header, 6));
         let Some(frame) = udp.get(16 + options..).filter(|frame| frame.len() >= 14) else {
@@ -218,16 +219,21 @@ impl Model {
         }
         match self.target(pkt.dst()) {
             Target::Endpoint(endpoint) => self.local_delivery(rx, pkt, &endpoint, src_id, true),
-            target => {
-                // What is not for a pod here is for this machine.
-                if matches!(target, Target::Own | Target::Gateway) {
-                    self.host_ingress(rx, pkt, src_id)?;
-                }
-                let mut frame = rx.frame.get(..12).unwrap_or_default().to_vec();
-                frame.extend(pkt.ethertype().to_be_bytes());
-                frame.extend(&pkt.bytes);
-                self.punt(rx, frame, src_id, code::UNROUTABLE)
+            Target::Own => {
+                self.host_ingress(rx, pkt, src_id)?;
+                self.up(rx, pkt, src_id)
             }
+            Target::Host => self.up(rx, pkt, src_id),
+            // A tunnel leads to pods and to this machine, not through it.
+            _ => Err(rx.drop(code::UNROUTABLE)),
         }
+    }
+
+    /// What came in a tunnel for this machine's kernel.
+    fn up(&mut self, rx: &mut Rx<'_>, pkt: &Packet, src_id: u32) -> Flow {
+        let mut frame = rx.frame.get(..12).unwrap_or_default().to_vec();
+        frame.extend(pkt.ethertype().to_be_bytes());
+        frame.extend(&pkt.bytes);
+        self.punt(rx, frame, src_id, code::UNROUTABLE)
     }
 }
