@@ -334,14 +334,18 @@ impl<P: BufPool> Core<P> {
         };
         let Some(half) = table.half(flow) else { return SLOW };
         let action = connection::Action::of(&half);
-        let current = action.revision == rx.snapshot.revision() as u32;
-        if !(current && action.flags & flag::COMPILED != 0 && action.port == rx.port) {
+        if action.flags & flag::COMPILED == 0 || action.port != rx.port {
             return SLOW;
         }
         let target = rx.snapshot.target(action.target);
         if action.flags != flag::COMPILED {
             return self.follow_changed(rx, buf, pending, flow, action, target);
         }
+        let revision = rx.snapshot.revision();
+        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, tuple) {
+            return SLOW;
+        }
+        action.refresh(&half, revision, rx.second);
         let data = buf.data_mut();
         if !fits(target, data.len()) {
             return SLOW;
@@ -384,6 +388,10 @@ impl<P: BufPool> Core<P> {
         }
         let v6 = tuple.is_v6();
         let out = self.outgoing(flow);
+        let revision = rx.snapshot.revision();
+        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, &out) {
+            return SLOW;
+        }
         let other_end = match action.flags & flag::ENCAPSULATE != 0 {
             true => match connection::other_end(rx.snapshot, &out) {
                 Some(other_end) => Some(other_end),
@@ -400,6 +408,7 @@ impl<P: BufPool> Core<P> {
             // It will be told apart from what is dropped for other reasons there.
             return SLOW;
         }
+        action.refresh(&half, revision, rx.second);
         let frame = buf.data_mut();
         let (l4, end) = match (v6, frame.first_chunk::<V4>()) {
             (true, Some(header)) => (V6, V6 + usize::from(be16(header, 18))),

@@ -174,13 +174,13 @@ impl Remotes {
             .take_while(move |&addr| prefix.contains(addr))
     }
 
-    /// Says which target leads to a tunnel endpoint.
-    pub(crate) fn set_target(&mut self, addr: IpAddr, target: u32) {
+    /// Says which target leads to a tunnel endpoint. Whether this is news.
+    pub(crate) fn set_target(&mut self, addr: IpAddr, target: u32) -> bool {
         let Some(peer) = self.peers.get_mut(&addr) else {
-            return;
+            return false;
         };
         if peer.target == target {
-            return;
+            return false;
         }
         peer.target = target;
         let first = u64::from(peer.number) << PEER_SHIFT;
@@ -190,6 +190,7 @@ impl Remotes {
                 remote.tunnel_target = target;
             }
         }
+        true
     }
 
     fn key(&self, number: u32) -> Option<u64> {

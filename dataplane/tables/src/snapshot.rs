@@ -10,6 +10,7 @@ use octoplane_packet::MacAddr;
 use crate::bucket::{Buckets, Rates};
 use crate::egress_gateway::EgressRule;
 use crate::ipcache::{Remote, identity};
+use crate::last_changed::LastChanged;
 use crate::lpm::{Block, Lpm};
 use crate::model::{HOST_ENDPOINT, Port, PortId, Role};
 use crate::node::NodeView;
@@ -62,6 +63,9 @@ pub struct Snapshot {
     /// What is known of addresses that no entry holds, per family.
     pub(crate) world: [Remote; 2],
     pub(crate) views: Views,
+    pub(crate) changed: Arc<LastChanged>,
+    /// The revision that changed the forwarding tables last.
+    pub(crate) forwarding: u64,
 }
 
 /// What is known of addresses that no entry holds (specification of the datapath, section 4).
@@ -88,12 +92,25 @@ impl Snapshot {
             remotes: Vector::new(),
             world: world(false),
             views: Views::default(),
+            changed: Arc::default(),
+            forwarding: 0,
         }
     }
 
     /// The revision these tables have.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The revision that changed the forwarding tables last: blocks of a snapshot are good for all that have the same.
+    pub fn forwarding_revision(&self) -> u64 {
+        self.forwarding
+    }
+
+    /// When what holds for an address changed last.
+    #[inline(always)]
+    pub fn last_changed(&self) -> &LastChanged {
+        &self.changed
     }
 
     /// Where packets to this IPv4 address (most significant byte first) go.

@@ -7,6 +7,7 @@ use imbl::{HashMap, OrdMap, OrdSet};
 use octoplane_packet::Prefix;
 
 use crate::ipcache::{Remote, Remotes, identity};
+use crate::last_changed::LastChanged;
 use crate::model::{
     EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Role, Route,
     RouteTarget, Service,
@@ -55,6 +56,7 @@ pub struct State {
     pub(crate) names: Names,
     pub(crate) policies: OrdMap<u32, Arc<StoredPolicy>>,
     pub(crate) egress_gateways: OrdMap<EgressKey, EgressGatewayRule>,
+    pub(crate) changed: Arc<LastChanged>,
 }
 
 /// The settings of a node that was given none.
@@ -79,12 +81,18 @@ impl State {
             names: Names::default(),
             policies: OrdMap::new(),
             egress_gateways: OrdMap::new(),
+            changed: Arc::default(),
         }
     }
 
     /// Number of committed transactions that changed something.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// When what holds for an address changed last, later transactions included.
+    pub fn last_changed(&self) -> &LastChanged {
+        &self.changed
     }
 
     /// The gateway addresses.

@@ -303,6 +303,7 @@ impl Store {
                     .map_err(full("ipcache_nodes_v6", capacity.ipcache_nodes_v6))?,
             }
         }
+        let mut moved = false;
         let mut peers: BTreeSet<IpAddr> = next.remotes.take_fresh().into_iter().collect();
         for &prefix in &touched.fib {
             peers.extend(next.remotes.peers_in(prefix));
@@ -312,7 +313,7 @@ impl Store {
                 IpAddr::V4(addr) => fib4.lookup(addr.to_bits()),
                 IpAddr::V6(addr) => fib6.lookup(addr.to_bits()),
             };
-            next.remotes.set_target(addr, target);
+            moved |= next.remotes.set_target(addr, target);
         }
 
         let mut views = current.views.clone();
@@ -334,7 +335,16 @@ impl Store {
             remotes: next.remotes.table(),
             world: world(views.node.dual_stack),
             views,
+            changed: Arc::clone(&next.changed),
+            forwarding: match touched.fib.is_empty() {
+                true => current.forwarding,
+                false => next.revision,
+            },
         };
+        if moved {
+            next.changed.note_everything(next.revision);
+        }
+        next.changed.note(next.revision, touched);
         self.index = index;
         self.state = next;
         self.published.store(Arc::new(snapshot));

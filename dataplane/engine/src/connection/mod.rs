@@ -1,8 +1,9 @@
 //! Connections: what the first packet of one decides, and how others follow it.
 //!
 //! The first packet goes through all checks ([`create`](Core::create)) and leaves a connection in the flow table, which
-//! has for either direction where its packets go. Later packets need that one lookup, until the tables change: then the
-//! next packet of each direction decides again ([`follow`](Core::follow)), policy included, but keeps the translation.
+//! has for either direction where its packets go. Later packets need that one lookup, until the tables change for one of
+//! their addresses ([`LastChanged`](octoplane_tables::LastChanged)): then the next packet of each direction decides again
+//! ([`follow`](Core::follow)), policy included, but keeps the translation.
 
 mod affinity;
 mod gateway;
@@ -226,8 +227,11 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        let (way, _) = way(rx.snapshot, &out, flow.is_forward()).map_err(Verdict::Drop)?;
+        let (way, exit) = way(rx.snapshot, &out, flow.is_forward()).map_err(Verdict::Drop)?;
         let mut flags = flag::COMPILED;
+        if matches!(exit, Exit::Node(_)) || self.is_served_elsewhere(rx, packet, &out, sender) {
+            flags |= flag::ANY_CHANGE;
+        }
         if out != packet.tuple {
             flags |= flag::TRANSLATE;
         }
@@ -244,7 +248,7 @@ impl<P: BufPool> Core<P> {
             target: way.target,
             port: sender.port,
             flags,
-            revision: rx.snapshot.revision() as u32,
+            revision: rx.snapshot.revision(),
             identity: sender.identity,
         };
         if let Some(half) = self.flows.table().half(flow) {
