@@ -14,10 +14,12 @@ use crate::last_changed::LastChanged;
 use crate::lpm::{Block, Lpm};
 use crate::model::{HOST_ENDPOINT, Port, PortId, Role};
 use crate::node::NodeView;
+use crate::numbered::Numbered;
 use crate::policy::EndpointPolicy;
 use crate::services::Frontend;
 use crate::state::Gateways;
 use crate::target::{Target, TargetTable};
+use crate::tunnel_end::TunnelEnd;
 use crate::views::Views;
 
 /// What a worker has to know of a port.
@@ -60,6 +62,7 @@ pub struct Snapshot {
     pub(crate) ipcache4: Lpm<u32>,
     pub(crate) ipcache6: Lpm<u128>,
     pub(crate) remotes: Vector<Remote>,
+    pub(crate) tunnel_ends: Numbered<TunnelEnd>,
     /// What is known of addresses that no entry holds, per family.
     pub(crate) world: [Remote; 2],
     pub(crate) views: Views,
@@ -90,6 +93,7 @@ impl Snapshot {
             ipcache4: Lpm::empty(),
             ipcache6: Lpm::empty(),
             remotes: Vector::new(),
+            tunnel_ends: Numbered::default(),
             world: world(false),
             views: Views::default(),
             changed: Arc::default(),
@@ -191,6 +195,12 @@ impl Snapshot {
             Some(index) => self.remotes.get(index).unwrap_or(world),
             None => world,
         }
+    }
+
+    /// The other end of a tunnel with this number.
+    #[inline(always)]
+    pub fn tunnel_end(&self, number: u32) -> &TunnelEnd {
+        self.tunnel_ends.get(number)
     }
 
     /// The settings of this node.

@@ -9,7 +9,7 @@ use octoplane_packet::Prefix;
 use crate::ipcache::{Remote, Remotes, identity};
 use crate::last_changed::LastChanged;
 use crate::model::{
-    EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Role, Route,
+    EgressGateway, EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Role, Route,
     RouteTarget, Service,
 };
 use crate::policy::StoredPolicy;
@@ -314,6 +314,28 @@ impl State {
         let number = *self.ipcache.get(&prefix)?;
         self.remotes.share(number);
         Some(number)
+    }
+
+    /// Makes one more user of the tunnel to the gateway of a rule.
+    pub(crate) fn acquire_gateway(&mut self, key: &EgressKey) {
+        if let Some(&EgressGatewayRule {
+            gateway: EgressGateway::Node(addr),
+            ..
+        }) = self.egress_gateway(key)
+        {
+            self.remotes.acquire_peer(addr);
+        }
+    }
+
+    /// Makes one user less of the tunnel to the gateway of what was a rule.
+    pub(crate) fn release_gateway(&mut self, rule: Option<&EgressGatewayRule>) {
+        if let Some(&EgressGatewayRule {
+            gateway: EgressGateway::Node(addr),
+            ..
+        }) = rule
+        {
+            self.remotes.release_peer(addr);
+        }
     }
 
     /// What the forwarding table holds for exactly this prefix, in the order of precedence: our own addresses,

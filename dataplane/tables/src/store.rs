@@ -23,6 +23,7 @@ use crate::state::{Gateways, State};
 use crate::target::TargetKey;
 use crate::target_index::TargetIndex;
 use crate::touched::Touched;
+use crate::tunnel_end::TunnelEnd;
 
 /// How many entries each table holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -303,17 +304,33 @@ impl Store {
                     .map_err(full("ipcache_nodes_v6", capacity.ipcache_nodes_v6))?,
             }
         }
-        let mut moved = false;
+        for key in changed {
+            let ObjectKey::EgressGateway(key) = key else {
+                continue;
+            };
+            // The new one first: the number of what both have in common stays.
+            next.acquire_gateway(key);
+            next.release_gateway(self.state.egress_gateway(key));
+        }
+        let mut tunnel_ends = current.tunnel_ends.clone();
+        for number in next.remotes.take_gone() {
+            tunnel_ends.set(number, TunnelEnd::default());
+        }
         let mut peers: BTreeSet<IpAddr> = next.remotes.take_fresh().into_iter().collect();
         for &prefix in &touched.fib {
             peers.extend(next.remotes.peers_in(prefix));
+        }
+        if self.state.node().tunnel != next.node().tunnel {
+            peers.extend(next.remotes.peers());
         }
         for addr in peers {
             let target = match addr {
                 IpAddr::V4(addr) => fib4.lookup(addr.to_bits()),
                 IpAddr::V6(addr) => fib6.lookup(addr.to_bits()),
             };
-            moved |= next.remotes.set_target(addr, target);
+            if let Some(number) = next.remotes.set_target(addr, target) {
+                tunnel_ends.set(number, TunnelEnd::new(addr, target, &next.node().tunnel));
+            }
         }
 
         let mut views = current.views.clone();
@@ -333,6 +350,7 @@ impl Store {
             ipcache4: self.ipcache4.snapshot(),
             ipcache6: self.ipcache6.snapshot(),
             remotes: next.remotes.table(),
+            tunnel_ends,
             world: world(views.node.dual_stack),
             views,
             changed: Arc::clone(&next.changed),
@@ -341,9 +359,6 @@ impl Store {
                 false => next.revision,
             },
         };
-        if moved {
-            next.changed.note_everything(next.revision);
-        }
         next.changed.note(next.revision, touched);
         self.index = index;
         self.state = next;

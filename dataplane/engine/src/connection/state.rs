@@ -28,7 +28,7 @@ pub(crate) mod flag {
 /// The first two words: what to do with packets of a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Action {
-    /// Number of the target in the forwarding tables.
+    /// Number of the target in the forwarding tables, or of the tunnel's other end with [`flag::ENCAPSULATE`].
     pub(crate) target: u32,
     /// The port they come in by, or [`FROM_TUNNEL`].
     pub(crate) port: u16,

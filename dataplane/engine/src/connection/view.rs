@@ -32,7 +32,7 @@ pub struct DirectionView {
 pub struct Decided {
     /// Number of the port they come in by.
     pub in_port: u16,
-    /// Number of the target in the forwarding tables.
+    /// Number of the target in the forwarding tables, or of the tunnel's other end.
     pub target: u32,
     /// Whether nothing has changed since that it depends on; if not, the next packet has it decided again.
     pub current: bool,
