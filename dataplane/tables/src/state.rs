@@ -9,8 +9,8 @@ use octoplane_packet::Prefix;
 use crate::ipcache::{Remote, Remotes, identity};
 use crate::last_changed::LastChanged;
 use crate::model::{
-    EgressGateway, EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Role, Route,
-    RouteTarget, Service,
+    EgressGateway, EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Role,
+    Route, RouteTarget, Service,
 };
 use crate::policy::StoredPolicy;
 use crate::ports::Ports;

@@ -144,7 +144,11 @@ fn tunnels_follow_the_routes_to_their_ends() {
                 _ => 0,
             };
             let end = now.tunnel_end(remote.tunnel_end);
-            assert_eq!((end.target, end.addr), (expected, remote.tunnel), "{addr} after {step:?}");
+            assert_eq!(
+                (end.target, end.addr),
+                (expected, remote.tunnel),
+                "{addr} after {step:?}"
+            );
         }
     }
 }

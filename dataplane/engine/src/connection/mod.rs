@@ -339,7 +339,7 @@ impl<P: BufPool> Core<P> {
             .is_none_or(|flags| flags & 0x40 != 0);
         let may_cut = !out.is_v6() && !df && !way.tunnel;
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
-        let hop = end.and_then(|end| end.addr).unwrap_or(out.dst());
+        let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
             return verdict;
         }
