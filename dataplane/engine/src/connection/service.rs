@@ -151,6 +151,20 @@ impl<P: BufPool> Core<P> {
         })
     }
 
+    /// Whether a connection goes to the backend of a service that the node may answer for at addresses which are not its own
+    /// (1.2 step 9 c): what changes then for the service's addresses is not seen from the connection's.
+    pub(super) fn is_served_elsewhere(
+        &self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        out: &Tuple,
+        sender: Sender,
+    ) -> bool {
+        sender.endpoint != 0
+            && out.dst() != packet.tuple.dst()
+            && rx.snapshot.node().is_nodeport(packet.tuple.dport())
+    }
+
     /// Whether a connection's packets, which leave as `out`, prolong their client's stay with the backend. If so, this one does.
     pub(super) fn prolong(&self, rx: &Rx<'_>, packet: &Packet, out: &Tuple) -> bool {
         let affine = out.dst() != packet.tuple.dst()
