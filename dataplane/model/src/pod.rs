@@ -153,8 +153,8 @@ impl Model {
     /// Whether a packet belongs to a flow, or is for a service.
     fn is_known(&self, pkt: &Packet) -> bool {
         let Ok(tuple) = pkt.tuple() else { return false };
-        let flow = self.ct.get(&tuple.reversed(), Kind::In).is_some()
-            || self.ct.get(&tuple, Kind::Out).is_some();
+        let flow =
+            self.ct.get(&tuple.reversed(), Kind::In).is_some() || self.ct.get(&tuple, Kind::Out).is_some();
         let service = pkt.has_ports()
             && (lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol).is_some()
                 || lb::wildcard(&self.state, tuple.dst));
