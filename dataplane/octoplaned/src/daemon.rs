@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use crate::neighbours::{Neighbours, Rounds};
 use crate::ports::PortChanges;
 use crate::status::Daemon;
-use crate::{plan, report};
+use crate::{plan, report, supervisor};
 
 /// Runs until a signal says to stop.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
@@ -53,7 +53,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         plan.engine.timeouts,
         startup,
     ));
-    let served = serve(control, Arc::clone(&daemon), begin);
+    let served = serve(control, Arc::clone(&daemon), &dataplane, begin);
     info!("stopping");
     stop.store(true, Relaxed);
     if neighbours.join().is_err() {
@@ -84,7 +84,12 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves the control socket until a signal comes.
-fn serve(control: Server, daemon: Arc<Daemon>, begin: Instant) -> anyhow::Result<()> {
+fn serve(
+    control: Server,
+    daemon: Arc<Daemon>,
+    dataplane: &Arc<Dataplane>,
+    begin: Instant,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -100,11 +105,18 @@ fn serve(control: Server, daemon: Arc<Daemon>, begin: Instant) -> anyhow::Result
             begin.elapsed().as_millis(),
             bound.path().display()
         );
+        if let Some(address) = bound.tcp_address() {
+            info!("control services at {address}, too");
+        }
+        supervisor::ready(dataplane);
+        // On the threads that serve the API: if these hang, nobody feeds it. It ends with the runtime.
+        drop(tokio::spawn(supervisor::feed_watchdog(Arc::clone(dataplane))));
         let shutdown = async move {
             tokio::select! {
                 _ = term.recv() => info!("SIGTERM"),
                 _ = int.recv() => info!("SIGINT"),
             }
+            supervisor::stopping();
         };
         bound.serve(daemon, shutdown).await.context("control socket")
     })?;

@@ -11,6 +11,7 @@ mod plan;
 mod ports;
 mod report;
 mod status;
+mod supervisor;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
