@@ -7,7 +7,7 @@
 )]
 
 use octoplane_config::{
-    Capacity, Config, Control, CpuSet, DeviceSpec, Eal, Exception, Gateway, Icmp, Memory, Neighbours,
+    Capacity, Cni, Config, Control, CpuSet, DeviceSpec, Eal, Exception, Gateway, Icmp, Memory, Neighbours,
     PollMode, Queues, Role, State, Workers, parse_for,
 };
 
@@ -25,6 +25,7 @@ fn a_port_is_all_that_is_needed() {
     assert_eq!(config.control, Control::default());
     assert_eq!(config.state, State::default());
     assert_eq!(config.gateway, Gateway::default());
+    assert_eq!(config.cni, Cni::default());
     assert_eq!(config.exception, Exception::default());
     assert_eq!(config.icmp, Icmp::default());
     assert_eq!(config.neighbours, Neighbours::default());
@@ -115,8 +116,15 @@ fn link_local_addresses_may_recur_on_another_link() {
 fn the_effective_text_reads_back_as_the_same_configuration() {
     let text = format!(
         "log_level = 'warn,octoplane_worker=trace'\n{PORT}mac = '02:00:00:00:00:01'\nrx_queues = 2\n\
-         addresses = ['10.0.0.1/31', '2001:db8::1/64']\n[control]\nsocket = '/tmp/a\"b'\nsocket_group = 'wheel'\n\
-         [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[state]\ndirectory = ''\nconnections = '/mnt/huge'\n[workers]\npoll = 'busy'\n"
+         addresses = ['10.0.0.1/31', '2001:db8::1/64']\n[control]\nsocket = '/tmp/a\"b'\nsocket_group = 'wheel'\nread_group = 'adm'\n\
+         read_group_may = ['debug', 'read']\nclient_requests = 7\nrequest_timeout_s = 9\n\
+         tcp = {{ listen = '[2001:db8::1]:1', certificate = '/c', key = '/k', client_ca = '/a', clients = [\
+         {{ name = 'dns:A.example', may = ['program', 'read'] }}, {{ name = 'uri:spiffe://x/y', may = ['debug'] }}, \
+         {{ name = 'cn:Joe \"X\" Doe', may = ['read'] }}] }}\n\
+         [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[cni]\nlisten = '192.168.1.1:8000'\nreuse_delay_s = 0\norphan_grace_s = 30\n\
+         tls = {{ listen = '[2001:db8::1]:8443', certificate = '/c', key = '/k', client_ca = '/a' }}\ndirectory = '/d'\n\
+         pools = [{{ prefix = '10.1.0.0/16', exclude = ['10.1.0.0/24', '10.1.2.3'] }}, {{ prefix = 'fd00::/64' }}]\n\
+         identities = [{{ namespace = 'kube-*', identity = 7, labels = ['a=b'] }}, {{ identity = 50331647 }}]\n[state]\ndirectory = ''\nconnections = '/mnt/huge'\n[workers]\npoll = 'busy'\n"
     );
     for text in [PORT, text.as_str()] {
         let config = parsed(text, "0-3");

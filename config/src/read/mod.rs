@@ -2,6 +2,8 @@
 //!
 //! A reader never stops at a mistake: it notes it and goes on with the default, so that one pass finds them all.
 
+mod access;
+mod cni;
 mod control;
 mod device;
 mod eal;
@@ -36,6 +38,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     let memory = memory::read(root.table("memory"), &ports, workers.as_ref(), &neighbours);
     let control = control::control(root.table("control"));
     let state = state::read(root.table("state"));
+    let cni = cni::read(root.table("cni"), &ports);
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
     root.finish();
@@ -47,6 +50,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         control,
         state,
         gateway,
+        cni,
         ports,
         exception,
         icmp,

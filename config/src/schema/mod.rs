@@ -1,6 +1,8 @@
 //! The configuration as the daemon sees it. Each section is one file here; how it is read from text is in
 //! `read/`, so that these types stay plain data.
 
+mod access;
+mod cni;
 mod control;
 mod device;
 mod eal;
@@ -10,6 +12,8 @@ mod port;
 mod state;
 mod workers;
 
+pub use access::{CertificateName, Class, ClientLimits, ControlTcp, Guard, TlsClient};
+pub use cni::{Cni, CniTls, IdentityRule, Pool};
 pub use control::{Control, Gateway};
 pub use device::DeviceSpec;
 pub use eal::{Eal, IovaMode};
@@ -43,6 +47,8 @@ pub struct Config {
     pub state: State,
     /// Addresses that pods use as their default gateway.
     pub gateway: Gateway,
+    /// Pods that come and go by way of CNI plugins.
+    pub cni: Cni,
     /// 1 to [`MAX_PORTS`] ports in the order of the file. Names and devices are unique.
     pub ports: Vec<Port>,
     /// Limits of the exception path to the kernel.

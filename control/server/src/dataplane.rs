@@ -1,6 +1,9 @@
 //! What the services need of the daemon.
 
+use std::sync::Arc;
+
 use octoplane_api::v1;
+use octoplane_cni_server::Attachments;
 use octoplane_config::Port;
 use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{ChangeError, SharedStore, State};
@@ -23,6 +26,11 @@ pub trait Dataplane: Send + Sync + 'static {
 
     /// Counters of all ports, in the order of their numbers; with the driver's own if `xstats` is set.
     fn port_stats(&self, xstats: bool) -> Vec<v1::PortStats>;
+
+    /// Pods that come and go by way of CNI plugins. Without them, that service is not there.
+    fn attachments(&self) -> Option<Arc<Attachments>> {
+        None
+    }
 
     /// Dropped packets by reason and direction, those that are not zero.
     fn drops(&self) -> Vec<v1::Drop>;

@@ -6,19 +6,20 @@
 #![forbid(unsafe_code)]
 
 mod config;
-mod convert;
 mod dataplane;
 mod flows;
 mod history;
 mod list;
 mod ports;
 mod refusal;
-mod replace;
+mod resync;
 mod saved;
 mod server;
 mod stats;
 mod transact;
 mod watch;
+
+pub(crate) use octoplane_convert as convert;
 
 pub use dataplane::{Dataplane, PortRefusal};
 pub use flows::flow_tuple;

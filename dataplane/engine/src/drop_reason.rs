@@ -91,6 +91,8 @@ reasons! {
     LocalHostUnreachable = 164, "Local host is unreachable";
     /// An IEEE 802.3 frame from an endpoint.
     UnsupportedL2 = 166, "Unsupported L2 protocol";
+    /// The endpoint sends more than it may.
+    EdtHorizon = 162, "EDT horizon";
     /// Every port that the connection could be masqueraded with is taken.
     NoNatPort = 167, "No mapping for NAT masquerade";
     /// A protocol that cannot be masqueraded.
@@ -117,7 +119,7 @@ reasons! {
     NoEgressGateway = 194, "No Egress Gateway found";
     /// The TTL or hop limit ran out.
     TtlExceeded = 196, "TTL exceeded";
-    /// Too many packets for the kernel.
+    /// Too many packets for the kernel, or for the endpoint.
     RateLimited = 198, "Rate limited";
     /// This node is to send it on under an address that it has not got.
     NoEgressIp = 204, "No Egress IP configured";

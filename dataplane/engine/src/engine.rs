@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arrayvec::ArrayVec;
 use octoplane_flow::FlowHandle;
 use octoplane_packet::{BufPool, MacAddr, PacketBuf};
-use octoplane_tables::model::{PortId, Role};
+use octoplane_tables::model::{HOST_ENDPOINT, PortId, Role, Routing};
 use octoplane_tables::{PortView, Reader, Snapshot};
 
 use crate::connection::{self, Timeouts};
@@ -208,7 +208,11 @@ impl<P: BufPool> Engine<P> {
                     let [.., a, b, c, d, e, f] = *frame;
                     core.host_mac.learn(MacAddr([a, b, c, d, e, f]));
                 }
-                core.burst::<false>(&rx, burst, out);
+                // Where the kernel's packets may belong to connections, they are looked up like endpoints'.
+                match snapshot.node().routing == Routing::Tunnel || snapshot.policy(HOST_ENDPOINT).is_some() {
+                    true => core.burst::<true>(&rx, burst, out),
+                    false => core.burst::<false>(&rx, burst, out),
+                }
             }
         }
     }

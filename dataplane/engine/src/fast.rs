@@ -17,6 +17,7 @@ use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
 use crate::output::Output;
 use crate::overlay;
+use crate::rate;
 use crate::stats::Stage;
 
 /// How many packets ahead data is asked for.
@@ -395,6 +396,10 @@ impl<P: BufPool> Core<P> {
         let (Some(half), true) = (table.half(flow), fits(target, buf.len() + usize::from(overhead))) else {
             return SLOW;
         };
+        if action.flags & flag::LIMITED != 0 && rate::admit(rx, tuple, target, buf.len()).is_err() {
+            // It will be told apart from what is dropped for other reasons there.
+            return SLOW;
+        }
         let frame = buf.data_mut();
         let (l4, end) = match (v6, frame.first_chunk::<V4>()) {
             (true, Some(header)) => (V6, V6 + usize::from(be16(header, 18))),

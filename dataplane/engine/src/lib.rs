@@ -26,6 +26,7 @@ mod output;
 mod overlay;
 mod parking;
 pub mod probe;
+mod rate;
 mod route_cache;
 mod slow;
 mod stats;

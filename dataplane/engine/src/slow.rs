@@ -8,7 +8,7 @@ use octoplane_packet::headers::{
     ETHERNET_LEN, Ethernet, IPV6_LEN, Ipv4, Ipv6, ethertype, icmp4, icmp6, protocol,
 };
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
-use octoplane_tables::model::{PortId, Role};
+use octoplane_tables::model::{HOST_ENDPOINT, PortId, Role, Routing};
 use octoplane_tables::{Action, Target, identity};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -303,25 +303,34 @@ impl<P: BufPool> Core<P> {
             target.action,
             Action::Forward | Action::Deliver | Action::Resolve | Action::Glean
         );
-        let pod = rx.view.role == Role::Pod;
-        let always = (pod && forwarded) || target.action == Action::Deliver;
+        let own = matches!(target.action, Action::Local | Action::Host);
+        let always = match (rx.view.role, target.action) {
+            (_, Action::Deliver) => true,
+            // What goes to the kernel is no way round policy.
+            (Role::Pod, Action::None | Action::Local | Action::Host) => rx.snapshot.host_port().is_some(),
+            (Role::Pod, _) => forwarded,
+            (Role::Uplink, _) => own && rx.snapshot.policy(HOST_ENDPOINT).is_some(),
+            (Role::Host, _) => {
+                forwarded && (rx.snapshot.policy(HOST_ENDPOINT).is_some() || is_tunnelled(rx, frame, src))
+            }
+        };
         let mut packet = match read(frame) {
             Ok(packet) => packet,
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
-        let own = matches!(target.action, Action::Local | Action::Host);
         if (always || own)
             && let Err(first) = self.find_ports(rx, frame, &mut packet)
         {
             return Some(Whose::Unknown(first));
         }
-        if !always {
+        if !always || own {
             if own && rx.view.role == Role::Uplink && is_tunnel(rx, &packet) {
                 return Some(Whose::Tunnel(packet.l4 - ETHERNET_LEN));
             }
             // Replies to what left under our address, or to an endpoint that reached itself, and services.
-            if (forwarded || !self.knows(frame, &packet)) && !is_served(rx.snapshot, &packet.tuple) {
+            if !always && (forwarded || !self.knows(frame, &packet)) && !is_served(rx.snapshot, &packet.tuple)
+            {
                 return None;
             }
         }
@@ -390,12 +399,15 @@ impl<P: BufPool> Core<P> {
             IpAddr::V4(dst) => rx.snapshot.route4(dst.to_bits()),
             IpAddr::V6(dst) => rx.snapshot.route6(dst.to_bits()),
         };
+        let kernels =
+            matches!(target.action, Action::Local | Action::Host) && rx.snapshot.host_port().is_some();
         if target.action != Action::Deliver
+            && !kernels
             && !self.knows(buf.data(), &packet)
             && !is_served(rx.snapshot, &packet.tuple)
             && !leaves_here(rx.snapshot, &packet.tuple)
         {
-            // For this machine's kernel, which is not told who sent it yet.
+            // A tunnel leads to endpoints and to this machine, not through it.
             return Drop(DropReason::Unroutable);
         }
         let sender = Sender {
@@ -526,6 +538,23 @@ fn not_forwarded(rx: &Rx<'_>) -> Verdict {
     } else {
         Punt(DropReason::Unroutable)
     }
+}
+
+/// Whether the way to where the kernel sends a packet is a tunnel (specification, 1.5, from_host).
+fn is_tunnelled(rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> bool {
+    let word = |at: usize| frame.get(at..).and_then(|rest| rest.first_chunk());
+    let dst = match src {
+        IpAddr::V4(_) => word(ETHERNET_LEN + 16).map(|dst: &[u8; 4]| IpAddr::from(*dst)),
+        IpAddr::V6(_) => frame
+            .get(ETHERNET_LEN + 24..)
+            .and_then(|rest| rest.first_chunk())
+            .map(|dst: &[u8; 16]| IpAddr::from(*dst)),
+    };
+    rx.snapshot.node().routing == Routing::Tunnel
+        && dst.is_some_and(|dst| {
+            let remote = connection::remote(rx.snapshot, dst);
+            remote.tunnel.is_some() && !remote.skip_tunnel
+        })
 }
 
 /// Whether a packet to one of our addresses comes from another node's tunnel.

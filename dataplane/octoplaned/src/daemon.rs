@@ -15,6 +15,7 @@ use octoplane_worker::{Command, Dataplane};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
+use crate::attachments::Cni;
 use crate::neighbours::{Neighbours, Rounds};
 use crate::ports::PortChanges;
 use crate::status::Daemon;
@@ -26,6 +27,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     // A second daemon must be refused before it touches the first one's devices.
     let control = plan::control(config);
     control.probe().context("control socket")?;
+    crate::attachments::leave_management(config)?;
     let state = resume::open(config)?;
     let eal = Eal::init(&plan::eal(config)).context("DPDK did not start")?;
     info!("{}", dpdk::eal::version());
@@ -49,14 +51,16 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     let (neighbours, rounds) = start_neighbours(config, &dataplane, &stop)?;
     let ports = PortChanges::new(config, &resumed.ports, Arc::clone(&dataplane), rounds);
+    let cni = Cni::new(config, &dataplane);
     let daemon = Arc::new(Daemon::new(
         Arc::clone(&dataplane),
         ports,
+        cni.attachments(),
         plan.engine.timeouts,
         resumed.journal,
         startup,
     ));
-    let served = serve(control, Arc::clone(&daemon), begin);
+    let served = serve(control, Arc::clone(&daemon), cni, begin);
     info!("stopping");
     stop.store(true, Relaxed);
     if neighbours.join().is_err() {
@@ -87,7 +91,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves the control socket until a signal comes.
-fn serve(control: Server, daemon: Arc<Daemon>, begin: Instant) -> anyhow::Result<()> {
+fn serve(control: Server, daemon: Arc<Daemon>, cni: Cni, begin: Instant) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -98,6 +102,7 @@ fn serve(control: Server, daemon: Arc<Daemon>, begin: Instant) -> anyhow::Result
         let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
         let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
         let bound = control.bind().context("control socket")?;
+        let cni = cni.start()?;
         info!(
             "ready after {} ms, control socket {}",
             begin.elapsed().as_millis(),
@@ -109,7 +114,9 @@ fn serve(control: Server, daemon: Arc<Daemon>, begin: Instant) -> anyhow::Result
                 _ = int.recv() => info!("SIGINT"),
             }
         };
-        bound.serve(daemon, shutdown).await.context("control socket")
+        let served = bound.serve(daemon, shutdown).await.context("control socket");
+        cni.stop().await?;
+        served
     })?;
     Ok(())
 }

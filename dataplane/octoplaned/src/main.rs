@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attachments;
 mod daemon;
 mod flows;
 mod interfaces;

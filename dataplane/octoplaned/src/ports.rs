@@ -71,6 +71,12 @@ impl PortChanges {
                 }),
             };
         }
+        if crate::attachments::is_management(&port.device) {
+            return Err(PortRefusal::Invalid {
+                field: "device",
+                text: crate::attachments::management_text(&port.device),
+            });
+        }
         known.interfaces.check(&port.device)?;
         self.check_memory(&known.settings, &port)?;
         let plan = plan::port(&port, self.workers.cores.len());

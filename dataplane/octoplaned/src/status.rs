@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use octoplane_api::v1;
+use octoplane_cni_server::Attachments;
 use octoplane_config::Port;
 use octoplane_control::{Dataplane as Services, PortRefusal, StateJournal};
 use octoplane_engine::{Direction, DropReason, PortStats, Stage, Timeouts};
@@ -18,6 +19,7 @@ use crate::ports::PortChanges;
 pub(crate) struct Daemon {
     dataplane: Arc<Dataplane>,
     ports: PortChanges,
+    attachments: Arc<Attachments>,
     /// Those of the workers.
     timeouts: Timeouts,
     saved: Option<Arc<StateJournal>>,
@@ -29,6 +31,7 @@ impl Daemon {
     pub(crate) fn new(
         dataplane: Arc<Dataplane>,
         ports: PortChanges,
+        attachments: Arc<Attachments>,
         timeouts: Timeouts,
         saved: Option<Arc<StateJournal>>,
         startup: Duration,
@@ -36,6 +39,7 @@ impl Daemon {
         Self {
             dataplane,
             ports,
+            attachments,
             timeouts,
             saved,
             startup,
@@ -179,6 +183,10 @@ impl Services for Daemon {
 
     fn remove_port(&self, name: &str) -> Result<(), PortRefusal> {
         self.ports.remove(name)
+    }
+
+    fn attachments(&self) -> Option<Arc<Attachments>> {
+        Some(Arc::clone(&self.attachments))
     }
 
     fn drops(&self) -> Vec<v1::Drop> {

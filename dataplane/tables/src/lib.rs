@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bucket;
 mod egress_gateway;
 mod error;
 mod event;
@@ -28,6 +29,7 @@ mod touched;
 mod validate;
 mod views;
 
+pub use bucket::{Buckets, Rates};
 pub use egress_gateway::EgressRule;
 pub use error::{ApplyError, ChangeError, ErrorKind};
 pub use event::{Committed, Event, Object};
@@ -44,4 +46,3 @@ pub use state::{Gateways, State};
 pub use store::{Capacity, Store, StoreError, Usage};
 pub use target::{Action, Target, TargetTable};
 pub use validate::MIN_MTU;
-pub use views::Rates;

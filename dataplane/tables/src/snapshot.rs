@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, Cache};
 use imbl::Vector;
 use octoplane_packet::MacAddr;
 
+use crate::bucket::{Buckets, Rates};
 use crate::egress_gateway::EgressRule;
 use crate::ipcache::{Remote, identity};
 use crate::lpm::{Block, Lpm};
@@ -16,7 +17,7 @@ use crate::policy::EndpointPolicy;
 use crate::services::Frontend;
 use crate::state::Gateways;
 use crate::target::{Target, TargetTable};
-use crate::views::{Rates, Views};
+use crate::views::Views;
 
 /// What a worker has to know of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,7 +227,13 @@ impl Snapshot {
 
     /// How much an endpoint may send and receive.
     pub fn rates(&self, endpoint: u32) -> Rates {
-        self.views.rates.get(&endpoint).copied().unwrap_or_default()
+        self.buckets(endpoint)
+            .map_or_else(Rates::default, |buckets| buckets.rates)
+    }
+
+    /// What an endpoint has used of its rates; `None`: it has no limits.
+    pub fn buckets(&self, endpoint: u32) -> Option<&Buckets> {
+        self.views.buckets.get(&endpoint).map(Arc::as_ref)
     }
 
     /// The port to this machine's kernel.

@@ -13,6 +13,7 @@ mod objects;
 mod ports;
 mod python;
 mod replace;
+mod resync;
 mod saved;
 mod saved_file;
 mod scale;

@@ -2,13 +2,14 @@
 //!
 //! The first packet goes through all checks ([`create`](Core::create)) and leaves a connection in the flow table, which
 //! has for either direction where its packets go. Later packets need that one lookup, until the tables change: then the
-//! next packet of each direction decides again ([`compile`](Core::compile)), policy included, but keeps the translation.
+//! next packet of each direction decides again ([`follow`](Core::follow)), policy included, but keeps the translation.
 
 mod affinity;
 mod gateway;
 mod masquerade;
 mod packet;
 mod policy;
+mod proxy;
 mod related;
 mod service;
 mod state;
@@ -20,7 +21,7 @@ use std::net::IpAddr;
 use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
-use octoplane_tables::model::Routing;
+use octoplane_tables::model::{Role, Routing};
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target};
 
 pub(crate) use affinity::refresh;
@@ -36,6 +37,7 @@ use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
 use crate::overlay;
+use crate::rate;
 use crate::slow::{Verdict, send};
 
 /// Who sent a packet.
@@ -87,15 +89,24 @@ impl<P: BufPool> Core<P> {
     fn follow(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(FlowRef, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
         let flow = match self.flows.table().find(hash, &packet.tuple) {
+            Some(flow) if flow.is_forward() => {
+                // Only what is allowed takes the place of what was.
+                let meant = self.meant_for(rx, packet, flow, sender);
+                let proxy = self.allowed(rx, packet, &meant, sender)?;
+                let moves = match self.proxy_of(flow) {
+                    0 => proxy != 0 || self.has_to_move(rx, packet, flow, sender),
+                    now => proxy != now,
+                };
+                match moves {
+                    true => {
+                        self.flows.remove(flow);
+                        self.create(rx, packet, sender)?
+                    }
+                    false => flow,
+                }
+            }
             Some(flow) => flow,
             None => self.create(rx, packet, sender)?,
-        };
-        let flow = match self.has_to_move(rx, packet, flow, sender) {
-            true => {
-                self.flows.remove(flow);
-                self.create(rx, packet, sender)?
-            }
-            false => flow,
         };
         let now = rx.second;
         let table = self.flows.table();
@@ -103,10 +114,6 @@ impl<P: BufPool> Core<P> {
         let flow = match progress(table, flow, &half, packet.upper, now) {
             Progress::Known => flow,
             Progress::Again => {
-                // Only once it is allowed does the new one take the old one's place.
-                if flow.is_forward() {
-                    self.allowed(rx, packet, &self.outgoing(flow), sender)?;
-                }
                 self.flows.remove(flow);
                 self.create(rx, packet, sender)?
             }
@@ -117,9 +124,16 @@ impl<P: BufPool> Core<P> {
 
     /// Decides about the first packet of a connection, and stores it.
     fn create(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<FlowRef, Verdict> {
-        let there = packet.tuple;
         let (out, away) = self.serve(rx, packet, sender)?;
-        self.allowed(rx, packet, &out, sender)?;
+        let proxy = self.allowed(rx, packet, &out, sender)?;
+        if proxy != 0 {
+            let out = proxy::to_proxy(rx.snapshot, &out, proxy).map_err(Verdict::Drop)?;
+            let flow = self.store_between(rx, packet, sender, &out)?;
+            if let Some(half) = self.flows.table().half(flow) {
+                state::set_proxied(&half);
+            }
+            return Ok(flow);
+        }
         let (path, exit) = way(rx.snapshot, &out, true).map_err(Verdict::Drop)?;
         let own = match (away, exit) {
             // Without an address for it nothing can come back.
@@ -132,9 +146,20 @@ impl<P: BufPool> Core<P> {
         if let Some(addr) = own {
             return self.masquerade(rx, packet, sender, &out, addr);
         }
+        self.store_between(rx, packet, sender, &out)
+    }
+
+    /// Stores a connection whose packets leave as `out`.
+    fn store_between(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+        out: &Tuple,
+    ) -> Result<FlowRef, Verdict> {
         match self.store(rx, packet, sender, &out.reverse()) {
             // Another worker was faster, or the reply came first.
-            Ok(flow) | Err(FlowError::Taken(flow)) if self.is_between(flow, &there, &out) => Ok(flow),
+            Ok(flow) | Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
             Ok(_) | Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
         }
     }
@@ -192,7 +217,7 @@ impl<P: BufPool> Core<P> {
         back.map_or_else(|| Tuple::v4(0, 0, 0, 0, 0, 0), |back| back.reverse())
     }
 
-    /// Decides where packets of a direction go by the tables as they are, and stores it.
+    /// Decides where packets of a direction go by the tables as they are, and stores it. That they may was decided before.
     fn compile(
         &self,
         rx: &Rx<'_>,
@@ -201,9 +226,6 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        if flow.is_forward() {
-            self.allowed(rx, packet, &out, sender)?;
-        }
         let (way, _) = way(rx.snapshot, &out, flow.is_forward()).map_err(Verdict::Drop)?;
         let mut flags = flag::COMPILED;
         if out != packet.tuple {
@@ -214,6 +236,9 @@ impl<P: BufPool> Core<P> {
         }
         if flow.is_forward() && self.prolong(rx, packet, &out) {
             flags |= flag::AFFINE;
+        }
+        if rate::is_limited(rx, &packet.tuple, rx.snapshot.target(way.target)) {
+            flags |= flag::LIMITED;
         }
         let action = Action {
             target: way.target,
@@ -246,6 +271,12 @@ impl<P: BufPool> Core<P> {
             target: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
         };
+        if action.flags & flag::LIMITED != 0 {
+            let target = rx.snapshot.target(way.target);
+            if let Err(reason) = rate::admit(rx, &packet.tuple, target, buf.len()) {
+                return Verdict::Drop(reason);
+            }
+        }
         self.leave(rx, buf, packet, &out, way, action.identity, |frame| {
             translate(frame, packet, &out)
         })
@@ -264,6 +295,15 @@ impl<P: BufPool> Core<P> {
         change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
     ) -> Verdict {
         let mut target: Target = *rx.snapshot.target(way.target);
+        if !way.tunnel && matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway) {
+            // This machine's kernel has it. It is no hop, and takes any size.
+            return match change(buf.data_mut()) {
+                Err(reason) => Verdict::Drop(reason),
+                Ok(()) if rx.view.role == Role::Host => Verdict::Drop(DropReason::Unroutable),
+                Ok(()) if target.action == Way::None => Verdict::Punt(DropReason::Unroutable),
+                Ok(()) => Verdict::Punt(DropReason::LocalHostUnreachable),
+            };
+        }
         let size = packet.end - ETHERNET_LEN;
         // A tunnel is no hop.
         let ttl = if way.tunnel {
@@ -281,7 +321,9 @@ impl<P: BufPool> Core<P> {
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
         let may_cut = !out.is_v6() && !df && !way.tunnel;
-        if let Err(verdict) = self.route(rx, &target, out.dst(), size, ttl, may_cut) {
+        // On a link, it is the tunnel's end whose Ethernet address is wanted.
+        let hop = other_end.unwrap_or(out.dst());
+        if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
             return verdict;
         }
         if !matches!(target.action, Way::Forward | Way::Deliver) {

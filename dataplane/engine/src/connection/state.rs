@@ -17,6 +17,8 @@ pub(crate) mod flag {
     pub(crate) const COMPILED: u16 = 4;
     /// To a service whose clients stay with their backends: each packet prolongs the stay.
     pub(crate) const AFFINE: u16 = 8;
+    /// From or to an endpoint that may send or receive only so much.
+    pub(crate) const LIMITED: u16 = 16;
 }
 
 /// The first two words: what to do with packets of a direction.
@@ -71,6 +73,19 @@ const CLOSING: u64 = 1 << 33;
 const TCP: u64 = 1 << 34;
 /// A SYN was seen.
 const SYN: u64 = 1 << 35;
+
+/// It goes to a proxy on this node instead of where it was meant to.
+const PROXIED: u64 = 1 << 36;
+
+/// Takes note that a connection goes to a proxy.
+pub(crate) fn set_proxied(half: &Half<'_>) {
+    half.set_word::<2>(half.word::<2>() | PROXIED);
+}
+
+/// Whether a connection goes to a proxy, by its first packet's direction.
+pub(crate) fn is_proxied(half: &Half<'_>) -> bool {
+    half.word::<2>() & PROXIED != 0
+}
 
 /// How long connections are kept, in seconds (specification, 2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use octoplane_engine::NeighbourEvent;
 use octoplane_packet::HeapPool;
 use octoplane_tables::model::{Change, IpcacheEntry, Node, Routing, Tunnel, TunnelProtocol};
 
@@ -255,5 +256,34 @@ fn what_is_inside_is_checked() {
     for len in 0..34 {
         let outcome = lab.one(UPLINK, &wrapped(5000, TunnelProtocol::Vxlan, &inner[..len], 0));
         assert_eq!(outcome.drop_count(), 1, "{len}");
+    }
+}
+
+/// Nobody out there has the inner address: it is the tunnel's end on the link that is asked for.
+#[test]
+fn the_tunnels_end_on_the_link_is_asked_for() {
+    for (client, server) in [("10.0.0.1", "10.1.0.7"), ("fd00::1", "fd01::7")] {
+        for peer in ["192.0.2.77", "2001:db8::77"] {
+            let mut lab = tunnelled(TunnelProtocol::Vxlan, peer);
+            lab.apply(vec![Change::RemoveNeighbour {
+                port: UPLINK,
+                addr: ip(peer),
+            }]);
+            let frame = packet(6, (client, 4000), (server, 80), SYN, (OURS[0], EP1));
+            let outcome = lab.one(POD0, &frame);
+            let wanted = NeighbourEvent::Wanted {
+                port: UPLINK,
+                addr: ip(peer),
+            };
+            assert_eq!(
+                (&outcome.events[..], outcome.parked),
+                (&[wanted][..], 1),
+                "{peer}"
+            );
+            lab.apply(vec![neighbour(peer, Some(PEER))]);
+            let outcome = lab.tick(1_000_000);
+            let (port, sent) = outcome.only();
+            assert_eq!((port, &sent[..6]), (UPLINK, &PEER[..]));
+        }
     }
 }

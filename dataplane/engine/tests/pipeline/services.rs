@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use octoplane_tables::model::{
-    BackendState, Change, FrontendType, NoBackend, Node, Protocol, Service, ServiceBackend, ServiceFrontend,
+    BackendState, Change, FrontendType, IpcacheEntry, NoBackend, Node, Protocol, Service, ServiceBackend,
+    ServiceFrontend,
 };
 
 use crate::common::bytes::ip;
@@ -257,4 +258,71 @@ fn what_is_not_for_the_outside() {
     assert_eq!(lab.one(UPLINK, &from("198.51.100.7", 81)).dropped(), 174);
     // The address is the services' altogether (3.2).
     assert_eq!(lab.one(UPLINK, &from("198.51.100.7", 82)).dropped(), 158);
+}
+
+/// 1.2 step 9 c: an endpoint that uses another node's NodePort is served from here, and hears from the address it used.
+#[test]
+fn another_nodes_node_port() {
+    let mut lab = lab();
+    let mut nodeport = service(
+        "ns/svc:p",
+        Protocol::Tcp,
+        ("0.0.0.0", 30_080),
+        &[("10.0.0.2", 8080)],
+    );
+    nodeport.frontends[0].kind = FrontendType::NodePort;
+    let identity = |prefix: &str, identity| {
+        Change::PutIpcache(IpcacheEntry {
+            prefix: prefix.parse().unwrap(),
+            identity,
+            tunnel: None,
+            key: 0,
+            skip_tunnel: false,
+        })
+    };
+    lab.apply(vec![
+        Change::PutNode(Box::new(Node {
+            addresses: vec![ip(OWN4)],
+            ..Node::default()
+        })),
+        identity("198.51.100.9/32", 6),
+        identity("198.51.100.10/32", 1234),
+        put(nodeport),
+    ]);
+    for flags in [SYN, ACK] {
+        let there = packet(
+            6,
+            ("10.0.0.1", 4000),
+            ("198.51.100.9", 30_080),
+            flags,
+            (OURS[0], EP1),
+        );
+        let outcome = lab.one(POD0, &there);
+        let (port, sent) = outcome.only();
+        assert_eq!(
+            (port, ends(sent)),
+            (POD1, (end("10.0.0.1", 4000), end("10.0.0.2", 8080)))
+        );
+        let back = packet(
+            6,
+            ("10.0.0.2", 8080),
+            ("10.0.0.1", 4000),
+            SYN | ACK,
+            (OURS[1], EP2),
+        );
+        let outcome = lab.one(POD1, &back);
+        assert_eq!(
+            ends(outcome.only().1),
+            (end("198.51.100.9", 30_080), end("10.0.0.1", 4000))
+        );
+    }
+    // Ports outside of the range, and addresses that are no nodes', are left alone.
+    for (addr, port) in [("198.51.100.9", 8080), ("198.51.100.10", 30_080)] {
+        let there = packet(6, ("10.0.0.1", 4001), (addr, port), SYN, (OURS[0], EP1));
+        let outcome = lab.one(POD0, &there);
+        assert_eq!(
+            (outcome.only().0, ends(outcome.only().1).1),
+            (UPLINK, end(addr, port))
+        );
+    }
 }

@@ -34,7 +34,7 @@ def af_xdp():
 class Lab:
     """Namespaces `PREFIX-NAME`; the far ends of their cables lie in `PREFIX-dp`, where the daemon runs."""
 
-    def __init__(self, directory, host=False, poll="adaptive", driver="net_af_packet", cores=None):
+    def __init__(self, directory, host=False, poll="adaptive", driver="net_af_packet", cores=None, cni=""):
         # Unique on the machine, so that tests can run side by side.
         self.prefix = f"ot{os.getpid()}x{next(_labs)}"
         self.directory = Path(directory)
@@ -49,6 +49,7 @@ class Lab:
         self.poll = poll
         self.driver = driver
         self.cores = cores
+        self.cni = cni
         self._build()
 
     def _build(self):
@@ -75,6 +76,7 @@ class Lab:
             f'[control]\nsocket = "{self.socket}"',
             f'[state]\ndirectory = "{self.kept}"\nconnections = "{self.connections}"',
             "[neighbours]\nretry_ms = 200\nreachable_s = 2",
+            f'[cni]\ndirectory = "{self.directory}/attachments"\n{self.cni}',
         ]
         for number, (name, role, more) in enumerate(ports):
             text.append(f'[[ports]]\nname = "{name}"\nrole = "{role}"\n'
