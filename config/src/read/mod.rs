@@ -37,8 +37,8 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     let neighbours = limits::neighbours(root.table("neighbours"), &capacity);
     let memory = memory::read(root.table("memory"), &ports, workers.as_ref(), &neighbours);
     let control = control::control(root.table("control"));
-    let cni = cni::read(root.table("cni"), &ports);
     let state = state::read(root.table("state"));
+    let cni = cni::read(root.table("cni"), &ports);
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
     root.finish();
