@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Config, Port, Queues};
+use crate::{Config, CryptoLibrary, Port, Queues};
 
 impl Config {
     /// This configuration as a file that, read again on the same machine, gives the same configuration.
@@ -44,6 +44,7 @@ impl fmt::Display for Config {
             control,
             gateway,
             ports,
+            crypto,
             exception,
             icmp,
             neighbours,
@@ -86,6 +87,15 @@ impl fmt::Display for Config {
         writeln!(f, "\n[gateway]")?;
         writeln!(f, "ipv4 = {}", quoted(gateway.ipv4))?;
         writeln!(f, "ipv6 = {}", quoted(gateway.ipv6))?;
+
+        writeln!(f, "\n[crypto]")?;
+        writeln!(f, "provider = {}", quoted(crypto.provider.as_str()))?;
+        writeln!(f, "devices = {}", quoted_list(&crypto.devices))?;
+        writeln!(f, "queue_depth = {}", crypto.queue_depth)?;
+        let library = crypto.library.map_or("auto", CryptoLibrary::as_str);
+        writeln!(f, "library = {}", quoted(library))?;
+        writeln!(f, "timeout_ms = {}", crypto.timeout.as_millis())?;
+        writeln!(f, "retry_ms = {}", crypto.retry.as_millis())?;
 
         writeln!(f, "\n[exception]")?;
         writeln!(f, "rate_pps = {}", exception.rate_pps)?;

@@ -7,7 +7,7 @@
 )]
 
 use octoplane_config::{
-    Capacity, Config, Control, CpuSet, DeviceSpec, Eal, Exception, Gateway, Icmp, Memory, Neighbours,
+    Capacity, Config, Control, CpuSet, Crypto, DeviceSpec, Eal, Exception, Gateway, Icmp, Memory, Neighbours,
     PollMode, Queues, Role, Workers, parse_for,
 };
 
@@ -24,6 +24,7 @@ fn a_port_is_all_that_is_needed() {
     assert_eq!(config.eal, Eal::default());
     assert_eq!(config.control, Control::default());
     assert_eq!(config.gateway, Gateway::default());
+    assert_eq!(config.crypto, Crypto::default());
     assert_eq!(config.exception, Exception::default());
     assert_eq!(config.icmp, Icmp::default());
     assert_eq!(config.neighbours, Neighbours::default());
@@ -72,6 +73,10 @@ fn a_pci_port_brings_the_bus_and_hugepages() {
     let config = parsed(&PORT.replace("net_null0,size=64", "0002:1F:00.2"), "0-3");
     assert_eq!(config.ports[0].device, DeviceSpec::Pci("0002:1f:00.2".into()));
     assert!(config.eal.pci && config.memory.hugepages);
+    // So does a crypto device.
+    let config = parsed(&format!("{PORT}[crypto]\ndevices = ['0002:20:00.1']\n"), "0-3");
+    assert!(config.eal.pci && config.memory.hugepages);
+    assert_eq!(config.crypto.devices, [DeviceSpec::Pci("0002:20:00.1".into())]);
 }
 
 #[test]
@@ -115,7 +120,8 @@ fn the_effective_text_reads_back_as_the_same_configuration() {
     let text = format!(
         "log_level = 'warn,octoplane_worker=trace'\n{PORT}mac = '02:00:00:00:00:01'\nrx_queues = 2\n\
          addresses = ['10.0.0.1/31', '2001:db8::1/64']\n[control]\nsocket = '/tmp/a\"b'\nsocket_group = 'wheel'\n\
-         [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[workers]\npoll = 'busy'\n"
+         [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[crypto]\nprovider = 'cryptodev'\nlibrary = 'ring'\ntimeout_ms = 3\n\
+         retry_ms = 7\nqueue_depth = 64\ndevices = ['crypto_openssl0,max_nb_queue_pairs=2', '0000:05:00.1']\n[workers]\npoll = 'busy'\n"
     );
     for text in [PORT, text.as_str()] {
         let config = parsed(text, "0-3");

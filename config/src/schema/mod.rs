@@ -2,6 +2,7 @@
 //! `read/`, so that these types stay plain data.
 
 mod control;
+mod crypto;
 mod device;
 mod eal;
 mod limits;
@@ -10,6 +11,7 @@ mod port;
 mod workers;
 
 pub use control::{Control, Gateway};
+pub use crypto::{Crypto, CryptoLibrary, CryptoProvider};
 pub use device::DeviceSpec;
 pub use eal::{Eal, IovaMode};
 pub use limits::{Capacity, Exception, Icmp, Neighbours};
@@ -41,6 +43,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// 1 to [`MAX_PORTS`] ports in the order of the file. Names and devices are unique.
     pub ports: Vec<Port>,
+    /// Encryption.
+    pub crypto: Crypto,
     /// Limits of the exception path to the kernel.
     pub exception: Exception,
     /// Limits of the ICMP errors we send.
