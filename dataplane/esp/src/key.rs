@@ -89,3 +89,54 @@ impl KeyMaterial {
         self.salt.0
     }
 }
+
+/// What keys are known by where they must not be shown: the start of a hash of cipher key, salt and integrity key. Keys
+/// that would share nonces have the same, whatever the algorithm.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint([u8; 16]);
+
+impl Fingerprint {
+    /// The whole of it.
+    pub fn bytes(&self) -> [u8; 16] {
+        self.0
+    }
+
+    /// What [`Fingerprint::bytes`] gave.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Fingerprint({self})")
+    }
+}
+
+impl KeyMaterial {
+    /// No keys: what stands where keys were taken away.
+    pub(crate) fn none() -> Self {
+        Self::cbc_hmac(&[], &[])
+    }
+
+    /// What these keys are known by.
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        hash.update(b"octoplane esp key 1");
+        for part in [self.cipher.expose(), &self.salt.0, self.auth.expose()] {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        let mut fingerprint = [0; 16];
+        if let Some(start) = hash.finish().as_ref().first_chunk() {
+            fingerprint = *start;
+        }
+        Fingerprint(fingerprint)
+    }
+}

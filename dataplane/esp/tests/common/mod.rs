@@ -1,6 +1,8 @@
 //! What several tests need.
 
-#![allow(clippy::unwrap_used, dead_code, reason = "helpers of tests")]
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "helpers of tests")]
+
+pub mod lab;
 
 use std::sync::Arc;
 
