@@ -8,8 +8,8 @@ use std::thread;
 use anyhow::{anyhow, ensure};
 use dpdk::mempool::MbufAllocator;
 use dpdk::{ArrayVec, Eal, Mbuf, Mempool, PacketBuf, cycles, free_all, lcore};
-use octoplane_engine::{BURST, Engine, EngineConfig, HostMac, Output, WorkerStats};
-use octoplane_flow::{FlowHandle, FlowTable};
+use octoplane_engine::{BURST, Engine, EngineConfig, HostMac, Memory, Output, WorkerStats};
+use octoplane_flow::FlowTable;
 use octoplane_tables::Store;
 use octoplane_tables::model::{MAX_PORTS, Port};
 use octoplane_worker::Clock;
@@ -79,7 +79,7 @@ pub(crate) fn run(setup: &Setup, subject: Subject) -> anyhow::Result<Sample> {
         .map(|port| setup.frames(port))
         .collect();
     let stop = Arc::new(AtomicBool::new(false));
-    let flows = Arc::new(FlowTable::new(1 << 21)?);
+    let memory = Memory::new(Arc::new(FlowTable::new(1 << 21)?))?;
     let (mut threads, mut counters, mut stats) = (Vec::new(), Vec::new(), Vec::new());
     for &cpu in &setup.workers {
         let shared = Arc::new(LoopCounters::default());
@@ -110,7 +110,7 @@ pub(crate) fn run(setup: &Setup, subject: Subject) -> anyhow::Result<Sample> {
                         pool.allocator(),
                         worker_stats,
                         Arc::new(HostMac::default()),
-                        FlowHandle::new(Arc::clone(&flows), threads.len(), setup.workers.len())?,
+                        memory.part(threads.len(), setup.workers.len())?,
                         &config,
                     ),
                     out: Output::new(MAX_PORTS),

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use dpdk::ArrayVec;
-use octoplane_engine::{BURST, Direction, DropReason, Engine, EngineConfig, HostMac, Output, WorkerStats};
-use octoplane_flow::{FlowHandle, FlowTable};
+use octoplane_engine::{
+    BURST, Direction, DropReason, Engine, EngineConfig, HostMac, Memory, Output, WorkerStats,
+};
+use octoplane_flow::FlowTable;
 use octoplane_packet::{HeapBuf, HeapPool};
 use octoplane_tables::Store;
 use octoplane_tables::model::MAX_PORTS;
@@ -34,7 +36,7 @@ pub(crate) fn run(args: &InstructionArgs) -> anyhow::Result<()> {
         HeapPool::default(),
         Arc::clone(&stats),
         Arc::new(HostMac::default()),
-        FlowHandle::new(Arc::new(FlowTable::new(65_536)?), 0, 1)?,
+        Memory::new(Arc::new(FlowTable::new(65_536)?))?.part(0, 1)?,
         &EngineConfig::default(),
     );
     let frames = scenario.frames(0, ipv6, FLOWS, &[64], false);

@@ -1,8 +1,9 @@
 //! The configuration as text, with every default resolved.
 
 use std::fmt;
+use std::path::PathBuf;
 
-use crate::{Class, Config, Control, Guard, Port, Queues};
+use crate::{Class, Cni, Config, Control, Guard, Port, Queues};
 
 impl Config {
     /// This configuration as a file that, read again on the same machine, gives the same configuration.
@@ -42,7 +43,9 @@ impl fmt::Display for Config {
             memory,
             workers,
             control,
+            state,
             gateway,
+            cni,
             ports,
             exception,
             icmp,
@@ -78,9 +81,22 @@ impl fmt::Display for Config {
 
         write_control(f, control)?;
 
+        let path = |path: &Option<PathBuf>| {
+            quoted(
+                path.as_ref()
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default(),
+            )
+        };
+        writeln!(f, "\n[state]")?;
+        writeln!(f, "directory = {}", path(&state.directory))?;
+        writeln!(f, "connections = {}", path(&state.connections))?;
+
         writeln!(f, "\n[gateway]")?;
         writeln!(f, "ipv4 = {}", quoted(gateway.ipv4))?;
         writeln!(f, "ipv6 = {}", quoted(gateway.ipv6))?;
+
+        write_cni(f, cni)?;
 
         writeln!(f, "\n[exception]")?;
         writeln!(f, "rate_pps = {}", exception.rate_pps)?;
@@ -167,6 +183,50 @@ fn write_control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
             classes(may),
         ),
     }
+}
+
+fn write_cni(f: &mut fmt::Formatter<'_>, cni: &Cni) -> fmt::Result {
+    writeln!(f, "\n[cni]")?;
+    if let Some(listen) = cni.listen {
+        writeln!(f, "listen = {}", quoted(listen))?;
+    }
+    if let Some(tls) = &cni.tls {
+        writeln!(
+            f,
+            "tls = {{ listen = {}, certificate = {}, key = {}, client_ca = {} }}",
+            quoted(tls.listen),
+            quoted(tls.certificate.display()),
+            quoted(tls.key.display()),
+            quoted(tls.client_ca.display()),
+        )?;
+    }
+    writeln!(f, "ports = {}", quoted_list(&cni.ports))?;
+    writeln!(f, "directory = {}", quoted(cni.directory.display()))?;
+    let pools: Vec<_> = cni
+        .pools
+        .iter()
+        .map(|pool| {
+            let exclude = quoted_list(&pool.exclude);
+            format!("{{ prefix = {}, exclude = {exclude} }}", quoted(pool.prefix))
+        })
+        .collect();
+    writeln!(f, "pools = [{}]", pools.join(", "))?;
+    writeln!(f, "reuse_delay_s = {}", cni.reuse_delay.as_secs())?;
+    writeln!(f, "orphan_grace_s = {}", cni.orphan_grace.as_secs())?;
+    let identities: Vec<_> = cni
+        .identities
+        .iter()
+        .map(|rule| {
+            format!(
+                "{{ namespace = {}, name = {}, identity = {}, labels = {} }}",
+                quoted(&rule.namespace),
+                quoted(&rule.name),
+                rule.identity,
+                quoted_list(&rule.labels),
+            )
+        })
+        .collect();
+    writeln!(f, "identities = [{}]", identities.join(", "))
 }
 
 fn write_port(f: &mut fmt::Formatter<'_>, port: &Port, workers: usize) -> fmt::Result {

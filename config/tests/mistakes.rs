@@ -155,7 +155,49 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
              f:8: control.tcp.client_ca: does not go with management_interface, which is for plain text, expected either of \
              them",
         ),
+        (
+            "[cni]\nlisten = '0.0.0.0:8000'\nports = ['p0']\ndirectory = 'state'\nreuse_delay_s = -1",
+            "f:6: cni.listen: 0.0.0.0:8000 means every network, expected our address on the management wire: this listener asks \
+             for no certificate (cni.tls does)\n\
+             f:7: cni.ports[0]: \"p0\" is not the name of a [[ports]] of role \"pod\"\n\
+             f:8: cni.directory: \"state\" is invalid, expected an absolute path\n\
+             f:9: cni.reuse_delay_s: -1 is out of range, expected 0 to 86400 seconds",
+        ),
+        (
+            "[cni]\nlisten = '192.168.1.1'\ntls = { listen = '[::]:8443', key = 'k', client_ca = '/a', ca = '/b' }",
+            "f:6: cni.listen: \"192.168.1.1\" is invalid, expected ADDRESS:PORT as in 192.168.1.1:8000\n\
+             f:7: cni.tls.certificate: is missing, expected an absolute path\n\
+             f:7: cni.tls.key: \"k\" is invalid, expected an absolute path\n\
+             f:7: cni.tls.ca: unknown key, expected one of listen, certificate, key, client_ca",
+        ),
+        (
+            "[[cni.pools]]\nprefix = '10.0.1.0/16'\n[[cni.pools]]\nprefix = '224.0.0.0/24'\n\
+             [[cni.pools]]\nprefix = '10.0.0.0/16'\nexclude = ['10.1.0.0', '10.0.0.0/8', 'x']\n\
+             [[cni.pools]]\nprefix = '10.0.3.0/24'\n[[cni.pools]]\nexclude = []",
+            "f:6: cni.pools[0].prefix: \"10.0.1.0/16\" is invalid, expected a unicast prefix as in 10.200.0.0/16 or \
+             fd00:200::/64: 10.0.1.0/16 has host bits set: the prefix is 10.0.0.0/16\n\
+             f:8: cni.pools[1].prefix: \"224.0.0.0/24\" is invalid, expected a unicast prefix as in 10.200.0.0/16 or \
+             fd00:200::/64\n\
+             f:11: cni.pools[2].exclude[0]: 10.1.0.0/32 is not in the pool 10.0.0.0/16\n\
+             f:11: cni.pools[2].exclude[1]: 10.0.0.0/8 is not in the pool 10.0.0.0/16\n\
+             f:11: cni.pools[2].exclude[2]: \"x\" is invalid, expected an address or a prefix as in 10.200.0.1 or \
+             10.200.1.0/24\n\
+             f:13: cni.pools[3].prefix: 10.0.3.0/24 overlaps the pool 10.0.0.0/16\n\
+             f:14: cni.pools[4].prefix: is missing, expected a unicast prefix as in 10.200.0.0/16 or fd00:200::/64",
+        ),
+        (
+            "[[cni.identities]]\nnamespace = ''\nidentity = 50331648\n[[cni.identities]]\nlabels = 'a=b'",
+            "f:6: cni.identities[0].namespace: \"\" is invalid, expected a pattern of 1 to 253 bytes, as in \"kube-*\"\n\
+             f:7: cni.identities[0].identity: 50331648 is out of range, expected 1 to 50331647\n\
+             f:8: cni.identities[1].identity: is missing, expected 1 to 50331647\n\
+             f:9: cni.identities[1].labels: expected a list of labels as in \"app=web\", found a string",
+        ),
         ("[worker]", "f:5: worker: unknown key, did you mean \"workers\"?"),
+        (
+            "[state]\ndirectory = 'state'\nconnections = '/'",
+            "f:6: state.directory: \"state\" is invalid, expected the absolute path of a directory, or \"\" for none\n\
+             f:7: state.connections: \"/\" is invalid, expected the absolute path of a directory, or \"\" for none",
+        ),
         (
             "[workers]\ncores = [9]",
             "f:6: workers.cores[0]: CPU 9 is not one that this process may use, expected one of 0-3",

@@ -3,6 +3,7 @@
 //! A reader never stops at a mistake: it notes it and goes on with the default, so that one pass finds them all.
 
 mod access;
+mod cni;
 mod control;
 mod device;
 mod eal;
@@ -12,6 +13,7 @@ mod memory;
 mod mistakes;
 mod ports;
 mod section;
+mod state;
 mod suggest;
 mod text;
 mod workers;
@@ -35,6 +37,8 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     let neighbours = limits::neighbours(root.table("neighbours"), &capacity);
     let memory = memory::read(root.table("memory"), &ports, workers.as_ref(), &neighbours);
     let control = control::control(root.table("control"));
+    let state = state::read(root.table("state"));
+    let cni = cni::read(root.table("cni"), &ports);
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
     root.finish();
@@ -44,7 +48,9 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         memory: memory?,
         workers: workers?,
         control,
+        state,
         gateway,
+        cni,
         ports,
         exception,
         icmp,

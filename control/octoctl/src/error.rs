@@ -31,6 +31,12 @@ pub(crate) enum Failure {
     Local(io::Error),
 }
 
+impl From<octoplane_state::FileError> for Failure {
+    fn from(error: octoplane_state::FileError) -> Self {
+        Self::Usage(error.0)
+    }
+}
+
 impl Failure {
     /// 1: refused, 2: usage or file, 3: no connection.
     pub(crate) fn exit_code(&self) -> ExitCode {

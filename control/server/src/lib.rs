@@ -7,7 +7,6 @@
 
 mod access;
 mod config;
-mod convert;
 mod dataplane;
 mod flows;
 mod history;
@@ -15,11 +14,14 @@ mod list;
 mod listen;
 mod ports;
 mod refusal;
-mod replace;
+mod resync;
+mod saved;
 mod server;
 mod stats;
 mod transact;
 mod watch;
+
+pub(crate) use octoplane_convert as convert;
 
 pub use access::{Access, Kind, METHODS, Method};
 pub use dataplane::{Dataplane, PortRefusal};
@@ -27,4 +29,5 @@ pub use flows::flow_tuple;
 pub use listen::TlsError;
 /// What a port is asked to be: checked, and with every default filled in.
 pub use octoplane_config::Port as PortSettings;
+pub use saved::{FILE as STATE_FILE, Restored, SCHEMA, Saved, StateError, StateFile, StateJournal};
 pub use server::{Bound, GRACE, ServeError, Server};

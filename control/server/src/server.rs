@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nix::unistd::Gid;
 use octoplane_api::v1;
+use octoplane_cni_server::AttachmentService;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -239,6 +240,10 @@ impl Bound {
         let flows = v1::flows_server::FlowsServer::new(FlowsService(Arc::clone(&dataplane)))
             .max_decoding_message_size(max)
             .max_encoding_message_size(usize::MAX);
+        let attachments = dataplane.attachments().map(|attachments| {
+            v1::attachments_server::AttachmentsServer::new(AttachmentService(attachments))
+                .max_decoding_message_size(max)
+        });
         let stats =
             v1::stats_server::StatsServer::new(StatsService(dataplane)).max_decoding_message_size(max);
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -251,6 +256,11 @@ impl Bound {
         reporter
             .set_serving::<v1::stats_server::StatsServer<StatsService<D>>>()
             .await;
+        if attachments.is_some() {
+            reporter
+                .set_serving::<v1::attachments_server::AttachmentsServer<AttachmentService>>()
+                .await;
+        }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -277,6 +287,7 @@ impl Bound {
             .add_service(config)
             .add_service(flows)
             .add_service(stats)
+            .add_optional_service(attachments)
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming).map(Ok::<_, io::Error>), async {

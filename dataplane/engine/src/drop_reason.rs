@@ -91,6 +91,8 @@ reasons! {
     LocalHostUnreachable = 164, "Local host is unreachable";
     /// An IEEE 802.3 frame from an endpoint.
     UnsupportedL2 = 166, "Unsupported L2 protocol";
+    /// The endpoint sends more than it may.
+    EdtHorizon = 162, "EDT horizon";
     /// Every port that the connection could be masqueraded with is taken.
     NoNatPort = 167, "No mapping for NAT masquerade";
     /// A protocol that cannot be masqueraded.
@@ -103,6 +105,8 @@ reasons! {
     InvalidIdentity = 171, "Invalid identity";
     /// A service that is not offered to the outside.
     IsClusterIp = 174, "Is a ClusterIP";
+    /// The first fragment of its packet did not come.
+    FragmentNotFound = 175, "First fragment not found";
     /// The service does not serve this client.
     NotInSourceRange = 177, "Denied by LB src range";
     /// A policy entry denies it.
@@ -111,10 +115,14 @@ reasons! {
     VlanFiltered = 182, "VLAN traffic disallowed by VLAN filter";
     /// Both ends have to prove who they are first.
     AuthRequired = 189, "Authentication required";
+    /// The node that its traffic has to leave from is missing.
+    NoEgressGateway = 194, "No Egress Gateway found";
     /// The TTL or hop limit ran out.
     TtlExceeded = 196, "TTL exceeded";
-    /// Too many packets for the kernel.
+    /// Too many packets for the kernel, or for the endpoint.
     RateLimited = 198, "Rate limited";
+    /// This node is to send it on under an address that it has not got.
+    NoEgressIp = 204, "No Egress IP configured";
     /// The port is administratively down or unknown.
     NoDevice = 206, "Device not found";
     /// The device's transmit queue took no more.

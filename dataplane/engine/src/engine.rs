@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arrayvec::ArrayVec;
 use octoplane_flow::FlowHandle;
 use octoplane_packet::{BufPool, MacAddr, PacketBuf};
-use octoplane_tables::model::{PortId, Role};
+use octoplane_tables::model::{HOST_ENDPOINT, PortId, Role, Routing};
 use octoplane_tables::{PortView, Reader, Snapshot};
 
 use crate::connection::{self, Timeouts};
@@ -14,6 +14,7 @@ use crate::drop_reason::{Direction, DropReason};
 use crate::event::NeighbourEvent;
 use crate::fast::Pending;
 use crate::limiter::Limiter;
+use crate::memory::MemoryPart;
 use crate::output::Output;
 use crate::parking::ParkingLot;
 use crate::route_cache::RouteCache;
@@ -58,6 +59,8 @@ pub struct EngineConfig {
     pub park_ns: u64,
     /// How long connections are kept.
     pub timeouts: Timeouts,
+    /// What the numbers that backends and ports are chosen with begin from; `None`: something different in each engine.
+    pub seed: Option<u64>,
     /// Reads the cycle counter that stages are timed with.
     pub cycles: fn() -> u64,
 }
@@ -70,6 +73,7 @@ impl Default for EngineConfig {
             max_parked: 256,
             park_ns: 3_000_000_000,
             timeouts: Timeouts::default(),
+            seed: None,
             cycles: || 0,
         }
     }
@@ -93,6 +97,10 @@ pub(crate) struct Core<P: BufPool> {
     pub(crate) host_mac: Arc<HostMac>,
     pub(crate) routes: RouteCache,
     pub(crate) flows: FlowHandle,
+    /// Which backend clients stay with.
+    pub(crate) affinities: FlowHandle,
+    /// Ports of fragmented packets.
+    pub(crate) fragments: FlowHandle,
     /// Packets of the burst whose connections are being looked up.
     pub(crate) pending: ArrayVec<Pending, BURST>,
     pub(crate) timeouts: Timeouts,
@@ -127,13 +135,13 @@ impl Rx<'_> {
 }
 
 impl<P: BufPool> Engine<P> {
-    /// An engine that reads `reader`'s tables, keeps connections by `flows`, makes packets from `pool` and counts in `stats`.
+    /// An engine that reads `reader`'s tables, keeps its state in `memory`, makes packets from `pool` and counts in `stats`.
     pub fn new(
         reader: Reader,
         pool: P,
         stats: Arc<WorkerStats>,
         host_mac: Arc<HostMac>,
-        flows: FlowHandle,
+        memory: MemoryPart,
         config: &EngineConfig,
     ) -> Self {
         let (rate, burst) = config.icmp_errors;
@@ -147,10 +155,12 @@ impl<P: BufPool> Engine<P> {
             events: ArrayVec::new(),
             host_mac,
             routes: RouteCache::new(),
-            flows,
+            flows: memory.flows,
+            affinities: memory.affinities,
+            fragments: memory.fragments,
             pending: ArrayVec::new(),
             timeouts: config.timeouts,
-            seed: seed(),
+            seed: config.seed.unwrap_or_else(seed) | 1,
             cycles: config.cycles,
             runs: 0,
         };
@@ -201,7 +211,11 @@ impl<P: BufPool> Engine<P> {
                     let [.., a, b, c, d, e, f] = *frame;
                     core.host_mac.learn(MacAddr([a, b, c, d, e, f]));
                 }
-                core.burst::<false>(&rx, burst, out);
+                // Where the kernel's packets may belong to connections, they are looked up like endpoints'.
+                match snapshot.node().routing == Routing::Tunnel || snapshot.policy(HOST_ENDPOINT).is_some() {
+                    true => core.burst::<true>(&rx, burst, out),
+                    false => core.burst::<false>(&rx, burst, out),
+                }
             }
         }
     }
@@ -212,6 +226,8 @@ impl<P: BufPool> Engine<P> {
             self.core.retry(self.reader.load(), now, out);
         }
         self.core.flows.quiesce();
+        self.core.affinities.quiesce();
+        self.core.fragments.quiesce();
     }
 
     /// Ends connections whose time is over at `now`, looking at `records` of them at most.
@@ -297,5 +313,5 @@ impl<P: BufPool> Core<P> {
 /// Different in each engine.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0) | 1
+    RandomState::new().hash_one(0)
 }

@@ -15,10 +15,11 @@ use octoplane_worker::{Command, Dataplane};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
+use crate::attachments::Cni;
 use crate::neighbours::{Neighbours, Rounds};
 use crate::ports::PortChanges;
 use crate::status::Daemon;
-use crate::{plan, report, supervisor};
+use crate::{plan, report, resume, supervisor};
 
 /// Runs until a signal says to stop.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
@@ -26,12 +27,15 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     // A second daemon must be refused before it touches the first one's devices.
     let control = plan::control(config);
     control.probe().context("control socket")?;
+    crate::attachments::leave_management(config)?;
+    let state = resume::open(config)?;
     let eal = Eal::init(&plan::eal(config)).context("DPDK did not start")?;
     info!("{}", dpdk::eal::version());
     // All threads that are started from here on, but for the workers, which pin themselves.
     keep_off_workers(&config.workers.control_cores)?;
     let plan = plan::dataplane(config);
-    let dataplane = Dataplane::start(&eal, &plan)?;
+    let resumed = resume::dataplane(&eal, config, &plan, state)?;
+    let dataplane = resumed.dataplane;
     for bound in dataplane.ports() {
         info!("{}", report::port(&bound));
         report::warn_of_mtu(&bound);
@@ -46,14 +50,17 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let startup = begin.elapsed();
     let stop = Arc::new(AtomicBool::new(false));
     let (neighbours, rounds) = start_neighbours(config, &dataplane, &stop)?;
-    let ports = PortChanges::new(config, Arc::clone(&dataplane), rounds);
+    let ports = PortChanges::new(config, &resumed.ports, Arc::clone(&dataplane), rounds);
+    let cni = Cni::new(config, &dataplane);
     let daemon = Arc::new(Daemon::new(
         Arc::clone(&dataplane),
         ports,
+        cni.attachments(),
         plan.engine.timeouts,
+        resumed.journal,
         startup,
     ));
-    let served = serve(control, Arc::clone(&daemon), &dataplane, begin);
+    let served = serve(control, Arc::clone(&daemon), cni, &dataplane, begin);
     info!("stopping");
     stop.store(true, Relaxed);
     if neighbours.join().is_err() {
@@ -87,6 +94,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 fn serve(
     control: Server,
     daemon: Arc<Daemon>,
+    cni: Cni,
     dataplane: &Arc<Dataplane>,
     begin: Instant,
 ) -> anyhow::Result<()> {
@@ -100,6 +108,7 @@ fn serve(
         let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
         let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
         let bound = control.bind().context("control socket")?;
+        let cni = cni.start()?;
         info!(
             "ready after {} ms, control socket {}",
             begin.elapsed().as_millis(),
@@ -118,7 +127,9 @@ fn serve(
             }
             supervisor::stopping();
         };
-        bound.serve(daemon, shutdown).await.context("control socket")
+        let served = bound.serve(daemon, shutdown).await.context("control socket");
+        cni.stop().await?;
+        served
     })?;
     Ok(())
 }

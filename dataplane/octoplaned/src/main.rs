@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attachments;
 mod daemon;
 mod flows;
 mod interfaces;
@@ -10,6 +11,7 @@ mod neighbours;
 mod plan;
 mod ports;
 mod report;
+mod resume;
 mod status;
 mod supervisor;
 

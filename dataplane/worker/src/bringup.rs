@@ -7,8 +7,8 @@ use crossbeam::queue::ArrayQueue;
 use dpdk::mempool::MempoolError;
 use dpdk::port::port_by_name;
 use dpdk::{Eal, Mempool, Port, PortError};
-use octoplane_engine::{EngineConfig, HostMac, NeighbourEvent};
-use octoplane_flow::{FlowError, FlowHandle, FlowTable};
+use octoplane_engine::{EngineConfig, HostMac, Memory, NeighbourEvent};
+use octoplane_flow::{FlowError, FlowTable};
 use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
 
@@ -17,6 +17,7 @@ use crate::bind::{BindFailed, BoundPort, Crew, PortPlan, bind, least_loaded};
 use crate::clock::Clock;
 use crate::handle::{Handle, StartError, Worker};
 use crate::handoff::Handoff;
+use crate::hotplug::{PortChangeError, attach};
 use crate::ports::PortQueues;
 
 /// Packets that may wait in one worker's inbox.
@@ -96,6 +97,31 @@ pub enum BringupError {
     /// A worker could not be started.
     #[error(transparent)]
     Worker(#[from] StartError),
+    /// What another process left behind cannot be used.
+    #[error(transparent)]
+    Resume(ResumeError),
+}
+
+/// Why [`Resume::restore`] failed.
+pub type ResumeError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Fills tables.
+pub type Restore<'a> = Box<dyn FnOnce(&mut Store) -> Result<(), ResumeError> + 'a>;
+
+/// How to go on where another process stopped.
+pub struct Resume<'a> {
+    /// Ports beside those of the plan, each with the text that its device is made from. Those that do not come up are left out.
+    pub ports: &'a [(PortPlan, String)],
+    /// Fills the tables, before any packet is looked at.
+    pub restore: Restore<'a>,
+}
+
+/// A port of [`Resume`] that did not come up.
+pub struct Missing {
+    /// Its name.
+    pub port: String,
+    /// Why.
+    pub error: PortChangeError,
 }
 
 /// A data plane that is up.
@@ -125,7 +151,22 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Sets up buffers, ports and tables, and starts the workers.
+    ///
+    /// # Errors
+    /// [`BringupError`]
     pub fn start(eal: &Eal, plan: &Plan) -> Result<Self, BringupError> {
+        let nothing = Resume {
+            ports: &[],
+            restore: Box::new(|_| Ok(())),
+        };
+        Self::resume(eal, plan, nothing).map(|(dataplane, _)| dataplane)
+    }
+
+    /// The same with what another process left behind. Says which ports are not there any more.
+    ///
+    /// # Errors
+    /// [`BringupError`]
+    pub fn resume(eal: &Eal, plan: &Plan, resume: Resume<'_>) -> Result<(Self, Vec<Missing>), BringupError> {
         let pool = Mempool::new(eal, "packets", plan.mbufs, plan.mbuf_cache, plan.data_room, None)?;
         let count = plan.cores.len();
         let inboxes: Vec<Arc<Handoff>> = (0..count).map(|_| Arc::new(Handoff::new(INBOX))).collect();
@@ -148,15 +189,38 @@ impl Dataplane {
             bound.list(true);
             ports.push(Arc::new(bound));
         }
-        let store = Store::new(
+        let mut missing = Vec::new();
+        for (port, devargs) in resume.ports {
+            let crew = Crew {
+                inboxes: &inboxes,
+                first: least_loaded(count, &ports),
+                pool: &pool,
+            };
+            match attach(eal, ports.len() as PortId, port, devargs, crew, &ports) {
+                Ok((bound, shares)) => {
+                    for (queues, share) in queues.iter_mut().zip(shares) {
+                        queues.push(share);
+                    }
+                    bound.list(true);
+                    ports.push(Arc::new(bound));
+                }
+                Err(error) => missing.push(Missing {
+                    port: port.name.clone(),
+                    error,
+                }),
+            }
+        }
+        let mut store = Store::new(
             ports.iter().map(|bound| bound.model()).collect(),
             plan.gateways,
             plan.capacity,
         )?;
+        (resume.restore)(&mut store).map_err(BringupError::Resume)?;
         let events = Arc::new(ArrayQueue::new(EVENTS));
         let host_mac = Arc::new(HostMac::default());
         let clock = Clock::start();
         let flows = Arc::new(FlowTable::new(plan.connections)?);
+        let memory = Memory::new(Arc::clone(&flows))?;
         let mut workers = Vec::new();
         for (number, (ports, &core)) in queues.into_iter().zip(&plan.cores).enumerate() {
             let worker = Worker {
@@ -168,14 +232,14 @@ impl Dataplane {
                 pool: pool.clone(),
                 host_mac: Arc::clone(&host_mac),
                 engine: plan.engine.clone(),
-                flows: FlowHandle::new(Arc::clone(&flows), number, plan.cores.len())?,
+                memory: memory.part(number, plan.cores.len())?,
                 ports,
                 inbox: Arc::clone(&inboxes[number]),
                 events: Arc::clone(&events),
             };
             workers.push(worker.start(eal, clock)?);
         }
-        Ok(Self {
+        let dataplane = Self {
             workers,
             store: SharedStore::new(store),
             pool,
@@ -187,7 +251,8 @@ impl Dataplane {
             inboxes,
             ports: RwLock::new(ports),
             changing: Mutex::new(()),
-        })
+        };
+        Ok((dataplane, missing))
     }
 
     /// The ports that the tables have, in the order of their numbers.

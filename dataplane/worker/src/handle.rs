@@ -7,8 +7,7 @@ use std::thread::{self, JoinHandle};
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use dpdk::{Eal, Mempool, lcore};
-use octoplane_engine::{Engine, EngineConfig, HostMac, NeighbourEvent, WorkerStats};
-use octoplane_flow::FlowHandle;
+use octoplane_engine::{Engine, EngineConfig, HostMac, MemoryPart, NeighbourEvent, WorkerStats};
 use octoplane_tables::Reader;
 
 use crate::backoff::{Backoff, Poll};
@@ -67,8 +66,8 @@ pub struct Worker {
     pub pool: Mempool,
     /// The kernel's Ethernet address, shared by all workers.
     pub host_mac: Arc<HostMac>,
-    /// Its part of the table of connections.
-    pub flows: FlowHandle,
+    /// Its part of what all workers remember.
+    pub memory: MemoryPart,
     /// What the engine is told.
     pub engine: EngineConfig,
     /// Its queues.
@@ -110,7 +109,7 @@ impl Worker {
                 self.pool.allocator(),
                 Arc::clone(&stats),
                 self.host_mac,
-                self.flows,
+                self.memory,
                 &EngineConfig {
                     cycles: dpdk::cycles::now,
                     ..self.engine

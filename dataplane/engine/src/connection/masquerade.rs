@@ -7,19 +7,19 @@ use octoplane_packet::BufPool;
 use octoplane_tables::model::Routing;
 use octoplane_tables::{Action as Way, Snapshot};
 
-use super::{Packet, Sender, Upper, Way4, remote};
+use super::{Packet, Path, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::slow::Verdict;
 
 /// Identity of other nodes.
-const REMOTE_NODE: u32 = 6;
+pub(super) const REMOTE_NODE: u32 = 6;
 
 /// The address that a new connection has to take on its way out, if any: one from an endpoint of ours to somewhere
 /// outside that does not know it.
-pub(super) fn address(snapshot: &Snapshot, out: &Tuple, sender: Sender, way: Way4) -> Option<IpAddr> {
+pub(super) fn address(snapshot: &Snapshot, out: &Tuple, sender: Sender, way: Path) -> Option<IpAddr> {
     let leaves = matches!(
-        snapshot.target(way.target).action,
+        snapshot.target(way.number).action,
         Way::Forward | Way::Resolve | Way::Glean
     );
     if sender.endpoint == 0 || way.tunnel || !leaves {

@@ -59,6 +59,10 @@ pub(super) fn translate_at(
                 if from.sport() != to.sport() || from.dport() != to.dport() {
                     put(upper, 0, to.sport())?;
                     put(upper, 2, to.dport())?;
+                    // The checksum is over what is not here.
+                    if packet.part == Part::First {
+                        return Err(DropReason::L4Checksum);
+                    }
                     // A quoted one's checksum was over more than is there.
                     if quoted {
                         return addresses_of(frame, ip, to, addresses);

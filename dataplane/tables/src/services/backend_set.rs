@@ -93,6 +93,13 @@ impl BackendSet {
         self.all.get(index)
     }
 
+    /// The backend with this address and port, whatever its state and scope.
+    pub fn at(&self, addr: IpAddr, port: u16) -> Option<&Backend> {
+        self.all
+            .iter()
+            .find(|backend| backend.addr == addr && backend.port == port)
+    }
+
     /// The backend with this number if clients may stay with it (`affinity_match`, section 3.3).
     pub fn affine(&self, id: u32) -> Option<&Backend> {
         self.slots[..self.count as usize]
