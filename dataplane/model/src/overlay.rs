@@ -206,6 +206,9 @@ impl Model {
         } else {
             vni
         };
+        if let Some(about) = self.about(pkt) {
+            return self.pass_on(rx, pkt, about, src_id);
+        }
         if self.nodeport_lb(rx, pkt, src_id)? {
             return Ok(());
         }
