@@ -25,12 +25,12 @@ use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::model::{Role, Routing};
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
-pub(crate) use affinity::refresh;
+pub(crate) use affinity::{refresh, resume as resume_affinity};
 use gateway::Exit;
 pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
-pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, seen_in};
+pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
 pub(crate) use translate::translate;
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
