@@ -554,10 +554,10 @@ impl Packet {
             [old.clone(), ports(&from)].concat(),
             [new.clone(), ports(to)].concat(),
         );
-        let echo = match (protocol, self.v6, byte(&self.bytes, upper)) {
-            (ICMP, false, 0 | 8) | (ICMP6, true, 128 | 129) => true,
-            _ => false,
-        };
+        let echo = matches!(
+            (protocol, self.v6, byte(&self.bytes, upper)),
+            (ICMP, false, 0 | 8) | (ICMP6, true, 128 | 129)
+        );
         // Where the quoted checksum stands, and what of it changes.
         let change = match protocol {
             TCP => Some((16, both)),
