@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::BufPool;
+use octoplane_packet::headers::protocol;
 use octoplane_tables::model::{Algorithm, BackendState, FrontendType, NoBackend};
 use octoplane_tables::services::maglev::{Seed, hash4, hash6};
 use octoplane_tables::{Action as Way, Backend, Frontend, Snapshot};
@@ -59,7 +60,11 @@ fn another_nodes<'a>(snapshot: &'a Snapshot, tuple: &Tuple) -> Option<&'a Fronte
     frontend(snapshot, &here).filter(|frontend| frontend.kind == FrontendType::NodePort)
 }
 
+/// Of packets that a service could be for (3.6 step 1).
 fn wildcard(snapshot: &Snapshot, tuple: &Tuple) -> bool {
+    if !matches!(tuple.protocol(), protocol::TCP | protocol::UDP | protocol::SCTP) {
+        return false;
+    }
     match tuple.dst() {
         IpAddr::V4(dst) => snapshot.wildcard4(dst.to_bits()),
         IpAddr::V6(dst) => snapshot.wildcard6(dst.to_bits()),
