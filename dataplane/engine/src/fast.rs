@@ -334,14 +334,18 @@ impl<P: BufPool> Core<P> {
         };
         let Some(half) = table.half(flow) else { return SLOW };
         let action = connection::Action::of(&half);
-        let current = action.revision == rx.snapshot.revision() as u32;
-        if !(current && action.flags & flag::COMPILED != 0 && action.port == rx.port) {
+        if action.flags & flag::COMPILED == 0 || action.port != rx.port {
             return SLOW;
         }
-        let target = rx.snapshot.target(action.target);
         if action.flags != flag::COMPILED {
-            return self.follow_changed(rx, buf, pending, flow, action, target);
+            return self.follow_changed(rx, buf, pending, flow, action);
         }
+        let target = rx.snapshot.target(action.target);
+        let revision = rx.snapshot.revision();
+        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, tuple) {
+            return SLOW;
+        }
+        action.refresh(&half, revision, rx.second);
         let data = buf.data_mut();
         if !fits(target, data.len()) {
             return SLOW;
@@ -375,7 +379,6 @@ impl<P: BufPool> Core<P> {
         pending: &Pending,
         flow: FlowRef,
         action: connection::Action,
-        target: &Target,
     ) -> u16 {
         let Pending { ref tuple, upper, .. } = *pending;
         if connection::begins(upper) && flow.is_forward() {
@@ -384,14 +387,16 @@ impl<P: BufPool> Core<P> {
         }
         let v6 = tuple.is_v6();
         let out = self.outgoing(flow);
-        let other_end = match action.flags & flag::ENCAPSULATE != 0 {
-            true => match connection::other_end(rx.snapshot, &out) {
-                Some(other_end) => Some(other_end),
-                None => return SLOW,
-            },
+        let revision = rx.snapshot.revision();
+        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, &out) {
+            return SLOW;
+        }
+        let tunnel = match action.flags & flag::ENCAPSULATE != 0 {
+            true => Some(rx.snapshot.tunnel_end(action.target)),
             false => None,
         };
-        let overhead = other_end.map_or(0, overlay::overhead);
+        let target = rx.snapshot.target(tunnel.map_or(action.target, |end| end.target));
+        let overhead = tunnel.map_or(0, |end| end.len);
         let table = self.flows.table();
         let (Some(half), true) = (table.half(flow), fits(target, buf.len() + usize::from(overhead))) else {
             return SLOW;
@@ -400,6 +405,7 @@ impl<P: BufPool> Core<P> {
             // It will be told apart from what is dropped for other reasons there.
             return SLOW;
         }
+        action.refresh(&half, revision, rx.second);
         let frame = buf.data_mut();
         let (l4, end) = match (v6, frame.first_chunk::<V4>()) {
             (true, Some(header)) => (V6, V6 + usize::from(be16(header, 18))),
@@ -425,19 +431,16 @@ impl<P: BufPool> Core<P> {
         if connection::translate(frame, &packet, &out).is_err() {
             return SLOW;
         }
-        match other_end {
+        match tunnel {
             None => {
                 connection::one_hop_further(frame, v6);
                 frame[..12].copy_from_slice(&target.macs);
                 target.port
             }
-            Some(other_end) => {
-                let hash = table.hash(&out);
-                match overlay::encapsulate(buf, rx.snapshot, target, other_end, action.identity, hash) {
-                    Ok(()) => target.port,
-                    Err(_) => SLOW,
-                }
-            }
+            Some(end) => match overlay::encapsulate(buf, end, target, action.identity, pending.hash) {
+                Ok(()) => target.port,
+                Err(_) => SLOW,
+            },
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::attachments::Cni;
 use crate::neighbours::{Neighbours, Rounds};
 use crate::ports::PortChanges;
 use crate::status::Daemon;
-use crate::{plan, report, resume};
+use crate::{plan, report, resume, supervisor};
 
 /// Runs until a signal says to stop.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
@@ -60,7 +60,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         resumed.journal,
         startup,
     ));
-    let served = serve(control, Arc::clone(&daemon), cni, begin);
+    let served = serve(control, Arc::clone(&daemon), cni, &dataplane, begin);
     info!("stopping");
     stop.store(true, Relaxed);
     if neighbours.join().is_err() {
@@ -91,7 +91,13 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves the control socket until a signal comes.
-fn serve(control: Server, daemon: Arc<Daemon>, cni: Cni, begin: Instant) -> anyhow::Result<()> {
+fn serve(
+    control: Server,
+    daemon: Arc<Daemon>,
+    cni: Cni,
+    dataplane: &Arc<Dataplane>,
+    begin: Instant,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -108,11 +114,18 @@ fn serve(control: Server, daemon: Arc<Daemon>, cni: Cni, begin: Instant) -> anyh
             begin.elapsed().as_millis(),
             bound.path().display()
         );
+        if let Some(address) = bound.tcp_address() {
+            info!("control services at {address}, too");
+        }
+        supervisor::ready(dataplane);
+        // On the threads that serve the API: if these hang, nobody feeds it. It ends with the runtime.
+        drop(tokio::spawn(supervisor::feed_watchdog(Arc::clone(dataplane))));
         let shutdown = async move {
             tokio::select! {
                 _ = term.recv() => info!("SIGTERM"),
                 _ = int.recv() => info!("SIGINT"),
             }
+            supervisor::stopping();
         };
         let served = bound.serve(daemon, shutdown).await.context("control socket");
         cni.stop().await?;

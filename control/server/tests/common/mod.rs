@@ -13,7 +13,7 @@ use octoplane_api::v1::config_client::ConfigClient;
 use octoplane_api::v1::flows_client::FlowsClient;
 use octoplane_api::v1::stats_client::StatsClient;
 use octoplane_control::{
-    Dataplane, PortRefusal, PortSettings, ServeError, Server, StateFile, StateJournal, flow_tuple,
+    Access, Dataplane, PortRefusal, PortSettings, ServeError, Server, StateFile, StateJournal, flow_tuple,
 };
 use octoplane_engine::Timeouts;
 use octoplane_flow::{FlowHandle, FlowRef, FlowTable, Tuple};
@@ -94,8 +94,14 @@ impl Dataplane for Fake {
     }
 
     /// As the daemon does, but for a clock that stands at ten seconds.
-    fn flow(&self, _: &State, flow: FlowRef) -> Option<v1::Flow> {
-        let view = octoplane_engine::describe(&self.flows, flow, 10_000_000_000, &Timeouts::default())?;
+    fn flow(&self, state: &State, flow: FlowRef) -> Option<v1::Flow> {
+        let view = octoplane_engine::describe(
+            &self.flows,
+            flow,
+            state.last_changed(),
+            10_000_000_000,
+            &Timeouts::default(),
+        )?;
         let direction = |tuple: &Tuple| v1::FlowDirection {
             tuple: Some(flow_tuple(tuple)),
             translated: view.forward.tuple.reverse() != view.reply.tuple,
@@ -253,7 +259,11 @@ impl Lab {
     }
 
     pub async fn with(capacity: Capacity) -> Self {
-        Self::over(store(capacity), None).await
+        Self::over(store(capacity), None, Access::default()).await
+    }
+
+    pub async fn with_access(access: Access) -> Self {
+        Self::over(store(Capacity::default()), None, access).await
     }
 
     /// Goes on where the daemon stopped that had this state directory.
@@ -264,13 +274,18 @@ impl Lab {
         let journal = file.journal(&tables.state(), restored).unwrap();
         let store = SharedStore::new(tables);
         store.keep(journal.clone());
-        Self::over(store, Some(journal)).await
+        Self::over(store, Some(journal), Access::default()).await
     }
 
-    async fn over(store: SharedStore, saved: Option<Arc<StateJournal>>) -> Self {
+    async fn over(store: SharedStore, saved: Option<Arc<StateJournal>>, access: Access) -> Self {
         let directory = TempDir::new().unwrap();
         let socket = directory.path().join("run/octoplane.sock");
-        let bound = server(&socket).bind().unwrap();
+        let bound = Server {
+            access,
+            ..server(&socket)
+        }
+        .bind()
+        .unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let flows = Arc::new(FlowTable::new(CONNECTIONS).unwrap());
         let fake = Arc::new(Fake {
@@ -333,6 +348,7 @@ pub fn server(socket: &std::path::Path) -> Server {
         socket: socket.into(),
         group: None,
         max_message: 64 << 20,
+        access: Access::default(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! Connections: what the first packet of one decides, and how others follow it.
 //!
 //! The first packet goes through all checks ([`create`](Core::create)) and leaves a connection in the flow table, which
-//! has for either direction where its packets go. Later packets need that one lookup, until the tables change: then the
-//! next packet of each direction decides again ([`follow`](Core::follow)), policy included, but keeps the translation.
+//! has for either direction where its packets go. Later packets need that one lookup, until the tables change for one of
+//! their addresses ([`LastChanged`](octoplane_tables::LastChanged)): then the next packet of each direction decides again
+//! ([`follow`](Core::follow)), policy included, but keeps the translation.
 
 mod affinity;
 mod gateway;
@@ -22,7 +23,7 @@ use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::model::{Role, Routing};
-use octoplane_tables::{Action as Way, Remote, Snapshot, Target};
+use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
 pub(crate) use affinity::{refresh, resume as resume_affinity};
 use gateway::Exit;
@@ -51,13 +52,33 @@ pub(crate) struct Sender {
     pub(crate) port: u16,
 }
 
+impl Sender {
+    /// Whether it is an endpoint of this node or the node itself: what services are to those inside of the cluster.
+    fn is_inside(&self) -> bool {
+        self.endpoint != 0 || self.identity == identity::HOST
+    }
+}
+
 /// Where packets go.
 #[derive(Clone, Copy)]
 struct Path {
-    /// Number of the target.
-    target: u32,
+    /// Number of the target, or of the other end of a tunnel.
+    number: u32,
     /// Whether it is the way to another node, in a tunnel.
     tunnel: bool,
+}
+
+impl Path {
+    /// The target that leads on, and the other end of the tunnel.
+    fn resolve<'a>(&self, snapshot: &'a Snapshot) -> (&'a Target, Option<&'a TunnelEnd>) {
+        match self.tunnel {
+            false => (snapshot.target(self.number), None),
+            true => {
+                let end = snapshot.tunnel_end(self.number);
+                (snapshot.target(end.target), Some(end))
+            }
+        }
+    }
 }
 
 impl<P: BufPool> Core<P> {
@@ -88,7 +109,7 @@ impl<P: BufPool> Core<P> {
     /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
     fn follow(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(FlowRef, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
-        let flow = match self.flows.table().find(hash, &packet.tuple) {
+        let known = match self.flows.table().find(hash, &packet.tuple) {
             Some(flow) if flow.is_forward() => {
                 // Only what is allowed takes the place of what was.
                 let meant = self.meant_for(rx, packet, flow, sender);
@@ -97,26 +118,26 @@ impl<P: BufPool> Core<P> {
                     0 => proxy != 0 || self.has_to_move(rx, packet, flow, sender),
                     now => proxy != now,
                 };
-                match moves {
-                    true => {
-                        self.flows.remove(flow);
-                        self.create(rx, packet, sender)?
-                    }
-                    false => flow,
+                if moves {
+                    self.flows.remove(flow);
                 }
+                Some(flow).filter(|_| !moves)
             }
+            known => known,
+        };
+        let known = known.filter(|&flow| {
+            let table = self.flows.table();
+            let again = |half| progress(table, flow, &half, packet.upper, rx.second) == Progress::Again;
+            let again = table.half(flow).is_some_and(again);
+            if again {
+                self.flows.remove(flow);
+            }
+            !again
+        });
+        // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
+        let flow = match known {
             Some(flow) => flow,
             None => self.create(rx, packet, sender)?,
-        };
-        let now = rx.second;
-        let table = self.flows.table();
-        let half = table.half(flow).ok_or(Verdict::Drop(DropReason::CtInsertion))?;
-        let flow = match progress(table, flow, &half, packet.upper, now) {
-            Progress::Known => flow,
-            Progress::Again => {
-                self.flows.remove(flow);
-                self.create(rx, packet, sender)?
-            }
         };
         let action = self.compile(rx, packet, flow, sender)?;
         Ok((flow, action))
@@ -228,6 +249,9 @@ impl<P: BufPool> Core<P> {
         let out = self.outgoing(flow);
         let (way, _) = way(rx.snapshot, &out, flow.is_forward()).map_err(Verdict::Drop)?;
         let mut flags = flag::COMPILED;
+        if self.is_served_elsewhere(rx, packet, &out, sender) {
+            flags |= flag::ANY_CHANGE;
+        }
         if out != packet.tuple {
             flags |= flag::TRANSLATE;
         }
@@ -237,14 +261,14 @@ impl<P: BufPool> Core<P> {
         if flow.is_forward() && self.prolong(rx, packet, &out) {
             flags |= flag::AFFINE;
         }
-        if rate::is_limited(rx, &packet.tuple, rx.snapshot.target(way.target)) {
+        if rate::is_limited(rx, &packet.tuple, way.resolve(rx.snapshot).0) {
             flags |= flag::LIMITED;
         }
         let action = Action {
-            target: way.target,
+            target: way.number,
             port: sender.port,
             flags,
-            revision: rx.snapshot.revision() as u32,
+            revision: rx.snapshot.revision(),
             identity: sender.identity,
         };
         if let Some(half) = self.flows.table().half(flow) {
@@ -268,11 +292,11 @@ impl<P: BufPool> Core<P> {
             packet.tuple
         };
         let way = Path {
-            target: action.target,
+            number: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
         };
         if action.flags & flag::LIMITED != 0 {
-            let target = rx.snapshot.target(way.target);
+            let (target, _) = way.resolve(rx.snapshot);
             if let Err(reason) = rate::admit(rx, &packet.tuple, target, buf.len()) {
                 return Verdict::Drop(reason);
             }
@@ -294,7 +318,8 @@ impl<P: BufPool> Core<P> {
         identity: u32,
         change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
     ) -> Verdict {
-        let mut target: Target = *rx.snapshot.target(way.target);
+        let (target, end) = way.resolve(rx.snapshot);
+        let mut target: Target = *target;
         if !way.tunnel && matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway) {
             // This machine's kernel has it. It is no hop, and takes any size.
             return match change(buf.data_mut()) {
@@ -311,9 +336,8 @@ impl<P: BufPool> Core<P> {
         } else {
             ttl(buf.data(), out.is_v6())
         };
-        let other_end = way.tunnel.then(|| other_end(rx.snapshot, out)).flatten();
-        if let Some(other_end) = other_end {
-            target.mtu = target.mtu.saturating_sub(overlay::overhead(other_end));
+        if let Some(end) = end {
+            target.mtu = target.mtu.saturating_sub(end.len);
         }
         // Who allows fragments is not told, but cut (RFC 1191).
         let df = buf
@@ -322,7 +346,7 @@ impl<P: BufPool> Core<P> {
             .is_none_or(|flags| flags & 0x40 != 0);
         let may_cut = !out.is_v6() && !df && !way.tunnel;
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
-        let hop = other_end.unwrap_or(out.dst());
+        let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
             return verdict;
         }
@@ -338,9 +362,9 @@ impl<P: BufPool> Core<P> {
         if let Err(reason) = change(frame) {
             return Verdict::Drop(reason);
         }
-        if let Some(other_end) = other_end {
-            let hash = self.flows.table().hash(out);
-            return match overlay::encapsulate(buf, rx.snapshot, &target, other_end, identity, hash) {
+        if let Some(end) = end {
+            let hash = self.flows.table().hash(&packet.tuple);
+            return match overlay::encapsulate(buf, end, &target, identity, hash) {
                 Ok(()) => Verdict::Send(target.port),
                 Err(reason) => Verdict::Drop(reason),
             };
@@ -368,7 +392,7 @@ fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), 
     let action = snapshot.target(target).action;
     let local = !matches!(action, Way::None | Way::Forward | Way::Resolve | Way::Glean);
     let routed = Path {
-        target,
+        number: target,
         tunnel: false,
     };
     if local {
@@ -378,7 +402,7 @@ fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), 
         let remote = remote(snapshot, dst);
         if remote.tunnel.is_some() && !remote.skip_tunnel {
             let path = Path {
-                target: remote.tunnel_target,
+                number: remote.tunnel_end,
                 tunnel: true,
             };
             return Ok((path, Exit::Anywhere));
@@ -389,22 +413,10 @@ fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), 
         false => Exit::Anywhere,
     };
     let path = match exit {
-        Exit::Node(node) => Path {
-            target: find(snapshot, node),
-            tunnel: true,
-        },
+        Exit::Node(number) => Path { number, tunnel: true },
         Exit::Here(_) | Exit::Anywhere => routed,
     };
     Ok((path, exit))
-}
-
-/// The node that a tunnel leads to for packets with these addresses.
-pub(crate) fn other_end(snapshot: &Snapshot, out: &Tuple) -> Option<IpAddr> {
-    let other_end = remote(snapshot, out.dst()).tunnel;
-    other_end.or_else(|| match gateway::exit(snapshot, out) {
-        Ok(Exit::Node(node)) => Some(node),
-        _ => None,
-    })
 }
 
 /// Whether another node's endpoint sent this packet here for it to leave the cluster.

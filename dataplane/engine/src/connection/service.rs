@@ -79,7 +79,7 @@ impl<P: BufPool> Core<P> {
         if !matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp) {
             return Ok((tuple, false));
         }
-        let inside = sender.endpoint != 0;
+        let inside = sender.is_inside();
         let elsewhere = || match inside {
             true => another_nodes(rx.snapshot, &tuple),
             false => None,
@@ -143,13 +143,27 @@ impl<P: BufPool> Core<P> {
             return false;
         }
         frontend(rx.snapshot, &packet.tuple).is_some_and(|frontend| {
-            let set = match sender.endpoint != 0 {
+            let set = match sender.is_inside() {
                 true => &frontend.internal,
                 false => &frontend.external,
             };
             set.at(out.dst(), out.dport())
                 .is_none_or(|backend| begins(packet.upper) && backend.state != BackendState::Active)
         })
+    }
+
+    /// Whether a connection goes to the backend of a service that the node may answer for at addresses which are not its own
+    /// (1.2 step 9 c): what changes then for the service's addresses is not seen from the connection's.
+    pub(super) fn is_served_elsewhere(
+        &self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        out: &Tuple,
+        sender: Sender,
+    ) -> bool {
+        sender.endpoint != 0
+            && out.dst() != packet.tuple.dst()
+            && rx.snapshot.node().is_nodeport(packet.tuple.dport())
     }
 
     /// Whether a connection's packets, which leave as `out`, prolong their client's stay with the backend. If so, this one does.
@@ -174,7 +188,7 @@ fn is_local(snapshot: &Snapshot, addr: IpAddr) -> bool {
 /// A packet to one of the backends of the service that a packet is for.
 pub(super) fn any_backend(snapshot: &Snapshot, tuple: &Tuple, sender: Sender) -> Option<Tuple> {
     let frontend = frontend(snapshot, tuple)?;
-    let set = match sender.endpoint != 0 {
+    let set = match sender.is_inside() {
         true => &frontend.internal,
         false => &frontend.external,
     };

@@ -30,4 +30,5 @@ mod policy;
 mod probe;
 mod rates;
 mod related;
+mod revisions;
 mod services;

@@ -326,3 +326,42 @@ fn another_nodes_node_port() {
         );
     }
 }
+
+/// 3.2, 3.6: addresses of load balancers and external ones are services' for whoever comes by an uplink, whatever route
+/// there is to them.
+#[test]
+fn external_addresses_from_an_uplink() {
+    for (kind, unserved) in [
+        (FrontendType::LoadBalancer, Some(158)),
+        (FrontendType::ExternalIp, None),
+    ] {
+        for (vip, client, backend) in [
+            ("203.0.113.10", "198.51.100.7", "10.0.0.2"),
+            ("2001:db8:77::10", "2001:db8:ffff::7", "fd00::2"),
+        ] {
+            let mut lab = lab();
+            let mut balanced = service("ns/svc:p", Protocol::Tcp, (vip, 80), &[(backend, 8080)]);
+            balanced.frontends[0].kind = kind;
+            lab.apply(vec![put(balanced)]);
+            for flags in [SYN, ACK, ACK] {
+                let there = packet(6, (client, 4000), (vip, 80), flags, (OURS[2], ROUTER));
+                let outcome = lab.one(UPLINK, &there);
+                let (port, sent) = outcome.only();
+                assert_eq!(
+                    (port, ends(sent)),
+                    (POD1, (end(client, 4000), end(backend, 8080)))
+                );
+                let back = packet(6, (backend, 8080), (client, 4000), SYN | ACK, (OURS[1], EP2));
+                let outcome = lab.one(POD1, &back);
+                let (port, sent) = outcome.only();
+                assert_eq!((port, ends(sent)), (UPLINK, (end(vip, 80), end(client, 4000))));
+            }
+            let other = packet(6, (client, 4000), (vip, 81), SYN, (OURS[2], ROUTER));
+            let outcome = lab.one(UPLINK, &other);
+            match unserved {
+                Some(code) => assert_eq!(outcome.dropped(), code),
+                None => assert_eq!(outcome.only().0, UPLINK),
+            }
+        }
+    }
+}
