@@ -141,7 +141,7 @@ fn choose_yardstick(args: &EspArgs, case: &mut Case) -> anyhow::Result<u64> {
                 return Ok(0);
             }
             let mut best = (0.0, case.setup.burst);
-            let bursts = args.burst.map_or(BURSTS.to_vec(), |burst| vec![burst]);
+            let bursts = args.burst.map_or_else(|| BURSTS.to_vec(), |burst| vec![burst]);
             for burst in bursts {
                 case.setup.burst = burst;
                 let sample = perf::run(&case.setup, &device, perf::TRIAL)?;
