@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::ApplyError;
 use crate::event::Committed;
 use crate::model::Change;
+use crate::snapshot::Reader;
 use crate::state::State;
 use crate::store::{Store, Usage};
 
@@ -32,6 +33,11 @@ impl SharedStore {
     /// A consistent copy of the state.
     pub fn state(&self) -> State {
         self.lock().store.state()
+    }
+
+    /// A view of the tables as workers have it.
+    pub fn reader(&self) -> Reader {
+        self.lock().store.reader()
     }
 
     /// How full the tables are.
