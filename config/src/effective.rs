@@ -1,8 +1,9 @@
 //! The configuration as text, with every default resolved.
 
 use std::fmt;
+use std::path::PathBuf;
 
-use crate::{Class, Cni, Config, Control, Guard, Port, Queues};
+use crate::{Class, Cni, Config, Control, CryptoLibrary, Guard, Port, Queues};
 
 impl Config {
     /// This configuration as a file that, read again on the same machine, gives the same configuration.
@@ -42,9 +43,11 @@ impl fmt::Display for Config {
             memory,
             workers,
             control,
+            state,
             gateway,
             cni,
             ports,
+            crypto,
             exception,
             icmp,
             neighbours,
@@ -79,11 +82,31 @@ impl fmt::Display for Config {
 
         write_control(f, control)?;
 
+        let path = |path: &Option<PathBuf>| {
+            quoted(
+                path.as_ref()
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default(),
+            )
+        };
+        writeln!(f, "\n[state]")?;
+        writeln!(f, "directory = {}", path(&state.directory))?;
+        writeln!(f, "connections = {}", path(&state.connections))?;
+
         writeln!(f, "\n[gateway]")?;
         writeln!(f, "ipv4 = {}", quoted(gateway.ipv4))?;
         writeln!(f, "ipv6 = {}", quoted(gateway.ipv6))?;
 
         write_cni(f, cni)?;
+
+        writeln!(f, "\n[crypto]")?;
+        writeln!(f, "provider = {}", quoted(crypto.provider.as_str()))?;
+        writeln!(f, "devices = {}", quoted_list(&crypto.devices))?;
+        writeln!(f, "queue_depth = {}", crypto.queue_depth)?;
+        let library = crypto.library.map_or("auto", CryptoLibrary::as_str);
+        writeln!(f, "library = {}", quoted(library))?;
+        writeln!(f, "timeout_ms = {}", crypto.timeout.as_millis())?;
+        writeln!(f, "retry_ms = {}", crypto.retry.as_millis())?;
 
         writeln!(f, "\n[exception]")?;
         writeln!(f, "rate_pps = {}", exception.rate_pps)?;

@@ -5,6 +5,7 @@
 mod access;
 mod cni;
 mod control;
+mod crypto;
 mod device;
 mod eal;
 mod item;
@@ -13,6 +14,7 @@ mod memory;
 mod mistakes;
 mod ports;
 mod section;
+mod state;
 mod suggest;
 mod text;
 mod workers;
@@ -29,13 +31,22 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     // The order is that of dependence: defaults of memory follow from ports and workers, those of eal from ports.
     let gateway = control::gateway(root.table("gateway"));
     let ports = ports::read(&mut root, gateway);
-    let some_pci = ports.iter().map(|p: &Port| &p.device).any(DeviceSpec::is_pci);
+    let crypto = crypto::read(root.table("crypto"), &ports);
+    let devices = ports.iter().map(|p: &Port| &p.device).chain(&crypto.devices);
+    let some_pci = devices.into_iter().any(DeviceSpec::is_pci);
     let eal = eal::read(root.table("eal"), some_pci);
     let workers = workers::read(root.table("workers"), cpus);
     let capacity = limits::capacity(root.table("capacity"));
     let neighbours = limits::neighbours(root.table("neighbours"), &capacity);
-    let memory = memory::read(root.table("memory"), &ports, workers.as_ref(), &neighbours);
+    let memory = memory::read(
+        root.table("memory"),
+        &ports,
+        &crypto,
+        workers.as_ref(),
+        &neighbours,
+    );
     let control = control::control(root.table("control"));
+    let state = state::read(root.table("state"));
     let cni = cni::read(root.table("cni"), &ports);
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
@@ -46,9 +57,11 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         memory: memory?,
         workers: workers?,
         control,
+        state,
         gateway,
         cni,
         ports,
+        crypto,
         exception,
         icmp,
         neighbours,

@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod attachment;
 mod cli;
+mod connect;
 mod error;
 mod flow;
 mod objects;
@@ -55,20 +57,27 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     // A file with mistakes is refused before anybody is asked.
     let wanted = match &arguments.verb {
-        Verb::Apply { file, .. } => Some(octoplane_state::read(file)?),
+        Verb::Apply { file, .. } | Verb::Resync { file, .. } => Some(octoplane_state::read(file)?),
         _ => None,
     };
-    let channel = octoplane_api::connect(&arguments.socket)
-        .await
-        .map_err(|error| Failure::Connect {
-            socket: arguments.socket.clone(),
-            error,
-        })?;
+    let channel = connect::connect(&arguments.socket, &arguments.remote).await?;
     match arguments.verb {
         Verb::Completion { .. } | Verb::Version => Ok(()),
         Verb::Apply { dry_run, .. } => {
             let Some(wanted) = wanted else { return Ok(()) };
             program::replace(channel, wanted, dry_run, arguments.output).await
+        }
+        Verb::Resync { dry_run, kinds, .. } => {
+            let Some(wanted) = wanted else { return Ok(()) };
+            let begin = v1::ResyncBegin {
+                kinds: kinds
+                    .into_iter()
+                    .map(|kind| v1::Kind::from(kind).into())
+                    .collect(),
+                dry_run,
+                ..Default::default()
+            };
+            program::resync(channel, wanted, begin, arguments.output).await
         }
         Verb::Endpoint(verb) => program::endpoint(channel, verb, arguments.output).await,
         Verb::Route(verb) => program::route(channel, verb, arguments.output).await,
@@ -79,6 +88,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Policy(verb) => objects::policy(channel, verb, arguments.output).await,
         Verb::Ipcache(verb) => objects::ipcache(channel, verb, arguments.output).await,
         Verb::EgressGateway(verb) => objects::egress_gateway(channel, verb, arguments.output).await,
+        Verb::Attachment(verb) => attachment::run(channel, verb, arguments.output).await,
         Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
         Verb::Watch { initial, from, kinds } => {

@@ -12,6 +12,7 @@ fn code(kind: Kind) -> Code {
         Kind::Conflict => Code::AlreadyExists,
         Kind::Full => Code::ResourceExhausted,
         Kind::InUse => Code::FailedPrecondition,
+        Kind::NotSaved => Code::Unavailable,
     }
 }
 
@@ -19,6 +20,15 @@ fn code(kind: Kind) -> Code {
 pub(crate) fn alone(mistake: &Mistake, field: &str) -> Status {
     let details = ErrorDetails::with_bad_request_violation(field, &mistake.text);
     Status::with_error_details(code(mistake.kind), &mistake.text, details)
+}
+
+/// The answer to the client: what is wrong, and with which entry of its request.
+pub(crate) fn refused(it: &Located) -> Status {
+    match it.mistake.kind {
+        // No entry is to blame.
+        Kind::NotSaved => Status::new(code(Kind::NotSaved), &it.mistake.text),
+        _ => located(it),
+    }
 }
 
 /// The answer to the client: the position goes into the message, and for programs into the details.

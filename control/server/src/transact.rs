@@ -6,7 +6,7 @@ use octoplane_tables::{Committed, Event, Object, SharedStore, State};
 use tonic::Status;
 
 use crate::convert;
-use crate::refusal::located;
+use crate::refusal::{located, refused};
 
 /// Most objects of one transaction: what is collected before it is applied is bounded.
 const MAX_OBJECTS: usize = 4_000_000;
@@ -51,23 +51,24 @@ fn run(
         origins = transaction.origins;
         result = store.check(transaction.changes);
     } else {
-        let mut made = Err(Status::internal("the transaction was not made"));
+        let mut made = None;
         result = store.update(|state| match guarded(state) {
             Ok(transaction) => {
-                made = Ok((state.clone(), transaction.origins));
+                made = Some(Ok((state.clone(), transaction.origins)));
                 transaction.changes
             }
             Err(status) => {
-                made = Err(status);
+                made = Some(Err(status));
                 // Changes nothing.
                 Vec::new()
             }
         });
-        (before, origins) = made?;
+        // It is not even made where nothing can be saved.
+        (before, origins) = made.unwrap_or_else(|| Ok((store.state(), Vec::new())))?;
     }
     match result {
         Ok(committed) => Ok(response(&before, &committed, mode.omit_events)),
-        Err(error) => Err(located(&Transaction::refused(&error, &origins))),
+        Err(error) => Err(refused(&Transaction::refused(&error, &origins))),
     }
 }
 

@@ -126,20 +126,25 @@ fn on_the_wire(identity: u32) -> u32 {
     }
 }
 
-/// Takes the tunnel's headers, of which the first `ip_len` bytes behind Ethernet are the IP header, off a frame. Returns the
-/// sender's identity.
+/// Takes the tunnel's headers, of which the first `ip_len` bytes behind Ethernet are the IP header, off a frame in which the IP
+/// packet ends at `end`. Returns the sender's identity.
 pub(crate) fn decapsulate<B: PacketBuf>(
     buf: &mut B,
     snapshot: &Snapshot,
-    ip_len: usize,
+    (ip_len, end): (usize, usize),
 ) -> Result<u32, DropReason> {
     let node = snapshot.node();
     let frame = buf.data();
     let outer = traffic_class(frame) & 3;
     let headers = ETHERNET_LEN + ip_len + UDP_AND_TUNNEL;
-    let tunnel: &[u8; 8] = frame
-        .get(headers - 8..)
-        .and_then(|rest| rest.first_chunk())
+    let (udp, tunnel): (&[u8; 8], &[u8; 8]) = frame
+        .get(headers - UDP_AND_TUNNEL..end)
+        .and_then(|rest| rest.first_chunk().zip(rest.get(8..)?.first_chunk()))
+        .ok_or(DropReason::InvalidPacket)?;
+    // What stands behind the datagram (RFC 768) is not the tunnel's.
+    let beyond = (frame.len() - (headers - UDP_AND_TUNNEL))
+        .checked_sub(u16::from_be_bytes([udp[4], udp[5]]).into())
+        .filter(|beyond| *beyond >= frame.len() - end)
         .ok_or(DropReason::InvalidPacket)?;
     let options = match node.tunnel.protocol {
         TunnelProtocol::Vxlan if tunnel[0] & 0x08 == 0 => return Err(DropReason::NoTunnelKey),
@@ -147,17 +152,19 @@ pub(crate) fn decapsulate<B: PacketBuf>(
         TunnelProtocol::Geneve if tunnel[0] >> 6 != 0 || tunnel[2..4] != [0x65, 0x58] => {
             return Err(DropReason::InvalidPacket);
         }
-        // An option that must be understood is not (RFC 8926, section 3.4).
-        TunnelProtocol::Geneve if tunnel[1] & 0x40 != 0 => return Err(DropReason::InvalidPacket),
+        // A control message is for nobody here, and an option that must be understood is not (RFC 8926, section 3.4).
+        TunnelProtocol::Geneve if tunnel[1] & 0xc0 != 0 => return Err(DropReason::InvalidPacket),
         TunnelProtocol::Geneve => usize::from(tunnel[0] & 0x3f) * 4,
     };
     let vni = u32::from_be_bytes([0, tunnel[4], tunnel[5], tunnel[6]]);
-    buf.trim_front(headers + options)
+    buf.trim_back(beyond)
+        .and_then(|()| buf.trim_front(headers + options))
         .map_err(|_| DropReason::InvalidPacket)?;
     let v6 = match buf.data().get(12..14) {
         Some([0x08, 0x00]) => false,
         Some([0x86, 0xdd]) => true,
-        _ => return Err(DropReason::UnsupportedL3),
+        Some(_) => return Err(DropReason::UnsupportedL3),
+        None => return Err(DropReason::InvalidPacket),
     };
     congestion(buf.data_mut(), outer, v6)?;
     match vni {

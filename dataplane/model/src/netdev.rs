@@ -32,9 +32,6 @@ impl Model {
             identity::HOST => 0,
             id => id,
         };
-        if self.stays_here(rx, pkt)? {
-            return self.not_forwarded(rx, pkt, src_id);
-        }
         if self.is_tunnel(pkt) {
             return self.decapsulate(rx, pkt);
         }
@@ -62,9 +59,6 @@ impl Model {
 
     /// A packet from the kernel (specification, 1.5: `cil_from_host`).
     pub(crate) fn kernel_egress(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow {
-        if self.stays_here(rx, pkt)? {
-            return self.not_forwarded(rx, pkt, identity::HOST);
-        }
         self.host_egress(rx, pkt)?;
         let target = self.target(pkt.dst());
         match target {
@@ -117,7 +111,7 @@ impl Model {
         let (status, _) = self
             .ct
             .lookup(self.now, &tuple, kind, (Scope::Both, Filter::Any), flags);
-        if matches!(status, Status::Reply | Status::Related) {
+        if status == Status::Reply {
             return Ok(());
         }
         let decision = self.policy(Subject::Host, direction, remote, pkt, &tuple);
@@ -288,7 +282,7 @@ impl Model {
                 (Scope::Reverse, filter),
                 pkt.tcp_flags(),
             );
-            if matches!(status, Status::Reply | Status::Related) {
+            if status == Status::Reply {
                 self.rev_nat_of(pkt, &entry)
                     .map_err(|code| Stop::Drop(code, Direction::Egress))?;
                 return Ok(true);

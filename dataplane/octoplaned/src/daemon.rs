@@ -19,7 +19,7 @@ use crate::attachments::Cni;
 use crate::neighbours::{Neighbours, Rounds};
 use crate::ports::PortChanges;
 use crate::status::Daemon;
-use crate::{plan, report};
+use crate::{plan, report, resume, supervisor};
 
 /// Runs until a signal says to stop.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
@@ -28,12 +28,14 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let control = plan::control(config);
     control.probe().context("control socket")?;
     crate::attachments::leave_management(config)?;
+    let state = resume::open(config)?;
     let eal = Eal::init(&plan::eal(config)).context("DPDK did not start")?;
     info!("{}", dpdk::eal::version());
     // All threads that are started from here on, but for the workers, which pin themselves.
     keep_off_workers(&config.workers.control_cores)?;
     let plan = plan::dataplane(config);
-    let dataplane = Dataplane::start(&eal, &plan)?;
+    let resumed = resume::dataplane(&eal, config, &plan, state)?;
+    let dataplane = resumed.dataplane;
     for bound in dataplane.ports() {
         info!("{}", report::port(&bound));
         report::warn_of_mtu(&bound);
@@ -48,16 +50,17 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let startup = begin.elapsed();
     let stop = Arc::new(AtomicBool::new(false));
     let (neighbours, rounds) = start_neighbours(config, &dataplane, &stop)?;
-    let ports = PortChanges::new(config, Arc::clone(&dataplane), rounds);
+    let ports = PortChanges::new(config, &resumed.ports, Arc::clone(&dataplane), rounds);
     let cni = Cni::new(config, &dataplane);
     let daemon = Arc::new(Daemon::new(
         Arc::clone(&dataplane),
         ports,
         cni.attachments(),
         plan.engine.timeouts,
+        resumed.journal,
         startup,
     ));
-    let served = serve(control, Arc::clone(&daemon), cni, begin);
+    let served = serve(control, Arc::clone(&daemon), cni, &dataplane, begin);
     info!("stopping");
     stop.store(true, Relaxed);
     if neighbours.join().is_err() {
@@ -88,7 +91,13 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves the control socket until a signal comes.
-fn serve(control: Server, daemon: Arc<Daemon>, cni: Cni, begin: Instant) -> anyhow::Result<()> {
+fn serve(
+    control: Server,
+    daemon: Arc<Daemon>,
+    cni: Cni,
+    dataplane: &Arc<Dataplane>,
+    begin: Instant,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -105,11 +114,18 @@ fn serve(control: Server, daemon: Arc<Daemon>, cni: Cni, begin: Instant) -> anyh
             begin.elapsed().as_millis(),
             bound.path().display()
         );
+        if let Some(address) = bound.tcp_address() {
+            info!("control services at {address}, too");
+        }
+        supervisor::ready(dataplane);
+        // On the threads that serve the API: if these hang, nobody feeds it. It ends with the runtime.
+        drop(tokio::spawn(supervisor::feed_watchdog(Arc::clone(dataplane))));
         let shutdown = async move {
             tokio::select! {
                 _ = term.recv() => info!("SIGTERM"),
                 _ = int.recv() => info!("SIGINT"),
             }
+            supervisor::stopping();
         };
         let served = bound.serve(daemon, shutdown).await.context("control socket");
         cni.stop().await?;
@@ -143,10 +159,16 @@ fn start_neighbours(
     };
     let neighbours = Neighbours::new(dataplane.store.clone(), Box::new(send), config.neighbours);
     let events = Arc::clone(&dataplane.events);
+    let beaten = Arc::downgrade(dataplane);
+    let beat = move || {
+        if let Some(dataplane) = beaten.upgrade() {
+            dataplane.beat();
+        }
+    };
     let rounds = neighbours.rounds();
     let thread = thread::Builder::new()
         .name("neighbours".into())
-        .spawn(move || neighbours.run(|| events.pop(), &stop))
+        .spawn(move || neighbours.run(|| events.pop(), beat, &stop))
         .context("neighbour thread")?;
     Ok((thread, rounds))
 }

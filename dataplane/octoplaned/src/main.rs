@@ -11,7 +11,9 @@ mod neighbours;
 mod plan;
 mod ports;
 mod report;
+mod resume;
 mod status;
+mod supervisor;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -229,6 +229,12 @@ impl Snapshot {
         self.views.services.wildcard6(addr)
     }
 
+    /// Whether a service may answer at one of the 256 addresses that differ from this one in the last byte only, other than
+    /// at addresses of the node: packets to them are looked at more closely.
+    pub fn serves_block(&self, addr: IpAddr) -> bool {
+        self.views.services.in_block(addr)
+    }
+
     /// What an endpoint may talk to; `None`: everything. Endpoint 0 is the node itself.
     ///
     /// Where the node's settings say that policy is always enforced, endpoints without policy may talk to nobody; the

@@ -7,8 +7,8 @@ use crossbeam::queue::ArrayQueue;
 use dpdk::mempool::MempoolError;
 use dpdk::port::port_by_name;
 use dpdk::{Eal, Mempool, Port, PortError};
-use octoplane_engine::{EngineConfig, HostMac, Memory, NeighbourEvent};
-use octoplane_flow::{FlowError, FlowTable};
+use octoplane_engine::{EngineConfig, HostMac, NeighbourEvent};
+use octoplane_flow::{FlowError, FlowTable, Kept, SegmentError};
 use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
 
@@ -17,7 +17,9 @@ use crate::bind::{BindFailed, BoundPort, Crew, PortPlan, bind, least_loaded};
 use crate::clock::Clock;
 use crate::handle::{Handle, StartError, Worker};
 use crate::handoff::Handoff;
+use crate::hotplug::attach;
 use crate::ports::PortQueues;
+use crate::resume::{Connections, Missing, Remembered, Resume, ResumeError, remember, system_clock};
 
 /// Packets that may wait in one worker's inbox.
 const INBOX: usize = 1024;
@@ -96,6 +98,12 @@ pub enum BringupError {
     /// A worker could not be started.
     #[error(transparent)]
     Worker(#[from] StartError),
+    /// What another process left behind cannot be used.
+    #[error(transparent)]
+    Resume(ResumeError),
+    /// Another process has the memory of connections.
+    #[error("state.connections: {0}")]
+    Kept(SegmentError),
 }
 
 /// A data plane that is up.
@@ -108,6 +116,10 @@ pub struct Dataplane {
     pub pool: Mempool,
     /// The connections of all workers.
     pub flows: Arc<FlowTable>,
+    /// What became of those of the process before.
+    pub connections: Connections,
+    /// Where they outlive the process.
+    kept: Option<Kept>,
     /// News from the workers.
     pub events: Arc<ArrayQueue<NeighbourEvent>>,
     /// The clock all workers use.
@@ -125,7 +137,18 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Sets up buffers, ports and tables, and starts the workers.
+    ///
+    /// # Errors
+    /// [`BringupError`]
     pub fn start(eal: &Eal, plan: &Plan) -> Result<Self, BringupError> {
+        Self::resume(eal, plan, Resume::default()).map(|(dataplane, _)| dataplane)
+    }
+
+    /// The same with what another process left behind. Says which ports are not there any more.
+    ///
+    /// # Errors
+    /// [`BringupError`]
+    pub fn resume(eal: &Eal, plan: &Plan, resume: Resume<'_>) -> Result<(Self, Vec<Missing>), BringupError> {
         let pool = Mempool::new(eal, "packets", plan.mbufs, plan.mbuf_cache, plan.data_room, None)?;
         let count = plan.cores.len();
         let inboxes: Vec<Arc<Handoff>> = (0..count).map(|_| Arc::new(Handoff::new(INBOX))).collect();
@@ -148,16 +171,41 @@ impl Dataplane {
             bound.list(true);
             ports.push(Arc::new(bound));
         }
-        let store = Store::new(
+        let mut missing = Vec::new();
+        for (port, devargs) in resume.ports {
+            let crew = Crew {
+                inboxes: &inboxes,
+                first: least_loaded(count, &ports),
+                pool: &pool,
+            };
+            match attach(eal, ports.len() as PortId, port, devargs, crew, &ports) {
+                Ok((bound, shares)) => {
+                    for (queues, share) in queues.iter_mut().zip(shares) {
+                        queues.push(share);
+                    }
+                    bound.list(true);
+                    ports.push(Arc::new(bound));
+                }
+                Err(error) => missing.push(Missing {
+                    port: port.name.clone(),
+                    error,
+                }),
+            }
+        }
+        let mut store = Store::new(
             ports.iter().map(|bound| bound.model()).collect(),
             plan.gateways,
             plan.capacity,
         )?;
+        (resume.restore)(&mut store).map_err(BringupError::Resume)?;
         let events = Arc::new(ArrayQueue::new(EVENTS));
         let host_mac = Arc::new(HostMac::default());
-        let clock = Clock::start();
-        let flows = Arc::new(FlowTable::new(plan.connections)?);
-        let memory = Memory::new(Arc::clone(&flows))?;
+        let Remembered {
+            memory,
+            clock,
+            kept,
+            connections,
+        } = remember(resume.connections, plan.connections)?;
         let mut workers = Vec::new();
         for (number, (ports, &core)) in queues.into_iter().zip(&plan.cores).enumerate() {
             let worker = Worker {
@@ -176,11 +224,13 @@ impl Dataplane {
             };
             workers.push(worker.start(eal, clock)?);
         }
-        Ok(Self {
+        let dataplane = Self {
             workers,
             store: SharedStore::new(store),
             pool,
-            flows,
+            flows: Arc::clone(&memory.flows),
+            connections,
+            kept,
             events,
             clock,
             started: Instant::now(),
@@ -188,7 +238,15 @@ impl Dataplane {
             inboxes,
             ports: RwLock::new(ports),
             changing: Mutex::new(()),
-        })
+        };
+        Ok((dataplane, missing))
+    }
+
+    /// Takes note of the time, so that connections have their ages in the next process. To be called some times a second.
+    pub fn beat(&self) {
+        if let Some(kept) = &self.kept {
+            kept.beat(self.clock.now(), system_clock());
+        }
     }
 
     /// The ports that the tables have, in the order of their numbers.

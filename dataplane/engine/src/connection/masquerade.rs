@@ -13,7 +13,7 @@ use crate::engine::{Core, Rx};
 use crate::slow::Verdict;
 
 /// Identity of other nodes.
-const REMOTE_NODE: u32 = 6;
+pub(super) const REMOTE_NODE: u32 = 6;
 
 /// The address that a new connection has to take on its way out, if any: one from an endpoint of ours to somewhere
 /// outside that does not know it.

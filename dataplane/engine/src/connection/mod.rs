@@ -23,14 +23,14 @@ use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::model::{Role, Routing};
-use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd};
+use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
-pub(crate) use affinity::refresh;
+pub(crate) use affinity::{refresh, resume as resume_affinity};
 use gateway::Exit;
 pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
-pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, seen_in};
+pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
 pub(crate) use translate::translate;
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
@@ -50,6 +50,13 @@ pub(crate) struct Sender {
     pub(crate) endpoint: u32,
     /// The port it came in by, or [`FROM_TUNNEL`].
     pub(crate) port: u16,
+}
+
+impl Sender {
+    /// Whether it is an endpoint of this node or the node itself: what services are to those inside of the cluster.
+    fn is_inside(&self) -> bool {
+        self.endpoint != 0 || self.identity == identity::HOST
+    }
 }
 
 /// Where packets go.
@@ -102,7 +109,7 @@ impl<P: BufPool> Core<P> {
     /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
     fn follow(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(FlowRef, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
-        let flow = match self.flows.table().find(hash, &packet.tuple) {
+        let known = match self.flows.table().find(hash, &packet.tuple) {
             Some(flow) if flow.is_forward() => {
                 // Only what is allowed takes the place of what was.
                 let meant = self.meant_for(rx, packet, flow, sender);
@@ -111,26 +118,26 @@ impl<P: BufPool> Core<P> {
                     0 => proxy != 0 || self.has_to_move(rx, packet, flow, sender),
                     now => proxy != now,
                 };
-                match moves {
-                    true => {
-                        self.flows.remove(flow);
-                        self.create(rx, packet, sender)?
-                    }
-                    false => flow,
+                if moves {
+                    self.flows.remove(flow);
                 }
+                Some(flow).filter(|_| !moves)
             }
+            known => known,
+        };
+        let known = known.filter(|&flow| {
+            let table = self.flows.table();
+            let again = |half| progress(table, flow, &half, packet.upper, rx.second) == Progress::Again;
+            let again = table.half(flow).is_some_and(again);
+            if again {
+                self.flows.remove(flow);
+            }
+            !again
+        });
+        // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
+        let flow = match known {
             Some(flow) => flow,
             None => self.create(rx, packet, sender)?,
-        };
-        let now = rx.second;
-        let table = self.flows.table();
-        let half = table.half(flow).ok_or(Verdict::Drop(DropReason::CtInsertion))?;
-        let flow = match progress(table, flow, &half, packet.upper, now) {
-            Progress::Known => flow,
-            Progress::Again => {
-                self.flows.remove(flow);
-                self.create(rx, packet, sender)?
-            }
         };
         let action = self.compile(rx, packet, flow, sender)?;
         Ok((flow, action))

@@ -4,13 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::BufPool;
-use octoplane_tables::model::{Algorithm, BackendState, NoBackend};
+use octoplane_tables::model::{Algorithm, BackendState, FrontendType, NoBackend};
 use octoplane_tables::services::maglev::{Seed, hash4, hash6};
 use octoplane_tables::{Action as Way, Backend, Frontend, Snapshot};
 
 use super::affinity::refresh;
+use super::masquerade::REMOTE_NODE;
 use super::packet::begins;
-use super::{Packet, Sender, Upper};
+use super::{Packet, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
@@ -37,6 +38,27 @@ fn frontend<'a>(snapshot: &'a Snapshot, tuple: &Tuple) -> Option<&'a Frontend> {
     }
 }
 
+/// The NodePort service that an endpoint means with another node's address: it is served from here (1.2 step 9 c).
+fn another_nodes<'a>(snapshot: &'a Snapshot, tuple: &Tuple) -> Option<&'a Frontend> {
+    let node = snapshot.node();
+    if !node.is_nodeport(tuple.dport()) || remote(snapshot, tuple.dst()).identity != REMOTE_NODE {
+        return None;
+    }
+    let ours = match tuple.is_v6() {
+        false => IpAddr::V4(node.nodeport4?),
+        true => IpAddr::V6(node.nodeport6?),
+    };
+    let here = Tuple::new(
+        tuple.src(),
+        ours,
+        tuple.sport(),
+        tuple.dport(),
+        tuple.protocol(),
+        tuple.zone(),
+    );
+    frontend(snapshot, &here).filter(|frontend| frontend.kind == FrontendType::NodePort)
+}
+
 fn wildcard(snapshot: &Snapshot, tuple: &Tuple) -> bool {
     match tuple.dst() {
         IpAddr::V4(dst) => snapshot.wildcard4(dst.to_bits()),
@@ -57,8 +79,12 @@ impl<P: BufPool> Core<P> {
         if !matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp) {
             return Ok((tuple, false));
         }
-        let inside = sender.endpoint != 0;
-        let Some(frontend) = frontend(rx.snapshot, &tuple) else {
+        let inside = sender.is_inside();
+        let elsewhere = || match inside {
+            true => another_nodes(rx.snapshot, &tuple),
+            false => None,
+        };
+        let Some(frontend) = frontend(rx.snapshot, &tuple).or_else(elsewhere) else {
             // Endpoints look for exact frontends only (3.2).
             return if !inside && wildcard(rx.snapshot, &tuple) {
                 Err(Verdict::Drop(DropReason::NoBackend))
@@ -85,14 +111,15 @@ impl<P: BufPool> Core<P> {
                 Algorithm::Random => frontend.external.pick_random(random),
             })
         };
-        let Some(&Backend { id, addr, port, .. }) = backend else {
+        let Some(backend) = backend.copied() else {
             return Err(match rx.snapshot.node().no_backend {
                 NoBackend::Reject => Verdict::Refuse(DropReason::NoBackend, Error::PortUnreachable),
                 NoBackend::Drop => Verdict::Drop(DropReason::NoBackend),
             });
         };
+        let Backend { addr, port, .. } = backend;
         if frontend.affinity_seconds > 0 {
-            self.stay(rx, &tuple, frontend, id);
+            self.stay(rx, &tuple, frontend, &backend);
         }
         let src = match (addr == tuple.src(), addr) {
             (true, IpAddr::V4(_)) => LOOPBACK4.into(),
@@ -116,7 +143,7 @@ impl<P: BufPool> Core<P> {
             return false;
         }
         frontend(rx.snapshot, &packet.tuple).is_some_and(|frontend| {
-            let set = match sender.endpoint != 0 {
+            let set = match sender.is_inside() {
                 true => &frontend.internal,
                 false => &frontend.external,
             };
@@ -161,7 +188,7 @@ fn is_local(snapshot: &Snapshot, addr: IpAddr) -> bool {
 /// A packet to one of the backends of the service that a packet is for.
 pub(super) fn any_backend(snapshot: &Snapshot, tuple: &Tuple, sender: Sender) -> Option<Tuple> {
     let frontend = frontend(snapshot, tuple)?;
-    let set = match sender.endpoint != 0 {
+    let set = match sender.is_inside() {
         true => &frontend.internal,
         false => &frontend.external,
     };

@@ -258,3 +258,39 @@ fn without_a_way_to_a_proxy() {
     let frame = packet(6, ("10.0.0.1", 4000), ("10.0.0.2", 80), SYN, (OURS[0], EP1));
     assert_eq!(lab.one(POD0, &frame).drops, vec![(1006, Towards::Egress, 1)]);
 }
+
+/// What the node's own processes send to a service goes to any of its backends, as endpoints' does.
+#[test]
+fn the_node_as_a_client_of_services() {
+    let mut lab = node();
+    let mut service = Service::new("ns/svc:p", Protocol::Tcp);
+    service.frontends.push(ServiceFrontend {
+        addr: ip("10.96.0.10"),
+        port: 80,
+        kind: FrontendType::ClusterIp,
+    });
+    service.backends.push(ServiceBackend {
+        addr: ip("10.0.0.2"),
+        port: 8080,
+        weight: 1,
+        state: BackendState::Active,
+        local: true,
+    });
+    lab.apply(vec![Change::PutService(Box::new(service))]);
+    for flags in [SYN, ACK] {
+        let frame = packet(6, (OWN4, 4000), ("10.96.0.10", 80), flags, (OURS[3], KERNEL));
+        let outcome = lab.one(HOST, &frame);
+        let (port, sent) = outcome.only();
+        assert_eq!(
+            (port, ends(sent)),
+            (POD1, (end(OWN4, 4000), end("10.0.0.2", 8080)))
+        );
+        let back = packet(6, ("10.0.0.2", 8080), (OWN4, 4000), SYN | ACK, (OURS[1], EP2));
+        let outcome = lab.one(POD1, &back);
+        let (port, sent) = outcome.only();
+        assert_eq!(
+            (port, ends(sent)),
+            (HOST, (end("10.96.0.10", 80), end(OWN4, 4000)))
+        );
+    }
+}

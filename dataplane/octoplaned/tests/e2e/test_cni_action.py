@@ -1,10 +1,12 @@
 """CNIAction as the host's plugin speaks it: a client generated from the protos by another language's toolchain."""
 
+import random
+import threading
 import time
 
 import pytest
 from cni_lab import Client, configure, endpoints, kept
-from conftest import GATEWAY4
+from conftest import BIN, GATEWAY4, run
 
 pytest.importorskip("grpc", reason="python3-grpcio is missing")
 
@@ -72,10 +74,18 @@ def test_an_add_that_is_repeated_answers_the_same(lab):
     again = client.add("c0", 0, MAC[0])
     assert again["answer"] == first["answer"]
     assert endpoints(lab)["default/pod-c0"]["identity"] == 4711
+    # Which attachments there are, and by what they are known.
+    listed = lab.json("attachment", "list")
+    assert [(it["container"], it["interface"], it["network"], it["function"]) for it in listed] == [
+        ("c0", "eth0", "CNIAction", 0)]
+    assert (listed[0]["endpoint"], listed[0]["identity"]) == (endpoint["id"], 4711)
+    assert listed[0]["labels"] == ["k8s:io.kubernetes.pod.namespace=default"]
     # Rules decide about others at once.
     request = {"podInfo": {"pod_namespace": "kube-system", "pod_name": "dns", "containerId": "c1"}}
     assert client.add("c1", 1, MAC[1], **request)["code"] == "OK"
     assert endpoints(lab)["kube-system/dns"]["identity"] == 77
+    assert lab.json("attachment", "list", "--network", "CNIAction")[1]["labels"][1] == "tier=system"
+    assert lab.json("attachment", "list", "--network", "other") == []
 
 
 def test_a_function_that_is_given_to_another_pod(lab):
@@ -172,3 +182,100 @@ def test_what_is_attached_survives_a_killed_daemon(lab):
     assert client.check("c0")["code"] == "OK"
     assert client.add("c0", 0, MAC[0])["answer"]["ipInfo"]["address"] == address
     assert client.add("c1", 1, MAC[1])["answer"]["ipInfo"]["address"] != address
+
+
+def authority(place, name):
+    """A certificate authority, and a certificate that it signed for 127.0.0.1."""
+    where = {kind: place / f"{name}.{kind}" for kind in ("ca.crt", "ca.key", "crt", "key", "csr")}
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    run("openssl", "req", "-x509", *key, "-subj", f"/CN={name} authority", "-keyout", where["ca.key"], "-out", where["ca.crt"])
+    run("openssl", "req", *key[:-2], "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", where["key"],
+        "-out", where["csr"])
+    run("openssl", "x509", "-req", "-in", where["csr"], "-CA", where["ca.crt"], "-CAkey", where["ca.key"], "-CAcreateserial",
+        "-copy_extensions", "copy", "-days", "1", "-out", where["crt"])
+    return where
+
+
+def test_clients_with_a_certificate(make_lab, tmp_path):
+    good, other = authority(tmp_path, "good"), authority(tmp_path, "other")
+    # Both listeners at once; the plain one at an address that nobody has yet, in either family.
+    lab = make_lab(cni=f'''listen = "192.168.1.1:8000"
+ports = ["pod1", "pod2"]
+pools = [{{ prefix = "10.44.0.0/29" }}]
+tls = {{ listen = "127.0.0.1:8443", certificate = "{good["crt"]}", key = "{good["key"]}", client_ca = "{good["ca.crt"]}" }}
+''')
+    lab.start()
+
+    def client(certificate):
+        more = ("--certificate", certificate["crt"], "--key", certificate["key"]) if certificate else ()
+        return Client(lab, "127.0.0.1:8443", "--ca", good["ca.crt"], *more)
+    for stranger in (client(None), client(other), Client(lab, "127.0.0.1:8443")):
+        assert stranger.add("c0", 0, MAC[0])["code"] == "UNAVAILABLE"
+    assert endpoints(lab) == {}
+    assert client(good).add("c0", 0, MAC[0])["code"] == "OK"
+    # The management wire comes up.
+    assert Client(lab, "192.168.1.1:8000").check("c0")["code"] != "OK"
+    lab.inside("dp", "ip", "address", "add", "192.168.1.1/24", "dev", "lo")
+    assert Client(lab, "192.168.1.1:8000").check("c0")["code"] == "OK"
+    assert lab.stop() == 0, lab.log()
+
+
+def test_listeners_that_cannot_be_are_named(make_lab, tmp_path):
+    good = authority(tmp_path, "good")
+    tls = 'tls = {{ listen = "[::1]:8443", certificate = "{}", key = "{}", client_ca = "{}" }}'
+    broken = tmp_path / "broken"
+    broken.write_text("-----BEGIN CERTIFICATE-----")
+    for cni, text in ((tls.format(good["crt"], "/nosuch", good["ca.crt"]), "cni.tls.key: /nosuch: No such file"),
+                      (tls.format(good["crt"], good["crt"], good["ca.crt"]), "cni:"),
+                      (tls.format(good["crt"], good["key"], broken), "cni:")):
+        lab = make_lab(cni=cni)
+        daemon = lab.inside("dp", BIN / "octoplaned", "--config", lab.config, check=False)
+        assert daemon.returncode == 1 and text in daemon.stderr, daemon.stderr
+
+
+def test_kept_attachments_that_cannot_be_read_are_named(make_lab):
+    lab = make_lab(cni=CNI)
+    directory = lab.directory / "attachments"
+    directory.mkdir()
+    (directory / "c0@eth0.json").write_text("{")
+    daemon = lab.inside("dp", BIN / "octoplaned", "--config", lab.config, check=False)
+    assert daemon.returncode == 1 and "c0@eth0.json: cannot be read" in daemon.stderr, daemon.stderr
+
+
+def test_a_daemon_that_is_killed_while_pods_come(make_lab):
+    """What was answered is there afterwards; what was not is there whole or not at all, and can be repeated."""
+    lab = make_lab(cni=CNI.replace("10.44.0.0/29", "10.44.0.0/16").replace("reuse_delay_s = 2", "reuse_delay_s = 0"))
+    lab.start()
+    client = Client(lab)
+    # Of each VF, which container has it, as far as the host was told.
+    holder, addresses = {}, {}
+    for round_ in range(10):
+        killer = threading.Timer(random.uniform(0.005, 0.06), lab.daemon.kill)
+        killer.start()
+        for number in range(10_000):
+            # Each takes the VF from the one before the last.
+            vf, container = number % 2, f"r{round_}n{number}"
+            said = client.add(container, vf, MAC[vf])
+            if said["code"] != "OK":
+                break
+            holder[vf], addresses[container] = container, said["answer"]["ipInfo"]["address"]
+        killer.join()
+        lab.daemon.wait()
+        assert said["code"] != "OK"
+        lab.start()
+        client = Client(lab)
+        there = {name.split("@")[0] for name in kept(lab)}
+        # An endpoint for each attachment, and no other.
+        assert {f"default/pod-{name}" for name in there} == set(endpoints(lab))
+        # The call that was not answered may have come to its end, or only so far that the old one was gone.
+        others = {name for other, name in holder.items() if other != vf}
+        assert there - others in ({holder.get(vf)}, {container}, set()), (there, holder, container)
+        assert others <= there
+        for name in there & set(addresses):
+            assert client.check(name, ipInfo={"address": addresses[name]})["code"] == "OK"
+        said = client.add(container, vf, MAC[vf])
+        assert said["code"] == "OK", said
+        holder[vf], addresses[container] = container, said["answer"]["ipInfo"]["address"]
+    for name in kept(lab):
+        assert client.delete(name.split("@")[0])["code"] == "OK"
+    assert endpoints(lab) == {} and lab.json("attachment", "pools")[0]["used"] == 0
