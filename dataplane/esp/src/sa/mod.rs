@@ -1,0 +1,351 @@
+//! A security association at work.
+
+mod config;
+mod outer;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
+use zeroize::Zeroize;
+
+pub use config::{
+    Direction, DontFragment, Dscp, InnerSelector, Lifetime, MAX_INNER_SELECTORS, Mark, Mode, NatTraversal,
+    OuterHeader, SaConfig, SaConfigError, SaKey,
+};
+pub(crate) use outer::{OuterTemplate, UDP_LEN, udp_header};
+
+use crate::cause::Cause;
+use crate::ip::{self, Addr};
+use crate::key::{Fingerprint, KeyMaterial};
+use crate::provider::Operation;
+use crate::replay::ReplayWindow;
+use crate::sequence::SequenceCounter;
+use crate::session::{Session, SessionId};
+
+/// Names a security association in the table; the same as its session.
+pub type SaId = SessionId;
+
+/// Bytes of the ESP header: SPI and sequence number.
+pub(crate) const ESP_HEADER_LEN: usize = 8;
+/// Bytes of the trailer behind the padding: pad length and next header.
+pub(crate) const TRAILER_LEN: usize = 2;
+
+/// What all workers write, in cache lines of its own. What is written together lies together.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Shared {
+    /// Outbound: the numbers to give.
+    pub(crate) sequence: SequenceCounter,
+    bytes: AtomicU64,
+    packets: AtomicU64,
+}
+
+/// What changes while packets flow. Goes with the keys: when the configuration of a security association is changed and the
+/// keys stay, so does this, and no number is given or accepted twice.
+#[derive(Debug)]
+pub(crate) struct SaState {
+    pub(crate) shared: Shared,
+    /// Inbound.
+    pub(crate) replay: ReplayWindow,
+}
+
+/// How much of its lifetime is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Used {
+    /// Bytes encrypted or decrypted.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// A security association, shared by all workers.
+pub struct Sa {
+    session: Arc<Session>,
+    /// Without keys.
+    config: SaConfig,
+    fingerprint: Fingerprint,
+    /// Lengths, from the algorithm.
+    pub(crate) iv_len: usize,
+    pub(crate) icv_len: usize,
+    pub(crate) alignment: usize,
+    /// Outbound, tunnel mode.
+    pub(crate) outer: Option<OuterTemplate>,
+    /// AES-CBC: makes IVs that cannot be foretold out of sequence numbers.
+    iv_key: Option<aes::Aes128>,
+    /// Whether there are hard limits of bytes or packets.
+    pub(crate) limited: bool,
+    /// Time at which it was added, and at which it ends, in nanoseconds of the caller's clock.
+    added: u64,
+    pub(crate) deadline: u64,
+    pub(crate) state: Arc<SaState>,
+    /// Inbound: what may come out; empty for anything.
+    pub(crate) inner: Box<[Inner]>,
+    errors: Box<[AtomicU64]>,
+}
+
+/// An [`InnerSelector`] as it is compared.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    version: u8,
+    source: (Addr, Addr),
+    destination: (Addr, Addr),
+}
+
+impl Inner {
+    #[inline]
+    pub(crate) fn matches(&self, packet: &ip::Packet) -> bool {
+        packet.version == self.version
+            && packet.src & self.source.1 == self.source.0
+            && packet.dst & self.destination.1 == self.destination.0
+    }
+}
+
+impl std::fmt::Debug for Sa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sa")
+            .field("id", &self.id())
+            .field("config", &self.config)
+            .field("fingerprint", &self.fingerprint)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Sa {
+    /// Checks the configuration and expands what can be expanded. `now` is the caller's clock in nanoseconds. `resume` is
+    /// where numbers go on: outbound the next one to give, inbound the highest that may have been accepted (1 and 0 for new
+    /// keys). Outbound numbers have to be allowed before they are given ([`SequenceCounter::allow`]).
+    pub fn new(id: SaId, config: SaConfig, now: u64, resume: u64) -> Result<Self, SaConfigError> {
+        config.validate()?;
+        let inbound = config.direction == Direction::Inbound;
+        let state = SaState {
+            shared: Shared {
+                sequence: SequenceCounter::new(if inbound { 1 } else { resume }, config.esn),
+                bytes: AtomicU64::new(0),
+                packets: AtomicU64::new(0),
+            },
+            replay: ReplayWindow::new(config.replay_window, if inbound { resume } else { 0 }),
+        };
+        Self::with_state(id, config, now, Arc::new(state))
+    }
+
+    /// The same security association with another configuration. Refused if numbers would not go on as they were.
+    pub(crate) fn reconfigured(&self, id: SaId, config: SaConfig) -> Result<Self, SaConfigError> {
+        config.validate()?;
+        let old = &self.config;
+        if (old.esn, old.replay_window, old.algorithm) != (config.esn, config.replay_window, config.algorithm)
+        {
+            return Err(SaConfigError::SameKeys);
+        }
+        Self::with_state(id, config, self.added, Arc::clone(&self.state))
+    }
+
+    fn with_state(
+        id: SaId,
+        mut config: SaConfig,
+        now: u64,
+        state: Arc<SaState>,
+    ) -> Result<Self, SaConfigError> {
+        let (algorithm, esn) = (config.algorithm, config.esn);
+        let operation = match config.direction {
+            Direction::Outbound => Operation::Encrypt,
+            Direction::Inbound => Operation::Decrypt,
+        };
+        let fingerprint = config.keys.fingerprint();
+        let keys = std::mem::replace(&mut config.keys, KeyMaterial::none());
+        let session = Session::new(id, operation, algorithm, esn, keys)?;
+        let iv_key = match algorithm.is_aead() || operation == Operation::Decrypt {
+            true => None,
+            false => Some(random_iv_key()?),
+        };
+        let outer = match (config.direction, config.mode, config.source) {
+            (Direction::Outbound, Mode::Tunnel, Some(source)) => Some(OuterTemplate::new(
+                source,
+                config.destination,
+                config.outer,
+                config.nat_traversal,
+            )),
+            _ => None,
+        };
+        let deadline = config.lifetime.hard_time.map_or(u64::MAX, |time| {
+            now.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+        });
+        let inner = config.inner.iter().map(|selector| Inner {
+            version: if selector.source.addr().is_ipv4() { 4 } else { 6 },
+            source: ip::masked(selector.source),
+            destination: ip::masked(selector.destination),
+        });
+        Ok(Self {
+            session: Arc::new(session),
+            fingerprint,
+            iv_len: algorithm.iv_len(),
+            icv_len: algorithm.icv_len(),
+            alignment: algorithm.alignment(),
+            outer,
+            iv_key,
+            limited: config
+                .lifetime
+                .hard_bytes
+                .or(config.lifetime.hard_packets)
+                .is_some(),
+            added: now,
+            deadline,
+            state,
+            inner: inner.collect(),
+            errors: Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            config,
+        })
+    }
+
+    /// Its name.
+    #[inline]
+    pub fn id(&self) -> SaId {
+        self.session.id()
+    }
+
+    /// Its cryptographic half.
+    #[inline]
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
+    /// How it was programmed; without the keys.
+    #[inline]
+    pub fn config(&self) -> &SaConfig {
+        &self.config
+    }
+
+    /// What its keys are known by.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    /// When it was added: the caller's clock, nanoseconds.
+    pub fn added(&self) -> u64 {
+        self.added
+    }
+
+    /// Outbound: the sequence numbers.
+    pub fn sequence(&self) -> &SequenceCounter {
+        &self.state.shared.sequence
+    }
+
+    /// Inbound: the highest sequence number accepted.
+    pub fn highest_accepted(&self) -> u64 {
+        self.state.replay.top()
+    }
+
+    /// How much of its lifetime is used.
+    pub fn used(&self) -> Used {
+        Used {
+            bytes: self.state.shared.bytes.load(Ordering::Relaxed),
+            packets: self.state.shared.packets.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Packets refused for this cause, by all workers together.
+    pub fn errors(&self, cause: Cause) -> u64 {
+        self.errors
+            .get(cause as usize)
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Bytes that a packet of `len` bytes grows by: headers, IV, padding, trailer, ICV. In transport mode, with the longest
+    /// padding there can be.
+    pub fn overhead(&self, len: usize) -> usize {
+        let (front, text) = match (&self.outer, self.config.nat_traversal) {
+            (Some(outer), _) => (outer.len, (len + TRAILER_LEN).next_multiple_of(self.alignment)),
+            (None, nat) => (
+                if nat.is_some() { UDP_LEN } else { 0 },
+                len + TRAILER_LEN + self.alignment - 1,
+            ),
+        };
+        front + ESP_HEADER_LEN + self.iv_len + text - len + self.icv_len
+    }
+
+    /// The longest packet that makes none above `mtu` in tunnel mode; 0 if there is none.
+    pub fn max_len(&self, mtu: usize) -> usize {
+        let front = self.outer.as_ref().map_or(0, |outer| outer.len);
+        let rest = mtu.saturating_sub(front + ESP_HEADER_LEN + self.iv_len + self.icv_len);
+        (rest - rest % self.alignment).saturating_sub(TRAILER_LEN)
+    }
+
+    #[inline]
+    pub(crate) fn count(&self, cause: Cause) {
+        if let Some(counter) = self.errors.get(cause as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a burst's packets and bytes; returns what was counted before.
+    #[inline]
+    pub(crate) fn spend(&self, packets: u64, bytes: u64) -> Used {
+        Used {
+            bytes: self.state.shared.bytes.fetch_add(bytes, Ordering::Relaxed),
+            packets: self.state.shared.packets.fetch_add(packets, Ordering::Relaxed),
+        }
+    }
+
+    /// Whether no packet may be done any more when so much is used.
+    #[inline]
+    pub(crate) fn over(&self, used: Used) -> bool {
+        self.limited && self.beyond(used)
+    }
+
+    fn beyond(&self, used: Used) -> bool {
+        used.packets >= self.config.lifetime.hard_packets.unwrap_or(u64::MAX)
+            || used.bytes >= self.config.lifetime.hard_bytes.unwrap_or(u64::MAX)
+    }
+
+    /// The IV of a packet: for combined algorithms the sequence number, which is used once; for AES-CBC one that nobody
+    /// can foretell (RFC 3602, section 3), as NIST SP 800-38A, appendix C makes them: an encrypted counter.
+    #[inline]
+    pub(crate) fn iv(&self, sequence: u64) -> [u8; 16] {
+        let mut iv = [0; 16];
+        iv[..8].copy_from_slice(&sequence.to_be_bytes());
+        if let Some(key) = &self.iv_key {
+            let mut block = Array::from(iv);
+            key.encrypt_block(&mut block);
+            iv = block.into();
+        }
+        iv
+    }
+
+    /// The nonce for an IV: with the salt in front, but for AES-CBC.
+    #[inline]
+    pub(crate) fn nonce(&self, iv: &[u8]) -> [u8; 16] {
+        let mut nonce = [0; 16];
+        if let Some(iv) = iv.first_chunk::<16>() {
+            nonce = *iv;
+        } else if let Some(iv) = iv.first_chunk::<8>() {
+            nonce[..4].copy_from_slice(&self.session.keys().salt());
+            nonce[4..12].copy_from_slice(iv);
+        }
+        nonce
+    }
+
+    /// Additional authenticated data (RFC 4106, section 5), and what AES-CBC with ESN authenticates besides the packet.
+    #[inline]
+    pub(crate) fn aad(&self, sequence: u64) -> ([u8; 12], Option<u32>) {
+        let mut aad = [0; 12];
+        let high = (sequence >> 32) as u32;
+        if !self.config.algorithm.is_aead() {
+            return (aad, self.config.esn.then_some(high));
+        }
+        aad[..4].copy_from_slice(&self.config.spi.to_be_bytes());
+        if self.config.esn {
+            aad[4..].copy_from_slice(&sequence.to_be_bytes());
+        } else {
+            aad[4..8].copy_from_slice(&(sequence as u32).to_be_bytes());
+        }
+        (aad, None)
+    }
+}
+
+fn random_iv_key() -> Result<aes::Aes128, SaConfigError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| SaConfigError::NoRandom)?;
+    let key = aes::Aes128::new(&Array::from(bytes));
+    bytes.zeroize();
+    Ok(key)
+}
