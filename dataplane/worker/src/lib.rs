@@ -12,6 +12,7 @@ mod bind;
 mod bringup;
 mod clock;
 mod command;
+pub mod crypto;
 mod handle;
 mod handoff;
 mod hotplug;
