@@ -94,7 +94,8 @@ impl Default for CauseCounters {
 impl CauseCounters {
     /// Only the one writer may call this: it is not a read-modify-write.
     #[inline]
-    pub(crate) fn count(&self, cause: Cause) {
+    #[allow(clippy::needless_pass_by_ref_mut, reason = "so that there is one writer")]
+    pub(crate) fn count(&mut self, cause: Cause) {
         if let Some(counter) = self.0.get(cause as usize) {
             counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }

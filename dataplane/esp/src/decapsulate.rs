@@ -51,7 +51,7 @@ fn tunnel<B: PacketBuf>(
     next_header: u8,
 ) -> Result<(), Cause> {
     let data = buf.data();
-    let outer_class = ip::parse(data)?.class;
+    let outer_class = ip::class(data).ok_or(Cause::TooShort)?;
     let payload = data.get(start..start + payload_len).ok_or(Cause::TooShort)?;
     let inner = ip::parse(payload).map_err(|_| Cause::Malformed)?;
     if (inner.version == 4) != (next_header == ip::IPV4) {

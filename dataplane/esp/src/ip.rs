@@ -109,6 +109,16 @@ pub(crate) fn parse(data: &[u8]) -> Result<Packet, Cause> {
     }
 }
 
+/// Type of service or traffic class, whatever the lengths say.
+#[inline]
+pub(crate) fn class(data: &[u8]) -> Option<u8> {
+    let [first, second] = data.first_chunk::<2>()?;
+    match first >> 4 {
+        4 => Some(*second),
+        _ => Some(first << 4 | second >> 4),
+    }
+}
+
 /// Where the upper layer, or ESP, starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Upper {

@@ -7,6 +7,7 @@ pub mod algorithm;
 pub mod atomic;
 pub mod cause;
 pub mod cilium;
+pub mod db;
 mod decapsulate;
 pub mod ecn;
 pub mod esn;

@@ -12,7 +12,7 @@ use crate::replay::MAX_WINDOW;
 use crate::session::SessionError;
 
 /// Which way packets go, seen from this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
     /// Packets are encrypted.
     Outbound,
@@ -30,7 +30,7 @@ pub enum Mode {
 }
 
 /// Marks of packets: those with `mark & mask == value`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct Mark {
     /// What the bits under the mask have to be.
     pub value: u32,
@@ -131,7 +131,7 @@ pub struct InnerSelector {
 }
 
 /// What a security association is known by: no two have the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SaKey {
     /// Which way.
     pub direction: Direction,
@@ -288,6 +288,32 @@ impl SaConfig {
             }
         }
         self.lifetime.validate()
+    }
+
+    /// Whether everything but the keys is the same.
+    pub(crate) fn same_but_keys(&self, other: &Self) -> bool {
+        // Taken apart, so that a field to come cannot be forgotten.
+        let Self {
+            direction,
+            spi,
+            source,
+            destination,
+            mark,
+            mode,
+            algorithm,
+            keys: _,
+            esn,
+            replay_window,
+            nat_traversal,
+            outer,
+            lifetime,
+            inner,
+        } = self;
+        (direction, spi, source, destination)
+            == (&other.direction, &other.spi, &other.source, &other.destination)
+            && (mark, mode, algorithm, esn) == (&other.mark, &other.mode, &other.algorithm, &other.esn)
+            && (replay_window, nat_traversal) == (&other.replay_window, &other.nat_traversal)
+            && (outer, lifetime, inner) == (&other.outer, &other.lifetime, &other.inner)
     }
 
     /// What it is known by.

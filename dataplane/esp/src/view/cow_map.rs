@@ -12,7 +12,6 @@ const SHARDS: usize = 64;
 #[derive(Debug, Clone)]
 pub(crate) struct CowMap<K, V> {
     shards: Box<[Arc<Shard<K, V>>]>,
-    len: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -44,12 +43,10 @@ impl<K: Hash + Eq + Clone, V: Clone> Shard<K, V> {
         at
     }
 
-    fn put(&mut self, hash: u64, key: K, value: V) -> bool {
+    fn put(&mut self, hash: u64, key: K, value: V) {
         let at = self.find(hash, &key);
-        let new = self.slots[at].is_none();
+        self.used += usize::from(self.slots[at].is_none());
         self.slots[at] = Some((key, value));
-        self.used += usize::from(new);
-        new
     }
 }
 
@@ -68,7 +65,6 @@ impl<K: Hash + Eq + Clone, V: Clone> Default for CowMap<K, V> {
         let empty = Arc::new(Shard::new(4));
         Self {
             shards: vec![empty; SHARDS].into(),
-            len: 0,
         }
     }
 }
@@ -82,10 +78,12 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
         shard.slots[at].as_ref().map(|(_, value)| value)
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.iter().count()
     }
 
+    #[cfg(test)]
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let slots = self.shards.iter().flat_map(|shard| shard.slots.iter());
         slots.flatten().map(|(key, value)| (key, value))
@@ -103,7 +101,7 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
             }
             *shared = Arc::new(larger);
         }
-        self.len += usize::from(Arc::make_mut(shared).put(hash, key, value));
+        Arc::make_mut(shared).put(hash, key, value);
     }
 
     pub(crate) fn remove(&mut self, key: &K) {
@@ -119,7 +117,6 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
             rest.put(self::hash(other), other.clone(), value.clone());
         }
         *shared = Arc::new(rest);
-        self.len -= 1;
     }
 }
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "helpers of tests")]
 
+pub mod lab;
+
 use std::sync::Arc;
 
 use octoplane_esp::{Job, JobStatus, Operation, Provider, Session, SessionId, SessionLookup, Span};
