@@ -96,7 +96,7 @@ where
             // A wrong ICV then is the device's doing, not the sender's.
             self.broken.push(ticket);
         }
-        self.pending.to_software(ticket);
+        self.pending.give_to_software(ticket);
         if outcome == Outcome::Full {
             // Nothing wrong with that.
             self.stats.to_software(Why::Full);

@@ -105,7 +105,8 @@ where
     S: Provider<B>,
     P: BufPool<Buf = B>,
 {
-    /// Allocates everything that does not depend on the number of sessions.
+    /// Allocates everything that does not depend on the number of sessions. The device in the mailbox is taken with the
+    /// first call, on the worker's thread.
     pub fn new(parts: FailoverParts<B, D, S, P>) -> Self {
         let FailoverParts {
             name,
@@ -139,7 +140,6 @@ where
         };
         new.health.down_until(Cause::Removed, u64::MAX);
         new.stats.set_state(Some(Cause::Removed));
-        new.attach_offered();
         new
     }
 

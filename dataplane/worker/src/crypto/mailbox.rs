@@ -42,6 +42,11 @@ impl<T> Mailbox<T> {
         before
     }
 
+    /// Control: what it offered, if the worker has not taken it.
+    pub fn take_offered(&self) -> Option<T> {
+        lock(&self.to_worker).take()
+    }
+
     /// Worker: whether it should give back what it has.
     #[inline(always)]
     pub(crate) fn is_wanted_back(&self) -> bool {

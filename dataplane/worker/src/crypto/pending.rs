@@ -114,7 +114,7 @@ impl<B> Pending<B> {
     }
 
     /// The software has the packet.
-    pub(crate) fn to_software(&mut self, ticket: Ticket) {
+    pub(crate) fn give_to_software(&mut self, ticket: Ticket) {
         if let Some(slot) = self.slots.get_mut(ticket as usize) {
             slot.place = Place::Software;
         }

@@ -430,8 +430,14 @@ fn a_silent_device_is_given_up_and_its_late_packets_are_freed() {
     lab.receive_all();
     lab.receive();
     assert_eq!(lab.stats.unused(), None);
-    // All places are free again, and long silence without work is none.
+    // Long silence without work is none: its time starts when it gets something to do.
     advance(100 * LIMITS.timeout);
+    lab.mood(|mood| mood.silent = true);
+    lab.send(&session, 3);
+    assert!(lab.receive().is_empty());
+    lab.mood(|mood| mood.silent = false);
+    assert_eq!((lab.receive_all(), lab.stats.unused()), (3, None));
+    // All places are free again.
     assert_eq!(lab.send(&session, 256), 256);
     assert_eq!(lab.receive_all(), 256);
     assert_eq!(lab.stats.unused(), None);
