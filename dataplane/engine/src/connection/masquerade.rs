@@ -22,7 +22,8 @@ pub(super) fn address(snapshot: &Snapshot, out: &Tuple, sender: Sender, way: Pat
         snapshot.target(way.target).action,
         Way::Forward | Way::Resolve | Way::Glean
     );
-    if sender.endpoint == 0 || way.tunnel || !leaves {
+    // What is encrypted for another node skips it (specification, 1.9).
+    if sender.endpoint == 0 || way.tunnel || way.encrypt || !leaves {
         return None;
     }
     let node = snapshot.node();

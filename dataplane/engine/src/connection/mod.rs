@@ -18,6 +18,7 @@ mod view;
 
 use std::net::IpAddr;
 
+use octoplane_esp::Sa;
 use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
@@ -26,6 +27,7 @@ use octoplane_tables::{Action as Way, Remote, Snapshot, Target, identity};
 
 pub(crate) use affinity::refresh;
 use gateway::Exit;
+pub(crate) use gateway::is_world;
 pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
@@ -36,6 +38,7 @@ pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
+use crate::ipsec::is_protected;
 use crate::overlay;
 use crate::rate;
 use crate::slow::{Verdict, send};
@@ -65,6 +68,8 @@ struct Path {
     target: u32,
     /// Whether it is the way to another node, in a tunnel.
     tunnel: bool,
+    /// Whether it is the way to another node, encrypted, without a tunnel.
+    encrypt: bool,
 }
 
 impl<P: BufPool> Core<P> {
@@ -141,7 +146,7 @@ impl<P: BufPool> Core<P> {
             }
             return Ok(flow);
         }
-        let (path, exit) = way(rx.snapshot, &out, true).map_err(Verdict::Drop)?;
+        let (path, exit) = way(rx, &out, true, sender.identity).map_err(Verdict::Drop)?;
         let own = match (away, exit) {
             // Without an address for it nothing can come back.
             (true, _) => {
@@ -233,13 +238,16 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        let (way, _) = way(rx.snapshot, &out, flow.is_forward()).map_err(Verdict::Drop)?;
+        let (way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
         let mut flags = flag::COMPILED;
         if out != packet.tuple {
             flags |= flag::TRANSLATE;
         }
         if way.tunnel {
             flags |= flag::ENCAPSULATE;
+        }
+        if way.encrypt {
+            flags |= flag::ENCRYPT;
         }
         if flow.is_forward() && self.prolong(rx, packet, &out) {
             flags |= flag::AFFINE;
@@ -277,6 +285,7 @@ impl<P: BufPool> Core<P> {
         let way = Path {
             target: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
+            encrypt: action.flags & flag::ENCRYPT != 0,
         };
         if action.flags & flag::LIMITED != 0 {
             let target = rx.snapshot.target(way.target);
@@ -302,7 +311,15 @@ impl<P: BufPool> Core<P> {
         change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
     ) -> Verdict {
         let mut target: Target = *rx.snapshot.target(way.target);
-        if !way.tunnel && matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway) {
+        let local = matches!(
+            target.action,
+            Way::None | Way::Local | Way::Host | Way::Gateway
+        );
+        if way.encrypt && local {
+            // Not by way of the kernel, which would send it as it is.
+            return Verdict::Drop(DropReason::Unroutable);
+        }
+        if !way.tunnel && local {
             // This machine's kernel has it. It is no hop, and takes any size.
             return match change(buf.data_mut()) {
                 Err(reason) => Verdict::Drop(reason),
@@ -319,6 +336,13 @@ impl<P: BufPool> Core<P> {
             ttl(buf.data(), out.is_v6())
         };
         let other_end = way.tunnel.then(|| other_end(rx.snapshot, out)).flatten();
+        let sa = match sealing(rx, out, other_end, way.encrypt) {
+            Ok(sa) => sa,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        if let Some(sa) = sa {
+            target.mtu = sa.max_len(target.mtu.into()) as u16;
+        }
         if let Some(other_end) = other_end {
             target.mtu = target.mtu.saturating_sub(overlay::overhead(other_end));
         }
@@ -327,9 +351,10 @@ impl<P: BufPool> Core<P> {
             .data()
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
-        let may_cut = !out.is_v6() && !df && !way.tunnel;
+        let may_cut = !out.is_v6() && !df && !way.tunnel && sa.is_none();
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
-        let hop = other_end.unwrap_or(out.dst());
+        let node = way.encrypt.then(|| remote(rx.snapshot, out.dst()).tunnel).flatten();
+        let hop = other_end.or(node).unwrap_or(out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
             return verdict;
         }
@@ -348,13 +373,19 @@ impl<P: BufPool> Core<P> {
         if let Some(other_end) = other_end {
             let hash = self.flows.table().hash(out);
             return match overlay::encapsulate(buf, rx.snapshot, &target, other_end, identity, hash) {
-                Ok(()) => Verdict::Send(target.port),
+                Ok(()) => match sa {
+                    Some(sa) => Verdict::Seal(sa.id(), target.port),
+                    None => Verdict::Send(target.port),
+                },
                 Err(reason) => Verdict::Drop(reason),
             };
         }
         one_hop_further(frame, out.is_v6());
         frame[..12].copy_from_slice(&target.macs);
-        send(&target, size)
+        match sa {
+            Some(sa) => Verdict::Seal(sa.id(), target.port),
+            None => send(&target, size),
+        }
     }
 }
 
@@ -369,14 +400,15 @@ pub(crate) fn remote(snapshot: &Snapshot, addr: IpAddr) -> &Remote {
 /// Where packets with these addresses go: to an endpoint here, through the tunnel to its node, or as routed
 /// (specification, 1.2 step 14); and where they leave the cluster from if this is the direction of the connection's first
 /// packet.
-fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), DropReason> {
-    let dst = out.dst();
+fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Exit), DropReason> {
+    let (snapshot, dst) = (rx.snapshot, out.dst());
     let target = find(snapshot, dst);
     let action = snapshot.target(target).action;
     let local = !matches!(action, Way::None | Way::Forward | Way::Resolve | Way::Glean);
     let routed = Path {
         target,
         tunnel: false,
+        encrypt: false,
     };
     if local {
         return Ok((routed, Exit::Anywhere));
@@ -387,6 +419,7 @@ fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), 
             let path = Path {
                 target: remote.tunnel_target,
                 tunnel: true,
+                encrypt: false,
             };
             return Ok((path, Exit::Anywhere));
         }
@@ -399,10 +432,42 @@ fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), 
         Exit::Node(node) => Path {
             target: find(snapshot, node),
             tunnel: true,
+            encrypt: false,
         },
-        Exit::Here(_) | Exit::Anywhere => routed,
+        Exit::Here(_) => routed,
+        Exit::Anywhere => encrypted(rx, dst, sender).unwrap_or(routed),
     };
     Ok((path, exit))
+}
+
+/// The way to another node's endpoint if packets of this sender are encrypted on it (specification, 1.9).
+fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
+    rx.ipsec?;
+    let remote = remote(rx.snapshot, dst);
+    (remote.tunnel.is_some() && remote.key != 0 && is_protected(sender)).then_some(Path {
+        target: remote.tunnel_target,
+        tunnel: false,
+        encrypt: true,
+    })
+}
+
+/// What packets are encrypted with that leave as `out`, in a tunnel to `other_end` or, with `encrypt`, without one.
+///
+/// # Errors
+/// Reason to drop them: they would have to be encrypted.
+#[inline]
+pub(crate) fn sealing<'a>(
+    rx: &Rx<'a>,
+    out: &Tuple,
+    other_end: Option<IpAddr>,
+    encrypt: bool,
+) -> Result<Option<&'a Sa>, DropReason> {
+    let Some(ipsec) = rx.ipsec else { return Ok(None) };
+    let node = match encrypt {
+        true => remote(rx.snapshot, out.dst()).tunnel,
+        false => other_end,
+    };
+    node.map_or(Ok(None), |node| ipsec.towards(node))
 }
 
 /// The node that a tunnel leads to for packets with these addresses.

@@ -19,6 +19,8 @@ pub(crate) mod flag {
     pub(crate) const AFFINE: u16 = 8;
     /// From or to an endpoint that may send or receive only so much.
     pub(crate) const LIMITED: u16 = 16;
+    /// Sent to another node encrypted, without a tunnel around it.
+    pub(crate) const ENCRYPT: u16 = 32;
 }
 
 /// The first two words: what to do with packets of a direction.
