@@ -1,6 +1,7 @@
 //! The configuration as text, with every default resolved.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::{Class, Cni, Config, Control, Guard, Port, Queues};
 
@@ -42,6 +43,7 @@ impl fmt::Display for Config {
             memory,
             workers,
             control,
+            state,
             gateway,
             cni,
             ports,
@@ -78,6 +80,17 @@ impl fmt::Display for Config {
         writeln!(f, "burst = {}", workers.burst)?;
 
         write_control(f, control)?;
+
+        let path = |path: &Option<PathBuf>| {
+            quoted(
+                path.as_ref()
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default(),
+            )
+        };
+        writeln!(f, "\n[state]")?;
+        writeln!(f, "directory = {}", path(&state.directory))?;
+        writeln!(f, "connections = {}", path(&state.connections))?;
 
         writeln!(f, "\n[gateway]")?;
         writeln!(f, "ipv4 = {}", quoted(gateway.ipv4))?;

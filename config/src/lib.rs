@@ -22,5 +22,5 @@ pub use octoplane_packet::MacAddr;
 pub use schema::{
     Capacity, CertificateName, Class, ClientLimits, Cni, Config, Control, ControlTcp, DeviceSpec, Eal,
     Exception, Gateway, Guard, Icmp, InterfaceAddr, IovaMode, Memory, Neighbours, PollMode, Port, Queues,
-    Role, TlsClient, Workers,
+    Role, State, TlsClient, Workers,
 };

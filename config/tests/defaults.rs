@@ -8,7 +8,7 @@
 
 use octoplane_config::{
     Capacity, Cni, Config, Control, CpuSet, DeviceSpec, Eal, Exception, Gateway, Icmp, Memory, Neighbours,
-    PollMode, Queues, Role, Workers, parse_for,
+    PollMode, Queues, Role, State, Workers, parse_for,
 };
 
 const PORT: &str = "[[ports]]\nname = 'p0'\nrole = 'uplink'\ndevice = 'net_null0,size=64'\n";
@@ -23,6 +23,7 @@ fn a_port_is_all_that_is_needed() {
     assert_eq!(config.log_level, "info");
     assert_eq!(config.eal, Eal::default());
     assert_eq!(config.control, Control::default());
+    assert_eq!(config.state, State::default());
     assert_eq!(config.gateway, Gateway::default());
     assert_eq!(config.cni, Cni::default());
     assert_eq!(config.exception, Exception::default());
@@ -123,7 +124,7 @@ fn the_effective_text_reads_back_as_the_same_configuration() {
          [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[cni]\nlisten = '192.168.1.1:8000'\nreuse_delay_s = 0\norphan_grace_s = 30\n\
          tls = {{ listen = '[2001:db8::1]:8443', certificate = '/c', key = '/k', client_ca = '/a' }}\ndirectory = '/d'\n\
          pools = [{{ prefix = '10.1.0.0/16', exclude = ['10.1.0.0/24', '10.1.2.3'] }}, {{ prefix = 'fd00::/64' }}]\n\
-         identities = [{{ namespace = 'kube-*', identity = 7, labels = ['a=b'] }}, {{ identity = 50331647 }}]\n[workers]\npoll = 'busy'\n"
+         identities = [{{ namespace = 'kube-*', identity = 7, labels = ['a=b'] }}, {{ identity = 50331647 }}]\n[state]\ndirectory = ''\nconnections = '/mnt/huge'\n[workers]\npoll = 'busy'\n"
     );
     for text in [PORT, text.as_str()] {
         let config = parsed(text, "0-3");

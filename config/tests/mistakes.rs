@@ -194,6 +194,11 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
         ),
         ("[worker]", "f:5: worker: unknown key, did you mean \"workers\"?"),
         (
+            "[state]\ndirectory = 'state'\nconnections = '/'",
+            "f:6: state.directory: \"state\" is invalid, expected the absolute path of a directory, or \"\" for none\n\
+             f:7: state.connections: \"/\" is invalid, expected the absolute path of a directory, or \"\" for none",
+        ),
+        (
             "[workers]\ncores = [9]",
             "f:6: workers.cores[0]: CPU 9 is not one that this process may use, expected one of 0-3",
         ),

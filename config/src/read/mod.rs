@@ -13,6 +13,7 @@ mod memory;
 mod mistakes;
 mod ports;
 mod section;
+mod state;
 mod suggest;
 mod text;
 mod workers;
@@ -37,6 +38,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     let memory = memory::read(root.table("memory"), &ports, workers.as_ref(), &neighbours);
     let control = control::control(root.table("control"));
     let cni = cni::read(root.table("cni"), &ports);
+    let state = state::read(root.table("state"));
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
     root.finish();
@@ -46,6 +48,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         memory: memory?,
         workers: workers?,
         control,
+        state,
         gateway,
         cni,
         ports,

@@ -9,6 +9,7 @@ mod eal;
 mod limits;
 mod memory;
 mod port;
+mod state;
 mod workers;
 
 pub use access::{CertificateName, Class, ClientLimits, ControlTcp, Guard, TlsClient};
@@ -19,6 +20,7 @@ pub use eal::{Eal, IovaMode};
 pub use limits::{Capacity, Exception, Icmp, Neighbours};
 pub use memory::Memory;
 pub use port::{InterfaceAddr, Port, Queues, Role};
+pub use state::State;
 pub use workers::{PollMode, Workers};
 
 /// Most ports a configuration may have.
@@ -41,6 +43,8 @@ pub struct Config {
     pub workers: Workers,
     /// The control socket.
     pub control: Control,
+    /// What outlives the daemon.
+    pub state: State,
     /// Addresses that pods use as their default gateway.
     pub gateway: Gateway,
     /// Pods that come and go by way of CNI plugins.

@@ -160,10 +160,16 @@ impl v1::attachments_server::Attachments for AttachmentService {
 
     async fn detach(
         &self,
-        request: Request<v1::AttachmentKey>,
+        request: Request<v1::DetachRequest>,
     ) -> Result<Response<v1::DetachResponse>, Status> {
         self.blocking(|attachments| {
-            let existed = attachments.detach(&key(Some(request.into_inner()))?)?;
+            let request = request.into_inner();
+            let key = key(request.key)?;
+            let existed = if request.keep_reservation {
+                attachments.unplug(&key)?
+            } else {
+                attachments.detach(&key)?
+            };
             Ok(v1::DetachResponse { existed })
         })
         .await

@@ -112,6 +112,7 @@ impl AttachError {
                 ErrorKind::Conflict => Code::AlreadyExists,
                 ErrorKind::Full => Code::ResourceExhausted,
                 ErrorKind::InUse => Code::FailedPrecondition,
+                ErrorKind::NotSaved => Code::Unavailable,
             },
             Self::Storage(_) => Code::Internal,
         }

@@ -15,6 +15,8 @@ pub enum Kind {
     Full,
     /// Something else needs what is to go.
     InUse,
+    /// It could not be saved.
+    NotSaved,
 }
 
 /// What is wrong with one part of a request: not yet where it stands in it.
@@ -75,6 +77,7 @@ impl From<&ChangeError> for Mistake {
                 ErrorKind::Conflict => Kind::Conflict,
                 ErrorKind::Full => Kind::Full,
                 ErrorKind::InUse => Kind::InUse,
+                ErrorKind::NotSaved => Kind::NotSaved,
             },
             text: error.to_string(),
         }

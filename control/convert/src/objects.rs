@@ -9,7 +9,7 @@ use octoplane_tables::{Event, Object, Ports, State};
 
 use crate::mistake::{Mistake, clip};
 pub use crate::node::{node, node_message};
-pub use crate::policy::{policy, policy_message, policy_name};
+pub use crate::policy::{policy, policy_entry_message, policy_message, policy_name};
 use crate::policy::{put_entries, remove_entries};
 pub use crate::remote::{
     egress_gateway, egress_gateway_message, egress_key, ipcache, ipcache_message, ipcache_prefix,

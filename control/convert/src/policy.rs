@@ -89,11 +89,12 @@ pub fn policy_message(policy: &StoredPolicy) -> v1::Policy {
         enforce_ingress: policy.enforce_ingress,
         enforce_egress: policy.enforce_egress,
         audit: policy.audit,
-        entries: policy.entries().iter().map(entry_message).collect(),
+        entries: policy.entries().iter().map(policy_entry_message).collect(),
     }
 }
 
-fn entry_message(PolicyEntry { key, value }: &PolicyEntry) -> v1::PolicyEntry {
+/// An entry as a message.
+pub fn policy_entry_message(PolicyEntry { key, value }: &PolicyEntry) -> v1::PolicyEntry {
     v1::PolicyEntry {
         direction: match key.direction {
             Direction::Ingress => v1::PolicyDirection::Ingress,

@@ -16,11 +16,32 @@ pub(crate) struct Arguments {
     /// The daemon's control socket.
     #[arg(long, global = true, env = "OCTOPLANE_SOCKET", default_value = octoplane_api::DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// How to print.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+/// A daemon that is asked over TCP.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Another machine's daemon")]
+pub(crate) struct Remote {
+    /// Its TCP listener in place of the socket: https://NAME:PORT with the three files below, http://ADDRESS:PORT in plain
+    /// text over the management wire.
+    #[arg(long, global = true, env = "OCTOPLANE_SERVER", value_name = "URL")]
+    pub(crate) server: Option<tonic::transport::Uri>,
+    /// Authorities that its certificate may be from (PEM).
+    #[arg(long, global = true, env = "OCTOPLANE_TLS_CA", value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Our certificate (PEM).
+    #[arg(long, global = true, env = "OCTOPLANE_TLS_CERTIFICATE", value_name = "FILE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, global = true, env = "OCTOPLANE_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 /// How to print.
@@ -65,6 +86,9 @@ pub(crate) enum Verb {
     /// Which nodes traffic leaves the cluster from.
     #[command(subcommand)]
     EgressGateway(EgressGatewayVerb),
+    /// What CNI plugins attached.
+    #[command(subcommand)]
+    Attachment(AttachmentVerb),
     /// Connections.
     #[command(subcommand)]
     Flow(FlowVerb),
@@ -135,6 +159,26 @@ impl From<Kind> for octoplane_api::v1::Kind {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum AttachmentVerb {
+    /// All attachments.
+    List {
+        /// Only those of this CNI network.
+        #[arg(long)]
+        network: Option<String>,
+    },
+    /// Remove an attachment with its endpoint and addresses. What a plugin made beside them stays.
+    Del {
+        /// The container's id.
+        container: String,
+        /// Its interface.
+        #[arg(default_value = "eth0")]
+        interface: String,
+    },
+    /// Where addresses come from, and how full that is.
+    Pools,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum PortVerb {
     /// All ports.
     List,
@@ -146,7 +190,7 @@ pub(crate) enum PortVerb {
         #[arg(long)]
         xstats: bool,
     },
-    /// Add one under traffic. It is gone after a restart of the daemon unless the configuration has it.
+    /// Add one under traffic. It is there again after a restart of the daemon.
     Add(PortArguments),
     /// Remove one that no endpoint, route or static neighbour names, and its device.
     Del {

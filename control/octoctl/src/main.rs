@@ -2,7 +2,9 @@
 
 #![forbid(unsafe_code)]
 
+mod attachment;
 mod cli;
+mod connect;
 mod error;
 mod flow;
 mod objects;
@@ -58,12 +60,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Apply { file, .. } => Some(octoplane_state::read(file)?),
         _ => None,
     };
-    let channel = octoplane_api::connect(&arguments.socket)
-        .await
-        .map_err(|error| Failure::Connect {
-            socket: arguments.socket.clone(),
-            error,
-        })?;
+    let channel = connect::connect(&arguments.socket, &arguments.remote).await?;
     match arguments.verb {
         Verb::Completion { .. } | Verb::Version => Ok(()),
         Verb::Apply { dry_run, .. } => {
@@ -79,6 +76,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Policy(verb) => objects::policy(channel, verb, arguments.output).await,
         Verb::Ipcache(verb) => objects::ipcache(channel, verb, arguments.output).await,
         Verb::EgressGateway(verb) => objects::egress_gateway(channel, verb, arguments.output).await,
+        Verb::Attachment(verb) => attachment::run(channel, verb, arguments.output).await,
         Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
         Verb::Watch { initial, from, kinds } => {

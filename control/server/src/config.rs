@@ -328,6 +328,7 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<EventStream>, Status> {
         let state = self.state().await?;
+        self.history.settled(state.revision()).await?;
         watch::start(Arc::clone(&self.history), state, request.get_ref()).map(Response::new)
     }
 }

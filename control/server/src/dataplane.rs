@@ -8,11 +8,18 @@ use octoplane_config::Port;
 use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{ChangeError, SharedStore, State};
 
+use crate::saved::StateJournal;
+
 /// The data plane, as the services see it. All methods but those that add and remove ports read counters only, and return
 /// at once.
 pub trait Dataplane: Send + Sync + 'static {
     /// The tables.
     fn store(&self) -> &SharedStore;
+
+    /// What keeps added ports, if anything does; the tables know it as their journal.
+    fn saved(&self) -> Option<&StateJournal> {
+        None
+    }
 
     /// The daemon, its workers and memory. Tables and revision are filled in by the caller.
     fn status(&self) -> v1::Status;

@@ -5,13 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod config;
 mod dataplane;
 mod flows;
 mod history;
 mod list;
+mod listen;
 mod ports;
 mod refusal;
+mod saved;
 mod server;
 mod stats;
 mod transact;
@@ -19,8 +22,11 @@ mod watch;
 
 pub(crate) use octoplane_convert as convert;
 
+pub use access::{Access, Kind, METHODS, Method};
 pub use dataplane::{Dataplane, PortRefusal};
 pub use flows::flow_tuple;
+pub use listen::TlsError;
 /// What a port is asked to be: checked, and with every default filled in.
 pub use octoplane_config::Port as PortSettings;
+pub use saved::{FILE as STATE_FILE, Restored, SCHEMA, Saved, StateError, StateFile, StateJournal};
 pub use server::{Bound, GRACE, ServeError, Server};

@@ -12,6 +12,7 @@ fn code(kind: Kind) -> Code {
         Kind::Conflict => Code::AlreadyExists,
         Kind::Full => Code::ResourceExhausted,
         Kind::InUse => Code::FailedPrecondition,
+        Kind::NotSaved => Code::Unavailable,
     }
 }
 
@@ -19,6 +20,11 @@ fn code(kind: Kind) -> Code {
 pub(crate) fn alone(mistake: &Mistake, field: &str) -> Status {
     let details = ErrorDetails::with_bad_request_violation(field, &mistake.text);
     Status::with_error_details(code(mistake.kind), &mistake.text, details)
+}
+
+/// The answer to the client about the request as a whole.
+pub(crate) fn whole(mistake: &Mistake) -> Status {
+    Status::new(code(mistake.kind), &mistake.text)
 }
 
 /// The answer to the client: the position goes into the message, and for programs into the details.

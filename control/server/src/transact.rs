@@ -1,12 +1,12 @@
 //! Transactions: from a request to the tables and back.
 
 use octoplane_api::v1;
-use octoplane_convert::{Located, Transaction};
-use octoplane_tables::{Committed, Event, Object, SharedStore, State};
+use octoplane_convert::{Located, Mistake, Transaction};
+use octoplane_tables::{Committed, ErrorKind, Event, Object, SharedStore, State};
 use tonic::Status;
 
 use crate::convert;
-use crate::refusal::located;
+use crate::refusal::{located, whole};
 
 /// Most objects of one transaction: what is collected before it is applied is bounded.
 const MAX_OBJECTS: usize = 4_000_000;
@@ -51,22 +51,24 @@ fn run(
         origins = transaction.origins;
         result = store.check(transaction.changes);
     } else {
-        let mut made = Err(Status::internal("the transaction was not made"));
+        let mut made = None;
         result = store.update(|state| match guarded(state) {
             Ok(transaction) => {
-                made = Ok((state.clone(), transaction.origins));
+                made = Some(Ok((state.clone(), transaction.origins)));
                 transaction.changes
             }
             Err(status) => {
-                made = Err(status);
+                made = Some(Err(status));
                 // Changes nothing.
                 Vec::new()
             }
         });
-        (before, origins) = made?;
+        // It is not even made where nothing can be saved.
+        (before, origins) = made.unwrap_or_else(|| Ok((store.state(), Vec::new())))?;
     }
     match result {
         Ok(committed) => Ok(response(&before, &committed, mode.omit_events)),
+        Err(error) if error.error.kind() == ErrorKind::NotSaved => Err(whole(&Mistake::from(&error.error))),
         Err(error) => Err(located(&Transaction::refused(&error, &origins))),
     }
 }

@@ -60,6 +60,8 @@ pub struct EngineConfig {
     pub park_ns: u64,
     /// How long connections are kept.
     pub timeouts: Timeouts,
+    /// What the numbers that backends and ports are chosen with begin from; `None`: something different in each engine.
+    pub seed: Option<u64>,
     /// Reads the cycle counter that stages are timed with.
     pub cycles: fn() -> u64,
 }
@@ -72,6 +74,7 @@ impl Default for EngineConfig {
             max_parked: 256,
             park_ns: 3_000_000_000,
             timeouts: Timeouts::default(),
+            seed: None,
             cycles: || 0,
         }
     }
@@ -163,7 +166,7 @@ impl<P: BufPool> Engine<P> {
             fragments: memory.fragments,
             pending: ArrayVec::new(),
             timeouts: config.timeouts,
-            seed: seed(),
+            seed: config.seed.unwrap_or_else(seed) | 1,
             cycles: config.cycles,
             runs: 0,
         };
@@ -364,5 +367,5 @@ impl<P: BufPool> Core<P> {
 /// Different in each engine.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0) | 1
+    RandomState::new().hash_one(0)
 }

@@ -202,7 +202,7 @@ impl<P: BufPool> Core<P> {
         let to_many = group && rx.view.role != Role::Pod || dst.is_multicast() || dst.is_broadcast();
         if to_many || src.is_unspecified() {
             // Nothing that was sent to many is forwarded (RFC 1812, section 5.3.4).
-            return not_forwarded(rx);
+            return self.not_forwarded(rx, buf.data(), src.into());
         }
         if !routable4(dst.to_bits()) {
             return Drop(DropReason::Unroutable);
@@ -234,6 +234,9 @@ impl<P: BufPool> Core<P> {
                 send(&target, total)
             }
             _ => {
+                if let Err(verdict) = self.ask_policy(rx, buf.data(), src.into()) {
+                    return verdict;
+                }
                 let (fragment, is_icmp) = (header.is_fragment(), header.protocol == protocol::ICMP);
                 // A later fragment does not say what it is a part of.
                 let later = header.flags_fragment.get() & Ipv4::OFFSET != 0;
@@ -280,13 +283,13 @@ impl<P: BufPool> Core<P> {
             };
         }
         if group && rx.view.role != Role::Pod || dst.is_multicast() {
-            return not_forwarded(rx);
+            return self.not_forwarded(rx, buf.data(), src.into());
         }
         if src.is_loopback() {
             return Drop(DropReason::InvalidPacket);
         }
         if !routable6(src.to_bits()) || dst.is_unicast_link_local() && dst != gateway {
-            return not_forwarded(rx);
+            return self.not_forwarded(rx, buf.data(), src.into());
         }
         if dst.is_unspecified() || dst.is_loopback() {
             return Drop(DropReason::Unroutable);
@@ -310,6 +313,9 @@ impl<P: BufPool> Core<P> {
                 Verdict::Send(target.port)
             }
             _ => {
+                if let Err(verdict) = self.ask_policy(rx, buf.data(), src.into()) {
+                    return verdict;
+                }
                 let fragment = header.next_header == protocol::FRAGMENT
                     && packet.get(IPV6_LEN) == Some(&protocol::ICMPV6);
                 let echo = fragment || kind == Some(icmp6::ECHO_REQUEST);
@@ -334,8 +340,9 @@ impl<P: BufPool> Core<P> {
         let own = matches!(target.action, Action::Local | Action::Host);
         let always = match (rx.view.role, target.action) {
             (_, Action::Deliver) => true,
-            // What goes to the kernel is no way round policy.
-            (Role::Pod, Action::None | Action::Local | Action::Host) => rx.snapshot.host_port().is_some(),
+            // What goes to the kernel is no way round policy, and a tunnel may lead where no route does.
+            (Role::Pod, Action::None | Action::Host) => true,
+            (Role::Pod, Action::Local) => rx.snapshot.host_port().is_some(),
             (Role::Pod, _) => forwarded,
             (Role::Uplink, _) => own && rx.snapshot.policy(HOST_ENDPOINT).is_some(),
             (Role::Host, _) => {
@@ -347,8 +354,9 @@ impl<P: BufPool> Core<P> {
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
+        // What no route forwards may be a service's.
         let near_service = rx.snapshot.serves_block(packet.tuple.dst());
-        if (always || own || near_service)
+        if (always || !forwarded || near_service)
             && let Err(first) = self.find_ports(rx, frame, &mut packet)
         {
             return Some(Whose::Unknown(first));
@@ -363,34 +371,32 @@ impl<P: BufPool> Core<P> {
                 return None;
             }
         }
-        let sender = match rx.view.role {
-            Role::Pod => {
-                let owner = match src {
-                    IpAddr::V4(src) => rx.snapshot.route4(src.to_bits()),
-                    IpAddr::V6(src) => rx.snapshot.route6(src.to_bits()),
-                };
-                Sender {
-                    identity: owner.identity,
-                    endpoint: owner.endpoint,
-                    port: rx.port,
-                }
-            }
-            Role::Host => Sender {
-                identity: identity::HOST,
-                endpoint: 0,
-                port: rx.port,
-            },
-            Role::Uplink => Sender {
-                // Nobody out there speaks for this node (specification, 1.5 step 5).
-                identity: match connection::remote(rx.snapshot, src).identity {
-                    identity::HOST => 0,
-                    identity => identity,
-                },
-                endpoint: 0,
-                port: rx.port,
-            },
-        };
+        let sender = sender(rx, src);
         Some(Whose::Connection(packet, sender))
+    }
+
+    /// A packet to many, or of link-local scope: the kernel's, unless it came from there.
+    fn not_forwarded(&self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Verdict {
+        if rx.view.role == Role::Host {
+            return Verdict::Consumed;
+        }
+        match self.ask_policy(rx, frame, src) {
+            Ok(()) => Punt(DropReason::Unroutable),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Whether an endpoint may send a packet that begins no connection: what ends here is asked about each time.
+    fn ask_policy(&self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
+        if rx.view.role != Role::Pod {
+            return Ok(());
+        }
+        let packet = match src {
+            IpAddr::V4(_) => Packet::v4(frame),
+            IpAddr::V6(_) => Packet::v6(frame),
+        };
+        let packet = packet.map_err(Drop)?;
+        self.may_send(rx, &packet, sender(rx, src))
     }
 
     fn stateful(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, whose: Whose) -> Verdict {
@@ -592,12 +598,34 @@ fn trim_to_mtu<B: PacketBuf>(buf: &mut B, target: &Target, total: usize) {
     }
 }
 
-/// A packet to many, or of link-local scope: the kernel's, unless it came from there.
-fn not_forwarded(rx: &Rx<'_>) -> Verdict {
-    if rx.view.role == Role::Host {
-        Verdict::Consumed
-    } else {
-        Punt(DropReason::Unroutable)
+/// Who sends packets from this address by the port that they came in by.
+fn sender(rx: &Rx<'_>, src: IpAddr) -> Sender {
+    match rx.view.role {
+        Role::Pod => {
+            let owner = match src {
+                IpAddr::V4(src) => rx.snapshot.route4(src.to_bits()),
+                IpAddr::V6(src) => rx.snapshot.route6(src.to_bits()),
+            };
+            Sender {
+                identity: owner.identity,
+                endpoint: owner.endpoint,
+                port: rx.port,
+            }
+        }
+        Role::Host => Sender {
+            identity: identity::HOST,
+            endpoint: 0,
+            port: rx.port,
+        },
+        Role::Uplink => Sender {
+            // Nobody out there speaks for this node (specification, 1.5 step 5).
+            identity: match connection::remote(rx.snapshot, src).identity {
+                identity::HOST => 0,
+                identity => identity,
+            },
+            endpoint: 0,
+            port: rx.port,
+        },
     }
 }
 

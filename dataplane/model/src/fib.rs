@@ -174,6 +174,7 @@ impl Model {
     pub(crate) fn transmit(&self, rx: &mut Rx<'_>, pkt: &Packet, exit: &Exit) -> Flow {
         let Some(mac) = exit.mac else {
             rx.out.waits.push((exit.port.name.clone(), exit.next_hop));
+            rx.out.waiting.push((rx.port.name.clone(), rx.received.clone()));
             return Ok(());
         };
         self.send(rx, pkt, &exit.port, mac, exit.mtu);

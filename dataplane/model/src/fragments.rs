@@ -29,6 +29,7 @@ struct Held {
     since: u64,
     port: Port,
     frame: Vec<u8>,
+    received: Vec<u8>,
     tunnel: Option<IpAddr>,
     pkt: Packet,
 }
@@ -52,6 +53,12 @@ impl Fragments {
     }
 }
 
+impl Fragments {
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
 fn key(pkt: &Packet, vni: Option<u32>) -> Option<Key> {
     Some(Key {
         src: pkt.src(),
@@ -63,18 +70,15 @@ fn key(pkt: &Packet, vni: Option<u32>) -> Option<Key> {
 }
 
 impl Model {
-    /// Whether anything is decided by this packet's ports.
+    /// Whether anything may be decided by this packet's ports.
     fn needs_ports(&self, rx: &Rx<'_>, pkt: &Packet, vni: Option<u32>) -> bool {
         let dst = pkt.dst();
-        rx.port.role != Role::Uplink
-            || vni.is_some()
-            || lb::is_frontend(&self.state, dst)
-            || match self.target(dst) {
-                Target::Endpoint(_) => true,
-                Target::Own | Target::Gateway => {
-                    !self.nat.mappings.is_empty() || !self.state.services.is_empty() || self.host_firewall()
-                }
-                _ => false,
+        vni.is_some()
+            || match (rx.port.role, self.target(dst)) {
+                (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
+                (Role::Uplink, Target::Exit(_)) => lb::is_frontend(&self.state, dst),
+                (Role::Uplink, _) => true,
+                (Role::Host, _) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
             }
     }
 
@@ -114,6 +118,7 @@ impl Model {
             since: self.now,
             port: rx.port.clone(),
             frame: rx.frame.clone(),
+            received: rx.received.clone(),
             tunnel: rx.tunnel,
             pkt: pkt.clone(),
         });
@@ -136,6 +141,7 @@ impl Model {
         for Held {
             port,
             frame,
+            received,
             tunnel,
             mut pkt,
             ..
@@ -146,13 +152,14 @@ impl Model {
             let mut rx = Rx {
                 port,
                 frame,
+                received,
                 tunnel,
                 choices: &mut *rx.choices,
                 out: &mut *rx.out,
             };
             let result = match vni {
                 None => self.route_in(&mut rx, &pkt),
-                Some(vni) => self.overlay_ingress(&mut rx, &mut pkt, vni),
+                Some(vni) => self.without_trace(|model| model.overlay_ingress(&mut rx, &mut pkt, vni)),
             };
             self.conclude(&mut rx, result);
         }

@@ -32,9 +32,6 @@ impl Model {
             identity::HOST => 0,
             id => id,
         };
-        if self.stays_here(rx, pkt)? {
-            return self.not_forwarded(rx, pkt, src_id);
-        }
         if self.is_tunnel(pkt) {
             return self.decapsulate(rx, pkt);
         }
@@ -62,9 +59,6 @@ impl Model {
 
     /// A packet from the kernel (specification, 1.5: `cil_from_host`).
     pub(crate) fn kernel_egress(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow {
-        if self.stays_here(rx, pkt)? {
-            return self.not_forwarded(rx, pkt, identity::HOST);
-        }
         self.host_egress(rx, pkt)?;
         let target = self.target(pkt.dst());
         match target {

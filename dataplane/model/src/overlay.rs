@@ -167,6 +167,7 @@ impl Model {
         let mut rx = Rx {
             port: rx.port.clone(),
             frame,
+            received: rx.received.clone(),
             tunnel: Some(outer.src()),
             choices: &mut *rx.choices,
             out: &mut *rx.out,
@@ -181,7 +182,7 @@ impl Model {
             return Ok(());
         }
         let first = pkt.clone();
-        let result = self.overlay_ingress(rx, pkt, vni);
+        let result = self.without_trace(|model| model.overlay_ingress(rx, pkt, vni));
         self.conclude(rx, result);
         self.release_fragments(rx, &first, Some(vni));
         Ok(())

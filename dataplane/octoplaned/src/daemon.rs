@@ -19,7 +19,7 @@ use crate::attachments::Cni;
 use crate::neighbours::{Neighbours, Rounds};
 use crate::ports::PortChanges;
 use crate::status::Daemon;
-use crate::{plan, report};
+use crate::{plan, report, resume};
 
 /// Runs until a signal says to stop.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
@@ -28,12 +28,14 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let control = plan::control(config);
     control.probe().context("control socket")?;
     crate::attachments::leave_management(config)?;
+    let state = resume::open(config)?;
     let eal = Eal::init(&plan::eal(config)).context("DPDK did not start")?;
     info!("{}", dpdk::eal::version());
     // All threads that are started from here on, but for the workers, which pin themselves.
     keep_off_workers(&config.workers.control_cores)?;
     let plan = plan::dataplane(config);
-    let dataplane = Dataplane::start(&eal, &plan)?;
+    let resumed = resume::dataplane(&eal, config, &plan, state)?;
+    let dataplane = resumed.dataplane;
     for bound in dataplane.ports() {
         info!("{}", report::port(&bound));
         report::warn_of_mtu(&bound);
@@ -48,13 +50,14 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let startup = begin.elapsed();
     let stop = Arc::new(AtomicBool::new(false));
     let (neighbours, rounds) = start_neighbours(config, &dataplane, &stop)?;
-    let ports = PortChanges::new(config, Arc::clone(&dataplane), rounds);
+    let ports = PortChanges::new(config, &resumed.ports, Arc::clone(&dataplane), rounds);
     let cni = Cni::new(config, &dataplane);
     let daemon = Arc::new(Daemon::new(
         Arc::clone(&dataplane),
         ports,
         cni.attachments(),
         plan.engine.timeouts,
+        resumed.journal,
         startup,
     ));
     let served = serve(control, Arc::clone(&daemon), cni, begin);

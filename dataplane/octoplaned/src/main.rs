@@ -11,6 +11,7 @@ mod neighbours;
 mod plan;
 mod ports;
 mod report;
+mod resume;
 mod status;
 
 use std::path::PathBuf;

@@ -297,7 +297,7 @@ impl Neighbours {
             return;
         }
         // Between reading the state and now the control plane may have changed it: only what still fits is applied.
-        let result = self.store.update(|state| {
+        let result = self.store.learn(|state| {
             changes
                 .into_iter()
                 .filter(|change| match change {

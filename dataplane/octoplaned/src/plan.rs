@@ -2,7 +2,7 @@
 
 use dpdk::eal::{EalOptions, IovaMode, LogLevel, Memory};
 use octoplane_config::schema::{self, Config, PollMode};
-use octoplane_control::Server;
+use octoplane_control::{Access, Server};
 use octoplane_engine::EngineConfig;
 use octoplane_tables::model::Role;
 use octoplane_tables::{Capacity, Gateways};
@@ -137,5 +137,11 @@ pub(crate) fn control(config: &Config) -> Server {
         socket: config.control.socket.clone(),
         group: config.control.socket_group.clone(),
         max_message: config.control.max_message_bytes(),
+        access: Access {
+            read_group: config.control.read_group.clone(),
+            read_group_may: config.control.read_group_may.clone(),
+            limits: config.control.limits,
+            tcp: config.control.tcp.clone(),
+        },
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use octoplane_api::v1;
 use octoplane_cni_server::Attachments;
 use octoplane_config::Port;
-use octoplane_control::{Dataplane as Services, PortRefusal};
+use octoplane_control::{Dataplane as Services, PortRefusal, StateJournal};
 use octoplane_engine::{Direction, DropReason, PortStats, Stage, Timeouts};
 use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{SharedStore, State};
@@ -22,6 +22,7 @@ pub(crate) struct Daemon {
     attachments: Arc<Attachments>,
     /// Those of the workers.
     timeouts: Timeouts,
+    saved: Option<Arc<StateJournal>>,
     startup: Duration,
 }
 
@@ -32,6 +33,7 @@ impl Daemon {
         ports: PortChanges,
         attachments: Arc<Attachments>,
         timeouts: Timeouts,
+        saved: Option<Arc<StateJournal>>,
         startup: Duration,
     ) -> Self {
         Self {
@@ -39,6 +41,7 @@ impl Daemon {
             ports,
             attachments,
             timeouts,
+            saved,
             startup,
         }
     }
@@ -131,6 +134,10 @@ fn worker(it: &Handle) -> v1::Worker {
 impl Services for Daemon {
     fn store(&self) -> &SharedStore {
         &self.dataplane.store
+    }
+
+    fn saved(&self) -> Option<&StateJournal> {
+        self.saved.as_deref()
     }
 
     fn status(&self) -> v1::Status {

@@ -152,6 +152,11 @@ impl State {
         self.ports.by_name(name)
     }
 
+    /// Largest MTU that a port can be given: what its device was configured for.
+    pub fn mtu_limit(&self, id: PortId) -> Option<u16> {
+        self.mtu_limits.get(&id).copied()
+    }
+
     /// The set of ports.
     pub fn port_set(&self) -> &Ports {
         &self.ports
@@ -218,6 +223,11 @@ impl State {
     /// Number of services.
     pub fn service_count(&self) -> usize {
         self.services.len()
+    }
+
+    /// All policies, to be kept: a copy shares its entries.
+    pub fn shared_policies(&self) -> impl Iterator<Item = &Arc<StoredPolicy>> {
+        self.policies.values()
     }
 
     /// The policy of this endpoint; 0 is the node.

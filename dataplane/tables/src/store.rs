@@ -203,10 +203,30 @@ impl Store {
 
     /// Applies all of `changes` in order, or none of them, and publishes the result to the workers.
     pub fn apply(&mut self, changes: Vec<Change>) -> Result<Committed, ApplyError> {
+        let revision = self.state.revision + 1;
+        self.apply_as(revision, changes)
+    }
+
+    /// The first transaction of a process that goes on where another one stopped: the revision after it is `revision`,
+    /// at least 1, or 0 if nothing is there.
+    pub fn restore(&mut self, revision: u64, changes: Vec<Change>) -> Result<Committed, ApplyError> {
+        let committed = self.apply_as(revision, changes)?;
+        if committed.events.is_empty() && self.state.revision != revision {
+            let next = State {
+                revision,
+                ..self.state.clone()
+            };
+            self.publish(next, &Touched::default(), &BTreeSet::new())
+                .map_err(|error| ApplyError { index: 0, error })?;
+        }
+        Ok(committed)
+    }
+
+    fn apply_as(&mut self, revision: u64, changes: Vec<Change>) -> Result<Committed, ApplyError> {
         self.reclaim();
         let touched = ObjectKey::touched(&changes, &self.state);
         let last = changes.len().saturating_sub(1);
-        let next = self.next_state(changes)?;
+        let next = self.next_state(revision, changes)?;
         let committed = diff(&self.state, &next, &touched);
         if committed.events.is_empty() {
             return Ok(Committed {
@@ -223,7 +243,7 @@ impl Store {
     /// What [`Store::apply`] would do, without doing it. Room in the forwarding tables is not checked.
     pub fn check(&self, changes: Vec<Change>) -> Result<Committed, ApplyError> {
         let touched = ObjectKey::touched(&changes, &self.state);
-        let next = self.next_state(changes)?;
+        let next = self.next_state(self.state.revision + 1, changes)?;
         let committed = diff(&self.state, &next, &touched);
         let revision = if committed.events.is_empty() {
             self.state.revision
@@ -253,9 +273,9 @@ impl Store {
         }
     }
 
-    fn next_state(&self, changes: Vec<Change>) -> Result<State, ApplyError> {
+    fn next_state(&self, revision: u64, changes: Vec<Change>) -> Result<State, ApplyError> {
         let mut next = self.state.clone();
-        next.revision += 1;
+        next.revision = revision;
         for (index, change) in changes.into_iter().enumerate() {
             next.apply(change, &self.capacity)
                 .map_err(|error| ApplyError { index, error })?;

@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::crypto::{Crypto, CryptoOptions, CryptoSetupError};
 use crate::handle::{Handle, StartError, Worker};
 use crate::handoff::Handoff;
+use crate::hotplug::{PortChangeError, attach};
 use crate::ports::PortQueues;
 
 /// Packets that may wait in one worker's inbox.
@@ -111,6 +112,31 @@ pub enum BringupError {
     /// A worker could not be started.
     #[error(transparent)]
     Worker(#[from] StartError),
+    /// What another process left behind cannot be used.
+    #[error(transparent)]
+    Resume(ResumeError),
+}
+
+/// Why [`Resume::restore`] failed.
+pub type ResumeError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Fills tables.
+pub type Restore<'a> = Box<dyn FnOnce(&mut Store) -> Result<(), ResumeError> + 'a>;
+
+/// How to go on where another process stopped.
+pub struct Resume<'a> {
+    /// Ports beside those of the plan, each with the text that its device is made from. Those that do not come up are left out.
+    pub ports: &'a [(PortPlan, String)],
+    /// Fills the tables, before any packet is looked at.
+    pub restore: Restore<'a>,
+}
+
+/// A port of [`Resume`] that did not come up.
+pub struct Missing {
+    /// Its name.
+    pub port: String,
+    /// Why.
+    pub error: PortChangeError,
 }
 
 /// A data plane that is up.
@@ -142,7 +168,22 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Sets up buffers, ports and tables, and starts the workers.
+    ///
+    /// # Errors
+    /// [`BringupError`]
     pub fn start(eal: &Eal, plan: &Plan) -> Result<Self, BringupError> {
+        let nothing = Resume {
+            ports: &[],
+            restore: Box::new(|_| Ok(())),
+        };
+        Self::resume(eal, plan, nothing).map(|(dataplane, _)| dataplane)
+    }
+
+    /// The same with what another process left behind. Says which ports are not there any more.
+    ///
+    /// # Errors
+    /// [`BringupError`]
+    pub fn resume(eal: &Eal, plan: &Plan, resume: Resume<'_>) -> Result<(Self, Vec<Missing>), BringupError> {
         let pool = Mempool::new(eal, "packets", plan.mbufs, plan.mbuf_cache, plan.data_room, None)?;
         let count = plan.cores.len();
         let inboxes: Vec<Arc<Handoff>> = (0..count).map(|_| Arc::new(Handoff::new(INBOX))).collect();
@@ -165,11 +206,33 @@ impl Dataplane {
             bound.list(true);
             ports.push(Arc::new(bound));
         }
-        let store = Store::new(
+        let mut missing = Vec::new();
+        for (port, devargs) in resume.ports {
+            let crew = Crew {
+                inboxes: &inboxes,
+                first: least_loaded(count, &ports),
+                pool: &pool,
+            };
+            match attach(eal, ports.len() as PortId, port, devargs, crew, &ports) {
+                Ok((bound, shares)) => {
+                    for (queues, share) in queues.iter_mut().zip(shares) {
+                        queues.push(share);
+                    }
+                    bound.list(true);
+                    ports.push(Arc::new(bound));
+                }
+                Err(error) => missing.push(Missing {
+                    port: port.name.clone(),
+                    error,
+                }),
+            }
+        }
+        let mut store = Store::new(
             ports.iter().map(|bound| bound.model()).collect(),
             plan.gateways,
             plan.capacity,
         )?;
+        (resume.restore)(&mut store).map_err(BringupError::Resume)?;
         let events = Arc::new(ArrayQueue::new(EVENTS));
         let host_mac = Arc::new(HostMac::default());
         let clock = Clock::start();
@@ -203,7 +266,7 @@ impl Dataplane {
             };
             workers.push(worker.start(eal, clock)?);
         }
-        Ok(Self {
+        let dataplane = Self {
             workers,
             store: SharedStore::new(store),
             crypto,
@@ -216,7 +279,8 @@ impl Dataplane {
             inboxes,
             ports: RwLock::new(ports),
             changing: Mutex::new(()),
-        })
+        };
+        Ok((dataplane, missing))
     }
 
     /// The ports that the tables have, in the order of their numbers.

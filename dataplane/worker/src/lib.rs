@@ -24,7 +24,7 @@ mod stats;
 pub use assign::{Assignment, assign};
 pub use backoff::Poll;
 pub use bind::{BoundPort, PortPlan};
-pub use bringup::{BringupError, Dataplane, IpsecPlan, Plan};
+pub use bringup::{BringupError, Dataplane, IpsecPlan, Missing, Plan, Restore, Resume, ResumeError};
 pub use clock::Clock;
 pub use command::Command;
 pub use handle::{Handle, StartError, Worker};

@@ -25,6 +25,27 @@ impl Attachments {
         Ok(true)
     }
 
+    /// Takes the endpoint of an attachment away, which is reserved again with its addresses. Says whether there was one.
+    ///
+    /// # Errors
+    /// [`AttachError`]
+    pub fn unplug(&self, key: &Key) -> Result<bool, AttachError> {
+        let _busy = self.busy(key, |_| BTreeSet::new())?;
+        let Some(record) = self.inner().records.get(key).cloned() else {
+            return Ok(false);
+        };
+        endpoint::remove(&self.tables, &record)?;
+        if record.attached.is_some() {
+            let reserved = Record {
+                attached: None,
+                ..record
+            };
+            self.store_record(&reserved)?;
+            self.inner().records.insert(key.clone(), reserved);
+        }
+        Ok(true)
+    }
+
     /// Whether an attachment is as it should be.
     ///
     /// # Errors
@@ -73,12 +94,9 @@ impl Attachments {
                 .values()
                 .filter(|record| endpoint::endpoint(&state, record).is_none())
                 .map(|record| {
-                    let since = match &record.attached {
-                        // A clock that was set back must not keep it for ever.
-                        None => record.created.min(now),
-                        Some(_) => inner.orphans.get(&record.key).copied().unwrap_or(now),
-                    };
-                    (record.key.clone(), since)
+                    let since = inner.orphans.get(&record.key).copied().unwrap_or(now);
+                    // A clock that was set back must not keep it for ever.
+                    (record.key.clone(), since.min(now))
                 })
                 .collect();
             gone.extend(
@@ -131,10 +149,9 @@ impl Attachments {
         inner.records.remove(&record.key);
         inner.orphans.remove(&record.key);
         for address in &record.addresses {
+            inner.ipam.give_back(*address);
             if rests {
                 inner.ipam.rest(*address, until);
-            } else {
-                inner.ipam.give_back(*address);
             }
         }
         Ok(())

@@ -58,11 +58,9 @@ impl Attachments {
                 let until: u64 = String::from_utf8_lossy(value)
                     .parse()
                     .map_err(|_| damaged("it is not a time".into()))?;
-                let mut inner = self.inner();
-                if !inner.ipam.is_used(address) {
-                    // A clock that was set back must not make it rest for ever.
-                    inner.ipam.rest(address, until.min(now + self.reuse_delay));
-                }
+                // A clock that was set back must not make it rest for ever.
+                let until = until.min(now + self.reuse_delay);
+                self.inner().ipam.rest(address, until);
             } else if name.ends_with(ATTACHMENT) {
                 let kept: Kept<Record> =
                     serde_json::from_slice(value).map_err(|error| damaged(error.to_string()))?;

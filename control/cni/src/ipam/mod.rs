@@ -119,18 +119,16 @@ impl Ipam {
 
     /// Notes that an address is in use; says whether it was not before.
     pub(crate) fn occupy(&mut self, address: IpAddr) -> bool {
-        self.resting.remove(&address);
         self.used.insert(address)
     }
 
-    /// Gives an address back that nobody ever used.
+    /// Gives an address back.
     pub(crate) fn give_back(&mut self, address: IpAddr) {
         self.used.remove(&address);
     }
 
-    /// Gives an address back that somebody used: it rests until then.
+    /// Notes that an address rests until then, and after it as long as nobody has asked for those that have rested.
     pub(crate) fn rest(&mut self, address: IpAddr, until: u64) {
-        self.used.remove(&address);
         self.resting.insert(address, until);
     }
 
@@ -143,14 +141,12 @@ impl Ipam {
             prefix: pool.prefix().to_string(),
             size: pool.size(),
             used: count(pool, &mut self.used.iter()),
-            resting: count(pool, &mut self.resting.keys()),
+            resting: count(
+                pool,
+                &mut self.resting.keys().filter(|it| !self.used.contains(it)),
+            ),
         };
         self.pools.iter().map(usage).collect()
-    }
-
-    /// Whether an address is in use.
-    pub(crate) fn is_used(&self, address: IpAddr) -> bool {
-        self.used.contains(&address)
     }
 
     /// Ends the rest of addresses that have rested, and says which.
@@ -209,6 +205,7 @@ mod tests {
         let mut ipam = ipam(&[("10.0.0.0/30", &[])]);
         let first = ipam.take(Family::V4, 100, |_| false).unwrap();
         assert_eq!(take(&mut ipam, Family::V4), "10.0.0.2");
+        ipam.give_back(first);
         ipam.rest(first, 160);
         let refused = ipam.take(Family::V4, 159, |_| false).unwrap_err();
         assert!(

@@ -354,7 +354,7 @@ impl<P: BufPool> Core<P> {
         let may_cut = !out.is_v6() && !df && !way.tunnel && sa.is_none();
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
         let node = way.encrypt.then(|| remote(rx.snapshot, out.dst()).tunnel).flatten();
-        let hop = other_end.or(node).unwrap_or(out.dst());
+        let hop = other_end.or(node).unwrap_or_else(|| out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
             return verdict;
         }

@@ -78,6 +78,11 @@ impl<P: BufPool> Core<P> {
         Ok(proxy)
     }
 
+    /// Whether policy lets the sender send a packet that goes where it says.
+    pub(crate) fn may_send(&self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(), Verdict> {
+        self.allowed(rx, packet, &packet.tuple, sender).map(|_| ())
+    }
+
     fn obey(&self, decided: &Decided) -> Result<u16, DropReason> {
         if decided.audited {
             self.stats.audited.add(1);

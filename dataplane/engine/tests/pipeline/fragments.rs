@@ -69,8 +69,7 @@ fn join(first: &[u8], second: &[u8]) -> Vec<u8> {
     }
 }
 
-fn with_service() -> Lab<HeapPool> {
-    let mut lab = lab();
+fn service() -> Change {
     let mut service = Service::new("ns/svc:p", Protocol::Udp);
     for (vip, backend) in [("10.96.0.10", "10.0.0.2"), ("fd96::10", "fd00::2")] {
         service.frontends.push(ServiceFrontend {
@@ -86,7 +85,12 @@ fn with_service() -> Lab<HeapPool> {
             local: true,
         });
     }
-    lab.apply(vec![Change::PutService(Box::new(service))]);
+    Change::PutService(Box::new(service))
+}
+
+fn with_service() -> Lab<HeapPool> {
+    let mut lab = lab();
+    lab.apply(vec![service()]);
     lab
 }
 
@@ -109,6 +113,22 @@ fn fragments_of_a_packet_to_a_service_go_to_one_backend() {
         let whole = join(first.only().1, second.only().1);
         assert_eq!(ends(&whole), (end(client, 4000), end(backend, 5353)));
         assert_eq!(lab.flows.len(), 1);
+    }
+}
+
+#[test]
+fn they_do_so_without_a_route_to_the_service() {
+    let mut lab = Plan {
+        default_routes: false,
+        ..Plan::default()
+    }
+    .lab();
+    lab.apply(vec![service()]);
+    for (client, vip, backend) in PAIRS {
+        let [first, second] = cut(&there(client, vip), 7);
+        let (first, second) = (lab.one(POD0, &first), lab.one(POD0, &second));
+        let whole = join(first.only().1, second.only().1);
+        assert_eq!(ends(&whole), (end(client, 4000), end(backend, 5353)));
     }
 }
 

@@ -147,13 +147,14 @@ fn wrong_checksums() {
 
 #[test]
 fn pings_too_short_for_their_header() {
+    // Policy has to know their type (drop code 135 of the specification, 6.1).
     let mut lab = lab();
     for len in 1..8 {
         let message = icmp4(8, 0, [0; 4], &[])[..len].to_vec();
         let packet = ip4("10.0.0.1", GATEWAY4).payload(1, message.clone());
-        assert_eq!(lab.one(POD0, &packet.frame(OURS[0], EP1)).dropped(), 134);
+        assert_eq!(lab.one(POD0, &packet.frame(OURS[0], EP1)).dropped(), 135);
         let packet = ip6("fd00::1", GATEWAY6).payload(58, [&[128][..], &message[1..]].concat());
-        assert_eq!(lab.one(POD0, &packet.frame(OURS[0], EP1)).dropped(), 134);
+        assert_eq!(lab.one(POD0, &packet.frame(OURS[0], EP1)).dropped(), 135);
     }
 }
 

@@ -39,6 +39,8 @@ class Lab:
         self.prefix = f"ot{os.getpid()}x{next(_labs)}"
         self.directory = Path(directory)
         self.socket = self.directory / "control.sock"
+        # Nothing is kept unless a test says so.
+        self.kept, self.connections = "", ""
         self.config = self.directory / "octoplaned.toml"
         self.processes = []
         self.daemon = None
@@ -72,6 +74,7 @@ class Lab:
             "[memory]", "hugepages = false", f'[workers]\npoll = "{self.poll}"',
             f"cores = {self.cores}\ncontrol_cores = [{self.cores[0]}]" if self.cores else "",
             f'[control]\nsocket = "{self.socket}"',
+            f'[state]\ndirectory = "{self.kept}"\nconnections = "{self.connections}"',
             "[neighbours]\nretry_ms = 200\nreachable_s = 2",
             f'[cni]\ndirectory = "{self.directory}/attachments"\n{self.cni}',
         ]

@@ -1,10 +1,12 @@
 """CNIAction as the host's plugin speaks it: a client generated from the protos by another language's toolchain."""
 
+import random
+import threading
 import time
 
 import pytest
 from cni_lab import Client, configure, endpoints, kept
-from conftest import GATEWAY4
+from conftest import BIN, GATEWAY4, run
 
 pytest.importorskip("grpc", reason="python3-grpcio is missing")
 
@@ -172,3 +174,107 @@ def test_what_is_attached_survives_a_killed_daemon(lab):
     assert client.check("c0")["code"] == "OK"
     assert client.add("c0", 0, MAC[0])["answer"]["ipInfo"]["address"] == address
     assert client.add("c1", 1, MAC[1])["answer"]["ipInfo"]["address"] != address
+
+
+def authority(place, name):
+    """A certificate authority, and a certificate that it signed for 127.0.0.1."""
+    where = {kind: place / f"{name}.{kind}" for kind in ("ca.crt", "ca.key", "crt", "key", "csr")}
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    run("openssl", "req", "-x509", *key, "-subj", f"/CN={name} authority", "-keyout", where["ca.key"], "-out", where["ca.crt"])
+    run("openssl", "req", *key[:-2], "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", where["key"],
+        "-out", where["csr"])
+    run("openssl", "x509", "-req", "-in", where["csr"], "-CA", where["ca.crt"], "-CAkey", where["ca.key"], "-CAcreateserial",
+        "-copy_extensions", "copy", "-days", "1", "-out", where["crt"])
+    return where
+
+
+def test_clients_with_a_certificate(make_lab, tmp_path):
+    good, other = authority(tmp_path, "good"), authority(tmp_path, "other")
+    # Both listeners at once; the plain one at an address that nobody has yet, in either family.
+    lab = make_lab(cni=f'''listen = "192.168.1.1:8000"
+ports = ["pod1", "pod2"]
+pools = [{{ prefix = "10.44.0.0/29" }}]
+tls = {{ listen = "127.0.0.1:8443", certificate = "{good["crt"]}", key = "{good["key"]}", client_ca = "{good["ca.crt"]}" }}
+''')
+    lab.start()
+
+    def client(certificate):
+        more = ("--certificate", certificate["crt"], "--key", certificate["key"]) if certificate else ()
+        return Client(lab, "127.0.0.1:8443", "--ca", good["ca.crt"], *more)
+    for stranger in (client(None), client(other), Client(lab, "127.0.0.1:8443")):
+        assert stranger.add("c0", 0, MAC[0])["code"] == "UNAVAILABLE"
+    assert endpoints(lab) == {}
+    assert client(good).add("c0", 0, MAC[0])["code"] == "OK"
+    # The management wire comes up.
+    assert Client(lab, "192.168.1.1:8000").check("c0")["code"] != "OK"
+    lab.inside("dp", "ip", "address", "add", "192.168.1.1/24", "dev", "lo")
+    assert Client(lab, "192.168.1.1:8000").check("c0")["code"] == "OK"
+    assert lab.stop() == 0, lab.log()
+
+
+def test_listeners_that_cannot_be_are_named(make_lab, tmp_path):
+    good = authority(tmp_path, "good")
+    tls = 'tls = {{ listen = "[::1]:8443", certificate = "{}", key = "{}", client_ca = "{}" }}'
+    broken = tmp_path / "broken"
+    broken.write_text("-----BEGIN CERTIFICATE-----")
+    for cni, text in ((tls.format(good["crt"], "/nosuch", good["ca.crt"]), "cni.tls.key: /nosuch: No such file"),
+                      (tls.format(good["crt"], good["crt"], good["ca.crt"]), "cni:"),
+                      (tls.format(good["crt"], good["key"], broken), "cni:")):
+        lab = make_lab(cni=cni)
+        daemon = lab.inside("dp", BIN / "octoplaned", "--config", lab.config, check=False)
+        assert daemon.returncode == 1 and text in daemon.stderr, daemon.stderr
+
+
+def test_kept_attachments_that_cannot_be_read_are_named(make_lab):
+    lab = make_lab(cni=CNI)
+    directory = lab.directory / "attachments"
+    directory.mkdir()
+    (directory / "c0@eth0.json").write_text("{")
+    daemon = lab.inside("dp", BIN / "octoplaned", "--config", lab.config, check=False)
+    assert daemon.returncode == 1 and "c0@eth0.json: cannot be read" in daemon.stderr, daemon.stderr
+
+
+def test_a_daemon_that_is_killed_while_pods_come(make_lab):
+    """What was answered is there afterwards; what was not is there whole or not at all, and can be repeated or removed."""
+    lab = make_lab(cni=CNI.replace("10.44.0.0/29", "10.44.0.0/16").replace("reuse_delay_s = 2", "reuse_delay_s = 0"))
+    answered = {}
+    for round_ in range(8):
+        lab.start()
+        client = Client(lab)
+        for container, address in answered.items():
+            assert client.check(container, ipInfo={"address": address})["code"] == "OK", container
+        # No endpoint without attachment, none without endpoint.
+        assert len(endpoints(lab)) == len(kept(lab))
+        killer = threading.Timer(random.uniform(0.005, 0.06), lab.daemon.kill)
+        killer.start()
+        last = None
+        for number in range(1000):
+            container = f"r{round_}n{number}"
+            # Host VFs 0 and 1 in turn: the one before the last goes.
+            said = client.add(container, number % 2, MAC[number % 2])
+            if said["code"] != "OK":
+                last = container
+                break
+            answered[container] = said["answer"]["ipInfo"]["address"]
+            for gone in [old for old in answered if old not in (container, f"r{round_}n{number - 1}")]:
+                if len(answered) > 2:
+                    del answered[gone]
+        killer.join()
+        lab.daemon.wait()
+        assert last, "the daemon was not killed in time"
+        if len(answered) == 2 and last:
+            # Its VF may have been taken from the older one by then.
+            del answered[next(iter(answered))]
+        lab.start()
+        client = Client(lab)
+        assert len(endpoints(lab)) == len(kept(lab)) <= 3
+        vf = int(last.split("n")[1]) % 2
+        assert client.add(last, vf, MAC[vf])["code"] == "OK"
+        answered[last] = client.add(last, vf, MAC[vf])["answer"]["ipInfo"]["address"]
+        lab.daemon.kill()
+        lab.daemon.wait()
+    lab.start()
+    client = Client(lab)
+    for name in kept(lab):
+        assert client.delete(name.split("@")[0])["code"] == "OK"
+    assert endpoints(lab) == {} and lab.json("attachment", "pools")[0]["used"] == 0
