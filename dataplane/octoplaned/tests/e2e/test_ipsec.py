@@ -46,10 +46,10 @@ file_prefix = "ot-{self.prefix}"
         self.state["endpoints"] = [
             {"id": i, "name": f"test/pod{i}", "port": f"pod{i}", "mac": f"02:00:00:00:00:0{i}", "identity": 1000 + i,
              "addresses": [f"{self.net4}.{i}", f"{self.net6}:{i}"]} for i in (1, 2)]
-        self.state["routes"] = []
+        self.state["routes"] = [{"prefix": "192.0.2.0/24", "port": "router"}]
         self.state["node"] = {"addresses": [f"192.0.2.{number}"], "routing": "tunnel",
                               "tunnel": {"local4": f"192.0.2.{number}"}}
-        self.state["ipcache"] = [{"prefix": prefix, "identity": 1001, "tunnel": f"192.0.2.{other}", "key": 3}
+        self.state["ipcache"] = [{"prefix": prefix, "identity": 1001, "tunnel_endpoint": f"192.0.2.{other}", "key": 3}
                                  for prefix in (f"10.20{other}.0.0/24", f"fd00:20{other}::/64")]
 
     def pod(self, index):
