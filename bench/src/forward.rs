@@ -104,7 +104,7 @@ fn setup(args: &ForwardArgs, dir: std::path::PathBuf) -> anyhow::Result<Setup> {
 }
 
 /// Huge pages if enough of them are free.
-fn memory_for(megabytes: u32) -> MemoryKind {
+pub(crate) fn memory_for(megabytes: u32) -> MemoryKind {
     let free: u64 = [(2048, 2), (1_048_576, 1024)]
         .into_iter()
         .filter_map(|(kilobytes, megabytes)| {

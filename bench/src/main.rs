@@ -5,6 +5,7 @@
 mod child;
 mod cli;
 mod cpus;
+mod esp;
 mod forward;
 mod frames;
 mod generator;
@@ -27,7 +28,9 @@ use crate::cli::{Cli, Command};
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Forward(args) => forward::run(&args),
+        Command::Esp(args) => esp::run(&args),
         Command::Instructions(args) => instructions::run(&args),
         Command::Job { spec } => child::serve(&spec),
+        Command::EspJob { spec } => esp::serve(&spec),
     }
 }

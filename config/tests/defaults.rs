@@ -7,8 +7,8 @@
 )]
 
 use octoplane_config::{
-    Capacity, Cni, Config, Control, CpuSet, Crypto, DeviceSpec, Eal, Exception, Gateway, Icmp, Ipsec, Memory, Neighbours,
-    PollMode, Queues, Role, State, Workers, parse_for,
+    Capacity, Cni, Config, Control, CpuSet, Crypto, DeviceSpec, Eal, Exception, Gateway, Icmp, Ipsec, Memory,
+    Neighbours, PollMode, Queues, Role, State, Workers, parse_for,
 };
 
 const PORT: &str = "[[ports]]\nname = 'p0'\nrole = 'uplink'\ndevice = 'net_null0,size=64'\n";

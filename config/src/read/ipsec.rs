@@ -10,7 +10,8 @@ use crate::Ipsec;
 
 pub(super) fn read(mut section: Section<'_>) -> Ipsec {
     let default = Ipsec::default();
-    let absolute = |text: &str| text.starts_with('/') && text.len() <= 4000 && !text.contains('\0') && text != "/";
+    let absolute =
+        |text: &str| text.starts_with('/') && text.len() <= 4000 && !text.contains('\0') && text != "/";
     let key_file = optional_matching(&mut section, "key_file", "the absolute path of a file", absolute);
     let strict = section.boolean("strict", default.strict);
     let addresses = section
@@ -18,7 +19,12 @@ pub(super) fn read(mut section: Section<'_>) -> Ipsec {
         .and_then(|item| addresses(&item))
         .unwrap_or_default();
     let rotation = section.integer("rotation_s", 0..=86_400, "seconds", default.rotation.as_secs());
-    let directory = optional_matching(&mut section, "directory", "the absolute path of a directory", absolute);
+    let directory = optional_matching(
+        &mut section,
+        "directory",
+        "the absolute path of a directory",
+        absolute,
+    );
     let form = "36 characters as in /proc/sys/kernel/random/boot_id";
     let boot_id = optional_matching(&mut section, "boot_id", form, |text| {
         text.len() == Ipsec::BOOT_ID_LEN && text.bytes().all(|byte| byte.is_ascii_graphic())

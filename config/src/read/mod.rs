@@ -47,8 +47,8 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         &neighbours,
     );
     let control = control::control(root.table("control"));
-    let cni = cni::read(root.table("cni"), &ports);
     let state = state::read(root.table("state"));
+    let cni = cni::read(root.table("cni"), &ports);
     let ipsec = ipsec::read(root.table("ipsec"));
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));

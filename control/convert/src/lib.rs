@@ -10,10 +10,12 @@ mod objects;
 mod policy;
 mod remote;
 mod replace;
+mod scope;
 mod service;
 mod transaction;
 
 pub use mistake::{Kind, Located, Mistake, clip};
 pub use objects::*;
-pub use replace::{changes, size};
+pub use replace::{changes, changes_in, size};
+pub use scope::{Kinds, Scope};
 pub use transaction::{Origin, Transaction, steps};

@@ -15,7 +15,7 @@ pub enum Kind {
     Full,
     /// Something else needs what is to go.
     InUse,
-    /// It could not be saved.
+    /// It cannot be kept: nothing in the request is wrong.
     NotSaved,
 }
 

@@ -9,11 +9,28 @@ use octoplane_tables::model::{Change, Origin};
 
 use crate::mistake::{Located, Mistake, clip};
 use crate::objects as convert;
+use crate::scope::Scope;
 use crate::transaction::Transaction;
 
 /// What turns `state` into the wanted state. Puts of what is there already are among it: the tables see that they change
 /// nothing.
+///
+/// # Errors
+/// What is wrong with the wanted state.
 pub fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Transaction, Located> {
+    changes_in(state, wanted, Scope::ALL)
+}
+
+/// The same for a wanted state that is about a part of the tables only.
+///
+/// # Errors
+/// What is wrong with the wanted state.
+pub fn changes_in(
+    state: &State,
+    wanted: v1::ReplaceRequest,
+    scope: Scope<'_>,
+) -> Result<Transaction, Located> {
+    use v1::Kind;
     let (endpoints, ids) = read(
         "endpoints",
         wanted.endpoints,
@@ -78,7 +95,9 @@ pub fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Transaction,
     )?;
 
     // What goes, goes first: an address may move from one endpoint to another.
-    let gone = state.endpoints().filter(|it| !ids.contains(&it.id));
+    let gone = state.endpoints().filter(|it| {
+        !ids.contains(&it.id) && scope.may_go(Kind::Endpoint, |then| then.endpoint(it.id) == Some(it))
+    });
     let mut changes: Vec<Change> = gone.map(|it| Change::RemoveEndpoint { id: it.id }).collect();
     // Endpoints that swap addresses would stand in each other's way: those that change are removed first.
     let moved = endpoints.iter().filter(|wanted| {
@@ -87,17 +106,25 @@ pub fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Transaction,
             .is_some_and(|old| old.addresses != wanted.addresses)
     });
     changes.extend(moved.map(|it| Change::RemoveEndpoint { id: it.id }));
-    let gone = state.routes().filter(|it| !prefixes.contains(&it.prefix));
+    let gone = state.routes().filter(|it| {
+        !prefixes.contains(&it.prefix) && scope.may_go(Kind::Route, |then| then.route(&it.prefix) == Some(it))
+    });
     changes.extend(gone.map(|it| Change::RemoveRoute { prefix: it.prefix }));
-    let gone = state
-        .neighbours()
-        .filter(|it| it.origin == Origin::Static && !stations.contains(&(it.port, it.addr)));
+    let gone = state.neighbours().filter(|it| {
+        it.origin == Origin::Static
+            && !stations.contains(&(it.port, it.addr))
+            && scope.may_go(Kind::Neighbour, |then| {
+                then.neighbour(it.port, it.addr) == Some(it)
+            })
+    });
     changes.extend(gone.map(|it| Change::RemoveNeighbour {
         port: it.port,
         addr: it.addr,
     }));
 
-    let gone = state.services().filter(|it| !names.contains(&it.name));
+    let gone = state.services().filter(|it| {
+        !names.contains(&it.name) && scope.may_go(Kind::Service, |then| then.service(&it.name) == Some(it))
+    });
     changes.extend(gone.map(|it| Change::RemoveService {
         name: it.name.clone(),
     }));
@@ -110,16 +137,32 @@ pub fn changes(state: &State, wanted: v1::ReplaceRequest) -> Result<Transaction,
     changes.extend(moved.map(|it| Change::RemoveService {
         name: it.name.clone(),
     }));
-    if state.has_node() && node.as_ref() != Some(state.node()) {
+    let same_node = |then: &State| then.has_node() && then.node() == state.node();
+    let node_goes = match &node {
+        Some(node) => node != state.node(),
+        None => scope.may_go(Kind::Node, same_node),
+    };
+    if state.has_node() && node_goes {
         changes.push(Change::RemoveNode);
     }
-    let gone = state.ipcache().filter(|it| !remotes.contains(&it.prefix));
+    let gone = state.ipcache().filter(|it| {
+        !remotes.contains(&it.prefix)
+            && scope.may_go(Kind::Ipcache, |then| then.ipcache_entry(&it.prefix) == Some(*it))
+    });
     changes.extend(gone.map(|it| Change::RemoveIpcache { prefix: it.prefix }));
-    let gone = state.policies().filter(|it| !governed.contains(&it.endpoint));
+    let gone = state.policies().filter(|it| {
+        !governed.contains(&it.endpoint)
+            && scope.may_go(Kind::Policy, |then| then.policy(it.endpoint) == Some(it))
+    });
     changes.extend(gone.map(|it| Change::RemovePolicy {
         endpoint: it.endpoint,
     }));
-    let gone = state.egress_gateways().filter(|it| !keys.contains(&it.key));
+    let gone = state.egress_gateways().filter(|it| {
+        !keys.contains(&it.key)
+            && scope.may_go(Kind::EgressGateway, |then| {
+                then.egress_gateway(&it.key) == Some(it)
+            })
+    });
     changes.extend(gone.map(|it| Change::RemoveEgressGateway { key: it.key }));
 
     let mut origins: Vec<_> = (0..changes.len()).map(|index| ("removed", index)).collect();

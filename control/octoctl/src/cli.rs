@@ -104,6 +104,19 @@ pub(crate) enum Verb {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Program everything anew, as an agent does that was started again: like apply, but only for the kinds that are named, and
+    /// what others program meanwhile stays.
+    Resync {
+        /// YAML or JSON; - for standard input.
+        #[arg(short, long)]
+        file: PathBuf,
+        /// Only this kind; give it again for more. Default: everything.
+        #[arg(long = "kind", value_enum)]
+        kinds: Vec<Kind>,
+        /// Only print what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Print the tables in the form that apply reads.
     Export,
     /// Print what changes, until interrupted.

@@ -20,7 +20,10 @@ pub(crate) async fn run(channel: Channel, verb: IpsecVerb, format: Format) -> Re
         IpsecVerb::Counters => counters(&mut client, format).await,
         IpsecVerb::Node(IpsecNodeVerb::List) => nodes(&mut client, format).await,
         IpsecVerb::Node(IpsecNodeVerb::Del { addresses }) => {
-            let lines = addresses.iter().map(|it| format!("- ipsec node {it}\n")).collect();
+            let lines = addresses
+                .iter()
+                .map(|it| format!("- ipsec node {it}\n"))
+                .collect();
             let request = v1::SetIpsecNodesRequest {
                 remove: addresses,
                 ..Default::default()
@@ -236,7 +239,11 @@ async fn counters(client: &mut Client, format: Format) -> Result<(), Failure> {
         ("software for a device", &it.to_software),
     ] {
         for error in errors {
-            let text = if error.text.is_empty() { &error.cause } else { &error.text };
+            let text = if error.text.is_empty() {
+                &error.cause
+            } else {
+                &error.text
+            };
             rows.push([format!("{what}: {text}"), error.packets.to_string()]);
         }
     }

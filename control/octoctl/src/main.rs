@@ -58,7 +58,7 @@ fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Failure> {
     // A file with mistakes is refused before anybody is asked.
     let wanted = match &arguments.verb {
-        Verb::Apply { file, .. } => Some(octoplane_state::read(file)?),
+        Verb::Apply { file, .. } | Verb::Resync { file, .. } => Some(octoplane_state::read(file)?),
         _ => None,
     };
     let channel = connect::connect(&arguments.socket, &arguments.remote).await?;
@@ -67,6 +67,18 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Apply { dry_run, .. } => {
             let Some(wanted) = wanted else { return Ok(()) };
             program::replace(channel, wanted, dry_run, arguments.output).await
+        }
+        Verb::Resync { dry_run, kinds, .. } => {
+            let Some(wanted) = wanted else { return Ok(()) };
+            let begin = v1::ResyncBegin {
+                kinds: kinds
+                    .into_iter()
+                    .map(|kind| v1::Kind::from(kind).into())
+                    .collect(),
+                dry_run,
+                ..Default::default()
+            };
+            program::resync(channel, wanted, begin, arguments.output).await
         }
         Verb::Endpoint(verb) => program::endpoint(channel, verb, arguments.output).await,
         Verb::Route(verb) => program::route(channel, verb, arguments.output).await,

@@ -13,6 +13,7 @@ use crate::history::History;
 use crate::list::{self, ListStream};
 use crate::ports;
 use crate::refusal::{alone, clip};
+use crate::resync::{self, Resyncs, append};
 use crate::transact::{Mode, check_size, transact};
 use crate::watch::{self, EventStream};
 
@@ -23,6 +24,7 @@ pub(crate) struct ConfigService<D> {
     dataplane: Arc<D>,
     store: SharedStore,
     history: Arc<History>,
+    resyncs: Arc<Resyncs>,
 }
 
 impl<D: Dataplane> ConfigService<D> {
@@ -33,6 +35,7 @@ impl<D: Dataplane> ConfigService<D> {
             dataplane,
             store,
             history,
+            resyncs: Arc::default(),
         }
     }
 
@@ -103,15 +106,7 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
                 omit_events: part.omit_events,
                 expected_revision: None,
             });
-            all.endpoints.extend(part.endpoints);
-            all.routes.extend(part.routes);
-            all.neighbours.extend(part.neighbours);
-            all.ports.extend(part.ports);
-            all.node = part.node.or(all.node);
-            all.ipcache.extend(part.ipcache);
-            all.services.extend(part.services);
-            all.policies.extend(part.policies);
-            all.egress_gateways.extend(part.egress_gateways);
+            append(&mut all, part);
             check_size(convert::size(&all))?;
         }
         transact(&self.store, first.unwrap_or_default(), move |state| {
@@ -119,6 +114,15 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
         })
         .await
         .map(Response::new)
+    }
+
+    async fn resync(
+        &self,
+        request: Request<Streaming<v1::ResyncRequest>>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        resync::resync(&self.resyncs, &self.store, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn add_port(

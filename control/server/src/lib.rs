@@ -15,6 +15,7 @@ mod list;
 mod listen;
 mod ports;
 mod refusal;
+mod resync;
 mod saved;
 mod server;
 mod stats;

@@ -22,9 +22,13 @@ pub(crate) fn alone(mistake: &Mistake, field: &str) -> Status {
     Status::with_error_details(code(mistake.kind), &mistake.text, details)
 }
 
-/// The answer to the client about the request as a whole.
-pub(crate) fn whole(mistake: &Mistake) -> Status {
-    Status::new(code(mistake.kind), &mistake.text)
+/// The answer to the client: what is wrong, and with which entry of its request.
+pub(crate) fn refused(it: &Located) -> Status {
+    match it.mistake.kind {
+        // No entry is to blame.
+        Kind::NotSaved => Status::new(code(Kind::NotSaved), &it.mistake.text),
+        _ => located(it),
+    }
 }
 
 /// The answer to the client: the position goes into the message, and for programs into the details.

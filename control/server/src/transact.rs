@@ -1,12 +1,12 @@
 //! Transactions: from a request to the tables and back.
 
 use octoplane_api::v1;
-use octoplane_convert::{Located, Mistake, Transaction};
-use octoplane_tables::{Committed, ErrorKind, Event, Object, SharedStore, State};
+use octoplane_convert::{Located, Transaction};
+use octoplane_tables::{Committed, Event, Object, SharedStore, State};
 use tonic::Status;
 
 use crate::convert;
-use crate::refusal::{located, whole};
+use crate::refusal::{located, refused};
 
 /// Most objects of one transaction: what is collected before it is applied is bounded.
 const MAX_OBJECTS: usize = 4_000_000;
@@ -68,8 +68,7 @@ fn run(
     }
     match result {
         Ok(committed) => Ok(response(&before, &committed, mode.omit_events)),
-        Err(error) if error.error.kind() == ErrorKind::NotSaved => Err(whole(&Mistake::from(&error.error))),
-        Err(error) => Err(located(&Transaction::refused(&error, &origins))),
+        Err(error) => Err(refused(&Transaction::refused(&error, &origins))),
     }
 }
 

@@ -377,14 +377,18 @@ impl<P: BufPool> Core<P> {
         };
         let Some(half) = table.half(flow) else { return SLOW };
         let action = connection::Action::of(&half);
-        let current = action.revision == rx.snapshot.revision() as u32;
-        if !(current && action.flags & flag::COMPILED != 0 && action.port == rx.port) {
+        if action.flags & flag::COMPILED == 0 || action.port != rx.port {
             return SLOW;
         }
-        let target = rx.snapshot.target(action.target);
         if action.flags != flag::COMPILED {
-            return self.follow_changed(rx, buf, pending, flow, action, target, sealing);
+            return self.follow_changed(rx, buf, pending, flow, action, sealing);
         }
+        let target = rx.snapshot.target(action.target);
+        let revision = rx.snapshot.revision();
+        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, tuple) {
+            return SLOW;
+        }
+        action.refresh(&half, revision, rx.second);
         let data = buf.data_mut();
         if !fits(target, data.len()) {
             return SLOW;
@@ -419,7 +423,6 @@ impl<P: BufPool> Core<P> {
         pending: &Pending,
         flow: FlowRef,
         action: connection::Action,
-        target: &Target,
         sealing: &mut Sealing,
     ) -> u16 {
         let Pending { ref tuple, upper, .. } = *pending;
@@ -429,15 +432,19 @@ impl<P: BufPool> Core<P> {
         }
         let v6 = tuple.is_v6();
         let out = self.outgoing(flow);
-        let other_end = match action.flags & flag::ENCAPSULATE != 0 {
-            true => match connection::other_end(rx.snapshot, &out) {
-                Some(other_end) => Some(other_end),
-                None => return SLOW,
-            },
+        let revision = rx.snapshot.revision();
+        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, &out) {
+            return SLOW;
+        }
+        // The node at the other end, of a tunnel or without one.
+        let node = match action.flags & (flag::ENCAPSULATE | flag::ENCRYPT) != 0 {
+            true => Some(rx.snapshot.tunnel_end(action.target)),
             false => None,
         };
-        let overhead = other_end.map_or(0, overlay::overhead);
-        let Ok(sa) = connection::sealing(rx, &out, other_end, action.flags & flag::ENCRYPT != 0) else {
+        let tunnel = node.filter(|_| action.flags & flag::ENCAPSULATE != 0);
+        let target = rx.snapshot.target(node.map_or(action.target, |end| end.target));
+        let overhead = tunnel.map_or(0, |end| end.len);
+        let Ok(sa) = connection::sealing(rx, node) else {
             return SLOW;
         };
         let len = buf.len() + usize::from(overhead);
@@ -453,6 +460,7 @@ impl<P: BufPool> Core<P> {
             // It will be told apart from what is dropped for other reasons there.
             return SLOW;
         }
+        action.refresh(&half, revision, rx.second);
         let frame = buf.data_mut();
         let (l4, end) = match (v6, frame.first_chunk::<V4>()) {
             (true, Some(header)) => (V6, V6 + usize::from(be16(header, 18))),
@@ -478,14 +486,13 @@ impl<P: BufPool> Core<P> {
         if connection::translate(frame, &packet, &out).is_err() {
             return SLOW;
         }
-        match other_end {
+        match tunnel {
             None => {
                 connection::one_hop_further(frame, v6);
                 frame[..12].copy_from_slice(&target.macs);
             }
-            Some(other_end) => {
-                let hash = table.hash(&out);
-                if overlay::encapsulate(buf, rx.snapshot, target, other_end, action.identity, hash).is_err() {
+            Some(end) => {
+                if overlay::encapsulate(buf, end, target, action.identity, pending.hash).is_err() {
                     return SLOW;
                 }
             }
@@ -507,7 +514,10 @@ fn special(rx: &Rx<'_>, target: &Target, protocol: u8, frame: &[u8]) -> u16 {
     if rx.ipsec.is_none() || protocol != ipsec::ESP {
         return SLOW;
     }
-    match frame.get(ETHERNET_LEN..).and_then(|packet| esp(rx, packet, target)) {
+    match frame
+        .get(ETHERNET_LEN..)
+        .and_then(|packet| esp(rx, packet, target))
+    {
         Some(Verdict::Open) => OPEN,
         _ => SLOW,
     }

@@ -125,8 +125,12 @@ pub(crate) fn esp_in(packet: &[u8]) -> Option<EspIn> {
 /// The sender of an IP packet.
 pub(crate) fn source(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
-        4 => Ipv4::ref_from_prefix(packet).ok().map(|(header, _)| IpAddr::from(header.src)),
-        6 => Ipv6::ref_from_prefix(packet).ok().map(|(header, _)| IpAddr::from(header.src)),
+        4 => Ipv4::ref_from_prefix(packet)
+            .ok()
+            .map(|(header, _)| IpAddr::from(header.src)),
+        6 => Ipv6::ref_from_prefix(packet)
+            .ok()
+            .map(|(header, _)| IpAddr::from(header.src)),
         _ => None,
     }
 }

@@ -37,6 +37,6 @@ pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;
 pub use ipsec::IpsecConfig;
-pub use memory::{Memory, MemoryPart};
+pub use memory::{MEANING, Memory, MemoryPart};
 pub use output::{Output, PORT_QUEUE, ToSeal};
 pub use stats::{Counter, PortStats, Stage, StageStats, Tally, WorkerStats};

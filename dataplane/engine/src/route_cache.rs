@@ -37,7 +37,7 @@ struct Slot6 {
 pub(crate) struct RouteCache {
     v4: Box<[Slot4; 1 << BITS]>,
     v6: Box<[Slot6; 1 << BITS]>,
-    /// Revision of the tables that slots of this generation were filled from.
+    /// Revision of the forwarding tables that slots of this generation were filled from.
     revision: u64,
     /// 1 to 255: empty slots have 0. Starting a new one empties the cache without touching it.
     generation: u8,
@@ -61,11 +61,11 @@ impl RouteCache {
         }
     }
 
-    /// Forgets everything if the tables are others than last time.
+    /// Forgets everything if the forwarding tables are others than last time.
     #[inline(always)]
     pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
-        if self.revision != snapshot.revision() {
-            self.renew(snapshot.revision());
+        if self.revision != snapshot.forwarding_revision() {
+            self.renew(snapshot.forwarding_revision());
         }
     }
 

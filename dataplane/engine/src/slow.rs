@@ -56,8 +56,8 @@ use Verdict::{Drop, Punt, Refuse};
 enum Whose {
     /// A connection, or the one that it begins.
     Connection(Packet, Sender),
-    /// What is in the tunnel packet, whose IP header has this many bytes.
-    Tunnel(usize),
+    /// What is in the tunnel packet, whose IP header has this many bytes, and which ends there in the frame.
+    Tunnel((usize, usize)),
     /// Nothing: it is dropped.
     Nobodys(DropReason),
     /// What the first fragment of its packet will say.
@@ -259,7 +259,10 @@ impl<P: BufPool> Core<P> {
         }
         let (src, dst) = (Ipv6Addr::from(header.src), Ipv6Addr::from(header.dst));
         if src.is_multicast() {
-            return Drop(DropReason::InvalidPacket);
+            return Drop(match rx.view.role {
+                Role::Pod => DropReason::InvalidSource,
+                Role::Uplink | Role::Host => DropReason::InvalidPacket,
+            });
         }
         // Neighbour discovery comes before the source check: a pod asks from its link-local address, too.
         let kind = if header.next_header == protocol::ICMPV6 {
@@ -354,16 +357,16 @@ impl<P: BufPool> Core<P> {
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
-        // What no route forwards may be a service's.
+        // What no route forwards may be a service's. What the kernel sends is not held up for that.
         let near_service = rx.snapshot.serves_block(packet.tuple.dst());
-        if (always || !forwarded || near_service)
+        if (always || (!forwarded || near_service) && rx.view.role != Role::Host)
             && let Err(first) = self.find_ports(rx, frame, &mut packet)
         {
             return Some(Whose::Unknown(first));
         }
         if !always || own {
             if own && rx.view.role == Role::Uplink && is_tunnel(rx, &packet) {
-                return Some(Whose::Tunnel(packet.l4 - ETHERNET_LEN));
+                return Some(Whose::Tunnel((packet.l4 - ETHERNET_LEN, packet.end)));
             }
             // Replies to what left under our address, or to an endpoint that reached itself, and services.
             if !always && (forwarded || !self.knows(frame, &packet)) && !is_served(rx.snapshot, &packet.tuple)
@@ -402,21 +405,21 @@ impl<P: BufPool> Core<P> {
     fn stateful(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, whose: Whose) -> Verdict {
         match whose {
             Whose::Connection(packet, sender) => self.connection(rx, buf, &packet, sender),
-            Whose::Tunnel(ip_len) => self.unwrap_tunnel(rx, buf, ip_len),
+            Whose::Tunnel(place) => self.unwrap_tunnel(rx, buf, place),
             Whose::Nobodys(reason) => Drop(reason),
             Whose::Unknown(first) => Verdict::Park(Awaited::FirstFragment(first)),
         }
     }
 
-    /// Takes a packet out of the tunnel and to its endpoint (specification, 1.7). The outer IP header has `ip_len` bytes.
-    fn unwrap_tunnel(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, ip_len: usize) -> Verdict {
+    /// Takes a packet out of the tunnel and to its endpoint (specification, 1.7). `place` is where the outer one is.
+    fn unwrap_tunnel(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, place: (usize, usize)) -> Verdict {
         if let Some(ipsec) = rx.ipsec.filter(|_| !rx.decrypted) {
             let node = buf.data().get(ETHERNET_LEN..).and_then(source);
             if node.is_none_or(|node| ipsec.demands(node)) {
                 return Drop(DropReason::Unencrypted);
             }
         }
-        let identity = match overlay::decapsulate(buf, rx.snapshot, ip_len) {
+        let identity = match overlay::decapsulate(buf, rx.snapshot, place) {
             Ok(identity) => identity,
             Err(reason) => return Drop(reason),
         };
@@ -557,7 +560,9 @@ impl<P: BufPool> Core<P> {
 /// What is to be done with a packet from the underlay that is encrypted, or should be (specification, 1.5 step 3): `None` if
 /// nothing special is.
 pub(crate) fn esp(rx: &Rx<'_>, packet: &[u8], target: &Target) -> Option<Verdict> {
-    let ipsec = rx.ipsec.filter(|_| rx.view.role == Role::Uplink && !rx.decrypted)?;
+    let ipsec = rx
+        .ipsec
+        .filter(|_| rx.view.role == Role::Uplink && !rx.decrypted)?;
     let src = source(packet)?;
     match target.action {
         Action::Local | Action::Host => match esp_in(packet)? {

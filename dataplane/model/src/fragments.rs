@@ -13,6 +13,18 @@ use crate::wire::Packet;
 /// How long a fragment waits for its first one, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
+/// How long the ports of a first fragment are known (RFC 8200, 4.5), in nanoseconds.
+const KNOWN: u64 = 60_000_000_000;
+
+/// Ports of a fragmented packet.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    protocol: u8,
+    sport: u16,
+    dport: u16,
+    since: u64,
+}
+
 /// What fragments of one packet have in common. IPv6 later fragments do not say their protocol for certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
@@ -36,7 +48,7 @@ struct Held {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Fragments {
-    known: BTreeMap<Key, (u8, u16, u16)>,
+    known: BTreeMap<Key, Ports>,
     order: VecDeque<Key>,
     held: Vec<Held>,
     bound: usize,
@@ -94,7 +106,12 @@ impl Model {
         }
         if !pkt.later_fragment() {
             let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
-            let ports = (pkt.protocol, tuple.sport, tuple.dport);
+            let ports = Ports {
+                protocol: pkt.protocol,
+                sport: tuple.sport,
+                dport: tuple.dport,
+                since: self.now,
+            };
             if self.fragments.known.insert(key, ports).is_none() {
                 self.fragments.order.push_back(key);
             }
@@ -105,9 +122,9 @@ impl Model {
             }
             return Ok(true);
         }
-        if let Some(&(protocol, sport, dport)) = self.fragments.known.get(&key) {
-            pkt.protocol = protocol;
-            pkt.ports = Some((sport, dport));
+        if let Some(known) = self.fragments.known.get(&key) {
+            pkt.protocol = known.protocol;
+            pkt.ports = Some((known.sport, known.dport));
             return Ok(true);
         }
         if self.fragments.held.len() >= self.fragments.bound {
@@ -131,7 +148,7 @@ impl Model {
         let Some(key) = key(pkt, vni).filter(|_| !pkt.later_fragment()) else {
             return;
         };
-        let Some(&(protocol, sport, dport)) = self.fragments.known.get(&key) else {
+        let Some(known) = self.fragments.known.get(&key).copied() else {
             return;
         };
         let (ready, waiting) = std::mem::take(&mut self.fragments.held)
@@ -147,8 +164,8 @@ impl Model {
             ..
         } in ready
         {
-            pkt.protocol = protocol;
-            pkt.ports = Some((sport, dport));
+            pkt.protocol = known.protocol;
+            pkt.ports = Some((known.sport, known.dport));
             let mut rx = Rx {
                 port,
                 frame,
@@ -168,6 +185,11 @@ impl Model {
     /// Drops fragments whose first one did not come in time.
     pub(crate) fn drop_late_fragments(&mut self, out: &mut Outcome) {
         let now = self.now;
+        let fragments = &mut self.fragments;
+        fragments
+            .known
+            .retain(|_, ports| now.saturating_sub(ports.since) < KNOWN);
+        fragments.order.retain(|key| fragments.known.contains_key(key));
         self.fragments.held.retain(|held| {
             let waits = now.saturating_sub(held.since) < PATIENCE;
             if !waits {

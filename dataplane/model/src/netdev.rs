@@ -111,7 +111,7 @@ impl Model {
         let (status, _) = self
             .ct
             .lookup(self.now, &tuple, kind, (Scope::Both, Filter::Any), flags);
-        if matches!(status, Status::Reply | Status::Related) {
+        if status == Status::Reply {
             return Ok(());
         }
         let decision = self.policy(Subject::Host, direction, remote, pkt, &tuple);
@@ -282,7 +282,7 @@ impl Model {
                 (Scope::Reverse, filter),
                 pkt.tcp_flags(),
             );
-            if matches!(status, Status::Reply | Status::Related) {
+            if status == Status::Reply {
                 self.rev_nat_of(pkt, &entry)
                     .map_err(|code| Stop::Drop(code, Direction::Egress))?;
                 return Ok(true);

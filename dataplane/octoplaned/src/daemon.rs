@@ -20,7 +20,7 @@ use crate::ipsec::{Ipsec, Service};
 use crate::neighbours::{Neighbours, Rounds};
 use crate::ports::PortChanges;
 use crate::status::Daemon;
-use crate::{plan, report, resume};
+use crate::{plan, report, resume, supervisor};
 
 /// Runs until a signal says to stop.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
@@ -73,7 +73,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         encryption,
         startup,
     ));
-    let served = serve(control, Arc::clone(&daemon), cni, begin);
+    let served = serve(control, Arc::clone(&daemon), cni, &dataplane, begin);
     info!("stopping");
     stop.store(true, Relaxed);
     if neighbours.join().is_err() {
@@ -110,7 +110,13 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves the control socket until a signal comes.
-fn serve(control: Server, daemon: Arc<Daemon>, cni: Cni, begin: Instant) -> anyhow::Result<()> {
+fn serve(
+    control: Server,
+    daemon: Arc<Daemon>,
+    cni: Cni,
+    dataplane: &Arc<Dataplane>,
+    begin: Instant,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -127,11 +133,18 @@ fn serve(control: Server, daemon: Arc<Daemon>, cni: Cni, begin: Instant) -> anyh
             begin.elapsed().as_millis(),
             bound.path().display()
         );
+        if let Some(address) = bound.tcp_address() {
+            info!("control services at {address}, too");
+        }
+        supervisor::ready(dataplane);
+        // On the threads that serve the API: if these hang, nobody feeds it. It ends with the runtime.
+        drop(tokio::spawn(supervisor::feed_watchdog(Arc::clone(dataplane))));
         let shutdown = async move {
             tokio::select! {
                 _ = term.recv() => info!("SIGTERM"),
                 _ = int.recv() => info!("SIGINT"),
             }
+            supervisor::stopping();
         };
         let served = bound.serve(daemon, shutdown).await.context("control socket");
         cni.stop().await?;
@@ -165,10 +178,16 @@ fn start_neighbours(
     };
     let neighbours = Neighbours::new(dataplane.store.clone(), Box::new(send), config.neighbours);
     let events = Arc::clone(&dataplane.events);
+    let beaten = Arc::downgrade(dataplane);
+    let beat = move || {
+        if let Some(dataplane) = beaten.upgrade() {
+            dataplane.beat();
+        }
+    };
     let rounds = neighbours.rounds();
     let thread = thread::Builder::new()
         .name("neighbours".into())
-        .spawn(move || neighbours.run(|| events.pop(), &stop))
+        .spawn(move || neighbours.run(|| events.pop(), beat, &stop))
         .context("neighbour thread")?;
     Ok((thread, rounds))
 }

@@ -14,6 +14,7 @@ mod ports;
 mod report;
 mod resume;
 mod status;
+mod supervisor;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

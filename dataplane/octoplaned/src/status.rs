@@ -177,7 +177,13 @@ impl Services for Daemon {
 
     fn flow(&self, state: &State, flow: FlowRef) -> Option<v1::Flow> {
         let now = self.dataplane.clock.now();
-        let view = octoplane_engine::describe(&self.dataplane.flows, flow, now, &self.timeouts)?;
+        let view = octoplane_engine::describe(
+            &self.dataplane.flows,
+            flow,
+            state.last_changed(),
+            now,
+            &self.timeouts,
+        )?;
         Some(flows::message(state, &view))
     }
 

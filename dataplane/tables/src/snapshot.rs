@@ -10,13 +10,16 @@ use octoplane_packet::MacAddr;
 use crate::bucket::{Buckets, Rates};
 use crate::egress_gateway::EgressRule;
 use crate::ipcache::{Remote, identity};
+use crate::last_changed::LastChanged;
 use crate::lpm::{Block, Lpm};
 use crate::model::{HOST_ENDPOINT, Port, PortId, Role};
 use crate::node::NodeView;
+use crate::numbered::Numbered;
 use crate::policy::EndpointPolicy;
 use crate::services::Frontend;
 use crate::state::Gateways;
 use crate::target::{Target, TargetTable};
+use crate::tunnel_end::TunnelEnd;
 use crate::views::Views;
 
 /// What a worker has to know of a port.
@@ -59,9 +62,13 @@ pub struct Snapshot {
     pub(crate) ipcache4: Lpm<u32>,
     pub(crate) ipcache6: Lpm<u128>,
     pub(crate) remotes: Vector<Remote>,
+    pub(crate) tunnel_ends: Numbered<TunnelEnd>,
     /// What is known of addresses that no entry holds, per family.
     pub(crate) world: [Remote; 2],
     pub(crate) views: Views,
+    pub(crate) changed: Arc<LastChanged>,
+    /// The revision that changed the forwarding tables last.
+    pub(crate) forwarding: u64,
 }
 
 /// What is known of addresses that no entry holds (specification of the datapath, section 4).
@@ -86,14 +93,28 @@ impl Snapshot {
             ipcache4: Lpm::empty(),
             ipcache6: Lpm::empty(),
             remotes: Vector::new(),
+            tunnel_ends: Numbered::default(),
             world: world(false),
             views: Views::default(),
+            changed: Arc::default(),
+            forwarding: 0,
         }
     }
 
     /// The revision these tables have.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The revision that changed the forwarding tables last: blocks of a snapshot are good for all that have the same.
+    pub fn forwarding_revision(&self) -> u64 {
+        self.forwarding
+    }
+
+    /// When what holds for an address changed last.
+    #[inline(always)]
+    pub fn last_changed(&self) -> &LastChanged {
+        &self.changed
     }
 
     /// Where packets to this IPv4 address (most significant byte first) go.
@@ -174,6 +195,12 @@ impl Snapshot {
             Some(index) => self.remotes.get(index).unwrap_or(world),
             None => world,
         }
+    }
+
+    /// The other end of a tunnel with this number.
+    #[inline(always)]
+    pub fn tunnel_end(&self, number: u32) -> &TunnelEnd {
+        self.tunnel_ends.get(number)
     }
 
     /// The settings of this node.

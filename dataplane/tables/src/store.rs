@@ -23,6 +23,7 @@ use crate::state::{Gateways, State};
 use crate::target::TargetKey;
 use crate::target_index::TargetIndex;
 use crate::touched::Touched;
+use crate::tunnel_end::TunnelEnd;
 
 /// How many entries each table holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -323,16 +324,33 @@ impl Store {
                     .map_err(full("ipcache_nodes_v6", capacity.ipcache_nodes_v6))?,
             }
         }
+        for key in changed {
+            let ObjectKey::EgressGateway(key) = key else {
+                continue;
+            };
+            // The new one first: the number of what both have in common stays.
+            next.acquire_gateway(key);
+            next.release_gateway(self.state.egress_gateway(key));
+        }
+        let mut tunnel_ends = current.tunnel_ends.clone();
+        for number in next.remotes.take_gone() {
+            tunnel_ends.set(number, TunnelEnd::default());
+        }
         let mut peers: BTreeSet<IpAddr> = next.remotes.take_fresh().into_iter().collect();
         for &prefix in &touched.fib {
             peers.extend(next.remotes.peers_in(prefix));
+        }
+        if self.state.node().tunnel != next.node().tunnel {
+            peers.extend(next.remotes.peers());
         }
         for addr in peers {
             let target = match addr {
                 IpAddr::V4(addr) => fib4.lookup(addr.to_bits()),
                 IpAddr::V6(addr) => fib6.lookup(addr.to_bits()),
             };
-            next.remotes.set_target(addr, target);
+            if let Some(number) = next.remotes.set_target(addr, target) {
+                tunnel_ends.set(number, TunnelEnd::new(addr, target, &next.node().tunnel));
+            }
         }
 
         let mut views = current.views.clone();
@@ -352,9 +370,16 @@ impl Store {
             ipcache4: self.ipcache4.snapshot(),
             ipcache6: self.ipcache6.snapshot(),
             remotes: next.remotes.table(),
+            tunnel_ends,
             world: world(views.node.dual_stack),
             views,
+            changed: Arc::clone(&next.changed),
+            forwarding: match touched.fib.is_empty() {
+                true => current.forwarding,
+                false => next.revision,
+            },
         };
+        next.changed.note(next.revision, touched);
         self.index = index;
         self.state = next;
         self.published.store(Arc::new(snapshot));

@@ -51,7 +51,7 @@ impl Views {
             match key {
                 ObjectKey::Endpoint(id) => self.set_rates(*id, new.endpoint(*id)),
                 ObjectKey::EgressGateway(key) => match new.egress_gateway(key) {
-                    Some(rule) => self.egress.insert(rule),
+                    Some(rule) => self.egress.insert(rule, &new.remotes),
                     None => self.egress.remove(key),
                 },
                 _ => {}

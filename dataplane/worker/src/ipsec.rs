@@ -101,7 +101,12 @@ impl IpsecStage {
     }
 
     /// Takes what the engine left, and brings what is done on its way. Returns how many packets came back to the engine.
-    pub(crate) fn run(&mut self, now: u64, engine: &mut Engine<MbufAllocator>, out: &mut Output<Mbuf>) -> usize {
+    pub(crate) fn run(
+        &mut self,
+        now: u64,
+        engine: &mut Engine<MbufAllocator>,
+        out: &mut Output<Mbuf>,
+    ) -> usize {
         let mut packets = 0;
         for _ in 0..PASSES {
             if out.seal.is_empty() && out.open.is_empty() && !self.is_busy() {
@@ -160,8 +165,7 @@ impl IpsecStage {
         }
         if !self.decrypted.is_empty() {
             let sad = &self.reader.load().sad;
-            self.inbound
-                .finish(sad, &mut self.decrypted, &mut self.processed);
+            self.inbound.finish(sad, &mut self.decrypted, &mut self.processed);
             self.give_back(now, engine, out);
         }
         done
@@ -173,16 +177,34 @@ impl IpsecStage {
         for it in out.seal.drain(..) {
             let mut buf = it.buf;
             let Some(cookie) = buf.data().first_chunk().map(|macs| cookie(macs, it.port)) else {
-                self.lose(DropReason::InvalidPacket, Direction::Egress, buf, engine, &mut out.free);
+                self.lose(
+                    DropReason::InvalidPacket,
+                    Direction::Egress,
+                    buf,
+                    engine,
+                    &mut out.free,
+                );
                 continue;
             };
             if room == 0 {
                 self.stats.counts.full.add(1);
-                self.lose(DropReason::NotEncrypted, Direction::Egress, buf, engine, &mut out.free);
+                self.lose(
+                    DropReason::NotEncrypted,
+                    Direction::Egress,
+                    buf,
+                    engine,
+                    &mut out.free,
+                );
                 continue;
             }
             if buf.trim_front(ETHERNET_LEN).is_err() {
-                self.lose(DropReason::InvalidPacket, Direction::Egress, buf, engine, &mut out.free);
+                self.lose(
+                    DropReason::InvalidPacket,
+                    Direction::Egress,
+                    buf,
+                    engine,
+                    &mut out.free,
+                );
                 continue;
             }
             room -= 1;
@@ -195,11 +217,23 @@ impl IpsecStage {
         for (port, mut buf) in out.open.drain(..) {
             if room == 0 {
                 self.stats.counts.full.add(1);
-                self.lose(DropReason::NotDecrypted, Direction::Ingress, buf, engine, &mut out.free);
+                self.lose(
+                    DropReason::NotDecrypted,
+                    Direction::Ingress,
+                    buf,
+                    engine,
+                    &mut out.free,
+                );
                 continue;
             }
             if buf.trim_front(ETHERNET_LEN).is_err() {
-                self.lose(DropReason::InvalidPacket, Direction::Ingress, buf, engine, &mut out.free);
+                self.lose(
+                    DropReason::InvalidPacket,
+                    Direction::Ingress,
+                    buf,
+                    engine,
+                    &mut out.free,
+                );
                 continue;
             }
             room -= 1;

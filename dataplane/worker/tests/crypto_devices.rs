@@ -351,7 +351,7 @@ fn interoperates(eal: &Eal, pool: &Mempool, name: &str, least: usize) {
     let early = sessions.add(999, Operation::Encrypt, algorithms()[0].0, true);
     let stats = crypto.stats().next().unwrap();
     let (had, pending) = (stats.sessions.get(), stats.software(Why::SessionPending));
-    crypto.prepare(&early);
+    assert!(crypto.prepare(&early));
     let start = Instant::now();
     while stats.sessions.get() == had {
         assert!(start.elapsed() < Duration::from_secs(10));

@@ -137,6 +137,13 @@ impl Door {
         };
         match self {
             Self::Plain(may) => {
+                // What this machine sends to one of its addresses counts as coming from the interface that has it.
+                if is_ours(address.ip())? {
+                    return Err(io::Error::new(
+                        io::ErrorKind::PermissionDenied,
+                        "from this machine, which has the socket",
+                    ));
+                }
                 let accepted = connect(ClientId::Address(address.ip()), *may)?;
                 Ok(Io::new(stream, accepted))
             }
@@ -152,6 +159,22 @@ impl Door {
             }
         }
     }
+}
+
+/// Whether an address is one of this machine's.
+fn is_ours(address: IpAddr) -> io::Result<bool> {
+    let address = address.to_canonical();
+    if address.is_loopback() {
+        return Ok(true);
+    }
+    let mut all = nix::ifaddrs::getifaddrs()?;
+    Ok(all.any(|interface| {
+        interface.address.is_some_and(|own| {
+            let v4 = own.as_sockaddr_in().map(|it| IpAddr::from(it.ip()));
+            let v6 = own.as_sockaddr_in6().map(|it| IpAddr::from(it.ip()));
+            v4.or(v6) == Some(address)
+        })
+    }))
 }
 
 /// Handshakes under way, by address.
@@ -198,6 +221,15 @@ impl Drop for Turn {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_addresses_are_known() {
+        for address in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
+            assert!(is_ours(address.parse().unwrap()).unwrap(), "{address}");
+        }
+        // Of a network for documentation (RFC 5737).
+        assert!(!is_ours("203.0.113.77".parse().unwrap()).unwrap());
+    }
 
     #[test]
     fn handshakes_have_limits() {

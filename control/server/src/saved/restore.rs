@@ -10,8 +10,8 @@ use octoplane_tables::{State, Store};
 use super::StateError;
 use super::record::Writes;
 use super::rows::{Kind, Objects, number, pair};
-use crate::refusal::clip;
 use crate::{convert, ports};
+use octoplane_convert::clip;
 
 /// What a file had when it was opened.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Saved {
             }
         }
         keep_with_port(&state, &mut programmed, &mut learned, &mut restored);
-        restored.objects = convert::size(&programmed) + usize::from(programmed.node.is_some());
+        restored.objects = octoplane_convert::size(&programmed) + usize::from(programmed.node.is_some());
         // Learned neighbours are no reason not to start.
         let learned = learned.iter().filter_map(|it| {
             let neighbour = convert::neighbour(&state, it).ok()?;
@@ -124,8 +124,8 @@ impl Saved {
                 ..neighbour
             }))
         });
-        let programmed = convert::changes(&state, programmed)
-            .map_err(|located| refused(located.to_string()))?
+        let programmed = octoplane_convert::changes(&state, programmed)
+            .map_err(|located| refused(located.mistake.text))?
             .changes;
         let revision = revision + u64::from(!restored.dropped.is_empty());
         let all = programmed.iter().cloned().chain(learned).collect();

@@ -94,8 +94,14 @@ impl Dataplane for Fake {
     }
 
     /// As the daemon does, but for a clock that stands at ten seconds.
-    fn flow(&self, _: &State, flow: FlowRef) -> Option<v1::Flow> {
-        let view = octoplane_engine::describe(&self.flows, flow, 10_000_000_000, &Timeouts::default())?;
+    fn flow(&self, state: &State, flow: FlowRef) -> Option<v1::Flow> {
+        let view = octoplane_engine::describe(
+            &self.flows,
+            flow,
+            state.last_changed(),
+            10_000_000_000,
+            &Timeouts::default(),
+        )?;
         let direction = |tuple: &Tuple| v1::FlowDirection {
             tuple: Some(flow_tuple(tuple)),
             translated: view.forward.tuple.reverse() != view.reply.tuple,

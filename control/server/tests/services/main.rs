@@ -14,6 +14,7 @@ mod objects;
 mod ports;
 mod python;
 mod replace;
+mod resync;
 mod saved;
 mod saved_file;
 mod scale;

@@ -19,8 +19,8 @@ const CIDRS: std::ops::RangeInclusive<u32> = 0x0100_0001..=0x01ff_ffff;
 pub(super) enum Exit {
     /// Where the routes say.
     Anywhere,
-    /// From the node with this address, which a tunnel leads to.
-    Node(IpAddr),
+    /// From another node, the end of the tunnel with this number.
+    Node(u32),
     /// From here, under this address.
     Here(IpAddr),
 }
@@ -47,7 +47,7 @@ pub(super) fn exit(snapshot: &Snapshot, out: &Tuple) -> Result<Exit, DropReason>
         EgressGateway::Node(addr) if is_here(snapshot, addr) => {
             rule.egress_ip.map(Exit::Here).ok_or(DropReason::NoEgressIp)
         }
-        EgressGateway::Node(addr) => Ok(Exit::Node(addr)),
+        EgressGateway::Node(_) => Ok(Exit::Node(rule.tunnel_end)),
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) const REMOTE_NODE: u32 = 6;
 /// outside that does not know it.
 pub(super) fn address(snapshot: &Snapshot, out: &Tuple, sender: Sender, way: Path) -> Option<IpAddr> {
     let leaves = matches!(
-        snapshot.target(way.target).action,
+        snapshot.target(way.number).action,
         Way::Forward | Way::Resolve | Way::Glean
     );
     // What is encrypted for another node skips it (specification, 1.9).

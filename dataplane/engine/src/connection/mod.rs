@@ -1,8 +1,9 @@
 //! Connections: what the first packet of one decides, and how others follow it.
 //!
 //! The first packet goes through all checks ([`create`](Core::create)) and leaves a connection in the flow table, which
-//! has for either direction where its packets go. Later packets need that one lookup, until the tables change: then the
-//! next packet of each direction decides again ([`follow`](Core::follow)), policy included, but keeps the translation.
+//! has for either direction where its packets go. Later packets need that one lookup, until the tables change for one of
+//! their addresses ([`LastChanged`](octoplane_tables::LastChanged)): then the next packet of each direction decides again
+//! ([`follow`](Core::follow)), policy included, but keeps the translation.
 
 mod affinity;
 mod gateway;
@@ -23,15 +24,15 @@ use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::model::{Role, Routing};
-use octoplane_tables::{Action as Way, Remote, Snapshot, Target, identity};
+use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
-pub(crate) use affinity::refresh;
+pub(crate) use affinity::{refresh, resume as resume_affinity};
 use gateway::Exit;
 pub(crate) use gateway::is_world;
 pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
-pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, seen_in};
+pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
 pub(crate) use translate::translate;
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
@@ -64,12 +65,25 @@ impl Sender {
 /// Where packets go.
 #[derive(Clone, Copy)]
 struct Path {
-    /// Number of the target.
-    target: u32,
+    /// Number of the target, or of the other end of a tunnel, or of the node that packets are encrypted for.
+    number: u32,
     /// Whether it is the way to another node, in a tunnel.
     tunnel: bool,
     /// Whether it is the way to another node, encrypted, without a tunnel.
     encrypt: bool,
+}
+
+impl Path {
+    /// The target that leads on, and the other node, whether there is a tunnel to it or not.
+    fn resolve<'a>(&self, snapshot: &'a Snapshot) -> (&'a Target, Option<&'a TunnelEnd>) {
+        match self.tunnel || self.encrypt {
+            false => (snapshot.target(self.number), None),
+            true => {
+                let end = snapshot.tunnel_end(self.number);
+                (snapshot.target(end.target), Some(end))
+            }
+        }
+    }
 }
 
 impl<P: BufPool> Core<P> {
@@ -100,7 +114,7 @@ impl<P: BufPool> Core<P> {
     /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
     fn follow(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(FlowRef, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
-        let flow = match self.flows.table().find(hash, &packet.tuple) {
+        let known = match self.flows.table().find(hash, &packet.tuple) {
             Some(flow) if flow.is_forward() => {
                 // Only what is allowed takes the place of what was.
                 let meant = self.meant_for(rx, packet, flow, sender);
@@ -109,26 +123,26 @@ impl<P: BufPool> Core<P> {
                     0 => proxy != 0 || self.has_to_move(rx, packet, flow, sender),
                     now => proxy != now,
                 };
-                match moves {
-                    true => {
-                        self.flows.remove(flow);
-                        self.create(rx, packet, sender)?
-                    }
-                    false => flow,
+                if moves {
+                    self.flows.remove(flow);
                 }
+                Some(flow).filter(|_| !moves)
             }
+            known => known,
+        };
+        let known = known.filter(|&flow| {
+            let table = self.flows.table();
+            let again = |half| progress(table, flow, &half, packet.upper, rx.second) == Progress::Again;
+            let again = table.half(flow).is_some_and(again);
+            if again {
+                self.flows.remove(flow);
+            }
+            !again
+        });
+        // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
+        let flow = match known {
             Some(flow) => flow,
             None => self.create(rx, packet, sender)?,
-        };
-        let now = rx.second;
-        let table = self.flows.table();
-        let half = table.half(flow).ok_or(Verdict::Drop(DropReason::CtInsertion))?;
-        let flow = match progress(table, flow, &half, packet.upper, now) {
-            Progress::Known => flow,
-            Progress::Again => {
-                self.flows.remove(flow);
-                self.create(rx, packet, sender)?
-            }
         };
         let action = self.compile(rx, packet, flow, sender)?;
         Ok((flow, action))
@@ -240,6 +254,9 @@ impl<P: BufPool> Core<P> {
         let out = self.outgoing(flow);
         let (way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
         let mut flags = flag::COMPILED;
+        if self.is_served_elsewhere(rx, packet, &out, sender) {
+            flags |= flag::ANY_CHANGE;
+        }
         if out != packet.tuple {
             flags |= flag::TRANSLATE;
         }
@@ -252,14 +269,14 @@ impl<P: BufPool> Core<P> {
         if flow.is_forward() && self.prolong(rx, packet, &out) {
             flags |= flag::AFFINE;
         }
-        if rate::is_limited(rx, &packet.tuple, rx.snapshot.target(way.target)) {
+        if rate::is_limited(rx, &packet.tuple, way.resolve(rx.snapshot).0) {
             flags |= flag::LIMITED;
         }
         let action = Action {
-            target: way.target,
+            target: way.number,
             port: sender.port,
             flags,
-            revision: rx.snapshot.revision() as u32,
+            revision: rx.snapshot.revision(),
             identity: sender.identity,
         };
         if let Some(half) = self.flows.table().half(flow) {
@@ -283,12 +300,12 @@ impl<P: BufPool> Core<P> {
             packet.tuple
         };
         let way = Path {
-            target: action.target,
+            number: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
             encrypt: action.flags & flag::ENCRYPT != 0,
         };
         if action.flags & flag::LIMITED != 0 {
-            let target = rx.snapshot.target(way.target);
+            let (target, _) = way.resolve(rx.snapshot);
             if let Err(reason) = rate::admit(rx, &packet.tuple, target, buf.len()) {
                 return Verdict::Drop(reason);
             }
@@ -310,11 +327,9 @@ impl<P: BufPool> Core<P> {
         identity: u32,
         change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
     ) -> Verdict {
-        let mut target: Target = *rx.snapshot.target(way.target);
-        let local = matches!(
-            target.action,
-            Way::None | Way::Local | Way::Host | Way::Gateway
-        );
+        let (target, end) = way.resolve(rx.snapshot);
+        let mut target: Target = *target;
+        let local = matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway);
         if way.encrypt && local {
             // Not by way of the kernel, which would send it as it is.
             return Verdict::Drop(DropReason::Unroutable);
@@ -335,16 +350,16 @@ impl<P: BufPool> Core<P> {
         } else {
             ttl(buf.data(), out.is_v6())
         };
-        let other_end = way.tunnel.then(|| other_end(rx.snapshot, out)).flatten();
-        let sa = match sealing(rx, out, other_end, way.encrypt) {
+        let sa = match sealing(rx, end) {
             Ok(sa) => sa,
             Err(reason) => return Verdict::Drop(reason),
         };
         if let Some(sa) = sa {
             target.mtu = sa.max_len(target.mtu.into()) as u16;
         }
-        if let Some(other_end) = other_end {
-            target.mtu = target.mtu.saturating_sub(overlay::overhead(other_end));
+        let tunnel = end.filter(|_| way.tunnel);
+        if let Some(end) = tunnel {
+            target.mtu = target.mtu.saturating_sub(end.len);
         }
         // Who allows fragments is not told, but cut (RFC 1191).
         let df = buf
@@ -353,8 +368,7 @@ impl<P: BufPool> Core<P> {
             .is_none_or(|flags| flags & 0x40 != 0);
         let may_cut = !out.is_v6() && !df && !way.tunnel && sa.is_none();
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
-        let node = way.encrypt.then(|| remote(rx.snapshot, out.dst()).tunnel).flatten();
-        let hop = other_end.or(node).unwrap_or_else(|| out.dst());
+        let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
             return verdict;
         }
@@ -370,9 +384,9 @@ impl<P: BufPool> Core<P> {
         if let Err(reason) = change(frame) {
             return Verdict::Drop(reason);
         }
-        if let Some(other_end) = other_end {
-            let hash = self.flows.table().hash(out);
-            return match overlay::encapsulate(buf, rx.snapshot, &target, other_end, identity, hash) {
+        if let Some(end) = tunnel {
+            let hash = self.flows.table().hash(&packet.tuple);
+            return match overlay::encapsulate(buf, end, &target, identity, hash) {
                 Ok(()) => match sa {
                     Some(sa) => Verdict::Seal(sa.id(), target.port),
                     None => Verdict::Send(target.port),
@@ -406,7 +420,7 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
     let action = snapshot.target(target).action;
     let local = !matches!(action, Way::None | Way::Forward | Way::Resolve | Way::Glean);
     let routed = Path {
-        target,
+        number: target,
         tunnel: false,
         encrypt: false,
     };
@@ -417,7 +431,7 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
         let remote = remote(snapshot, dst);
         if remote.tunnel.is_some() && !remote.skip_tunnel {
             let path = Path {
-                target: remote.tunnel_target,
+                number: remote.tunnel_end,
                 tunnel: true,
                 encrypt: false,
             };
@@ -429,8 +443,8 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
         false => Exit::Anywhere,
     };
     let path = match exit {
-        Exit::Node(node) => Path {
-            target: find(snapshot, node),
+        Exit::Node(number) => Path {
+            number,
             tunnel: true,
             encrypt: false,
         },
@@ -445,38 +459,25 @@ fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
     rx.ipsec?;
     let remote = remote(rx.snapshot, dst);
     (remote.tunnel.is_some() && remote.key != 0 && is_protected(sender)).then_some(Path {
-        target: remote.tunnel_target,
+        number: remote.tunnel_end,
         tunnel: false,
         encrypt: true,
     })
 }
 
-/// What packets are encrypted with that leave as `out`, in a tunnel to `other_end` or, with `encrypt`, without one.
+/// What packets for a node are encrypted with, in a tunnel to it or without one.
 ///
 /// # Errors
 /// Reason to drop them: they would have to be encrypted.
 #[inline]
-pub(crate) fn sealing<'a>(
-    rx: &Rx<'a>,
-    out: &Tuple,
-    other_end: Option<IpAddr>,
-    encrypt: bool,
-) -> Result<Option<&'a Sa>, DropReason> {
-    let Some(ipsec) = rx.ipsec else { return Ok(None) };
-    let node = match encrypt {
-        true => remote(rx.snapshot, out.dst()).tunnel,
-        false => other_end,
+pub(crate) fn sealing<'a>(rx: &Rx<'a>, node: Option<&TunnelEnd>) -> Result<Option<&'a Sa>, DropReason> {
+    let (Some(ipsec), Some(node)) = (rx.ipsec, node) else {
+        return Ok(None);
     };
-    node.map_or(Ok(None), |node| ipsec.towards(node))
-}
-
-/// The node that a tunnel leads to for packets with these addresses.
-pub(crate) fn other_end(snapshot: &Snapshot, out: &Tuple) -> Option<IpAddr> {
-    let other_end = remote(snapshot, out.dst()).tunnel;
-    other_end.or_else(|| match gateway::exit(snapshot, out) {
-        Ok(Exit::Node(node)) => Some(node),
-        _ => None,
-    })
+    match node.addr {
+        Some(addr) => ipsec.towards(addr),
+        None => Err(DropReason::NoNodeId),
+    }
 }
 
 /// Whether another node's endpoint sent this packet here for it to leave the cluster.

@@ -205,9 +205,14 @@ impl Seen {
         let [kind, code, _, _, _, _, _, _, ..] = *upper else {
             return Err(DropReason::CtInvalidHeader);
         };
+        // Those that belong to a connection (specification, 2.3): a redirect, for one, does not.
         let (request, reply, error) = match v6 {
-            true => (icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY, icmp6::is_error(kind)),
-            false => (icmp4::ECHO_REQUEST, icmp4::ECHO_REPLY, icmp4::is_error(kind)),
+            true => (icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY, (1..=4).contains(&kind)),
+            false => (
+                icmp4::ECHO_REQUEST,
+                icmp4::ECHO_REPLY,
+                matches!(kind, 3 | 11 | 12),
+            ),
         };
         let (upper, sport, dport) = match kind {
             kind if kind == request => (Upper::Echo, 0, id),

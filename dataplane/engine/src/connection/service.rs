@@ -111,14 +111,15 @@ impl<P: BufPool> Core<P> {
                 Algorithm::Random => frontend.external.pick_random(random),
             })
         };
-        let Some(&Backend { id, addr, port, .. }) = backend else {
+        let Some(backend) = backend.copied() else {
             return Err(match rx.snapshot.node().no_backend {
                 NoBackend::Reject => Verdict::Refuse(DropReason::NoBackend, Error::PortUnreachable),
                 NoBackend::Drop => Verdict::Drop(DropReason::NoBackend),
             });
         };
+        let Backend { addr, port, .. } = backend;
         if frontend.affinity_seconds > 0 {
-            self.stay(rx, &tuple, frontend, id);
+            self.stay(rx, &tuple, frontend, &backend);
         }
         let src = match (addr == tuple.src(), addr) {
             (true, IpAddr::V4(_)) => LOOPBACK4.into(),
@@ -149,6 +150,20 @@ impl<P: BufPool> Core<P> {
             set.at(out.dst(), out.dport())
                 .is_none_or(|backend| begins(packet.upper) && backend.state != BackendState::Active)
         })
+    }
+
+    /// Whether a connection goes to the backend of a service that the node may answer for at addresses which are not its own
+    /// (1.2 step 9 c): what changes then for the service's addresses is not seen from the connection's.
+    pub(super) fn is_served_elsewhere(
+        &self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        out: &Tuple,
+        sender: Sender,
+    ) -> bool {
+        sender.endpoint != 0
+            && out.dst() != packet.tuple.dst()
+            && rx.snapshot.node().is_nodeport(packet.tuple.dport())
     }
 
     /// Whether a connection's packets, which leave as `out`, prolong their client's stay with the backend. If so, this one does.

@@ -45,11 +45,18 @@ fn encrypting(mut lab: Lab<HeapPool>, strict: bool) -> Encrypting {
 
 impl Encrypting {
     fn peer(&mut self, peer: Peer) {
-        let keys = parse_key_file("3 rfc4106(gcm(aes)) 000102030405060708090a0b0c0d0e0f10111213 128").unwrap();
+        let keys =
+            parse_key_file("3 rfc4106(gcm(aes)) 000102030405060708090a0b0c0d0e0f10111213 128").unwrap();
         let boot_id = "11111111-1111-1111-1111-111111111111";
         let (here, there) = (
-            End { addr: ip(OWN4), boot_id },
-            End { addr: ip(PEER4), boot_id },
+            End {
+                addr: ip(OWN4),
+                boot_id,
+            },
+            End {
+                addr: ip(PEER4),
+                boot_id,
+            },
         );
         let pair = pair_sas(&keys[0], here, there, None).unwrap();
         let outbound = pair.outbound.key();
@@ -78,7 +85,8 @@ impl Encrypting {
     /// What was left to be encrypted: the frames.
     fn sealed(&mut self) -> Vec<Vec<u8>> {
         let expected = self.database.snapshot().sad.iter().find(|sa| {
-            sa.config().direction == octoplane_esp::Direction::Outbound && sa.config().destination == ip(PEER4)
+            sa.config().direction == octoplane_esp::Direction::Outbound
+                && sa.config().destination == ip(PEER4)
         });
         let expected = expected.map(|sa| sa.id());
         let frame = |it: octoplane_engine::ToSeal<HeapBuf>| {
@@ -101,7 +109,9 @@ impl Encrypting {
     fn decrypted(&mut self, frame: &[u8]) -> Vec<(u16, Vec<u8>)> {
         let mut burst = [HeapBuf::new(frame)].into_iter().collect();
         let now = self.lab.now;
-        self.lab.engine.decrypted(now, UPLINK, &mut burst, &mut self.lab.out);
+        self.lab
+            .engine
+            .decrypted(now, UPLINK, &mut burst, &mut self.lab.out);
         let mut sent = Vec::new();
         for port in self.lab.out.take_touched() {
             let queue = self.lab.out.queue(port).unwrap();
@@ -143,13 +153,24 @@ fn tunnel_packets_are_encrypted_as_a_whole() {
         assert_eq!(sealed.len(), 1);
         // The addresses of the next hop, then the tunnel packet between the nodes.
         assert_eq!((&sealed[0][..6], &sealed[0][6..12]), (&PEER[..], &OURS[2][..]));
-        assert_eq!((&sealed[0][26..30], &sealed[0][30..34]), (&[192, 0, 2, 1][..], &[192, 0, 2, 9][..]));
+        assert_eq!(
+            (&sealed[0][26..30], &sealed[0][30..34]),
+            (&[192, 0, 2, 1][..], &[192, 0, 2, 9][..])
+        );
         assert_eq!(be16(&sealed[0], 36), 8472);
         assert_eq!(&sealed[0][TUNNEL + 12..], &frame[12..]);
     }
     // A burst keeps its order, whatever takes the slow path.
     let frames: Vec<_> = (0..8)
-        .map(|n| packet(17, ("10.0.0.1", 4000 + n / 2), ("10.1.0.7", 80), 0, (OURS[0], EP1)))
+        .map(|n| {
+            packet(
+                17,
+                ("10.0.0.1", 4000 + n / 2),
+                ("10.1.0.7", 80),
+                0,
+                (OURS[0], EP1),
+            )
+        })
         .collect();
     it.lab.burst(POD0, &frames);
     let ports: Vec<_> = it.sealed().iter().map(|frame| be16(frame, TUNNEL + 34)).collect();
@@ -165,7 +186,9 @@ fn what_cannot_be_encrypted_does_not_leave() {
         it.lab.one(POD0, &to_peer(10));
         assert_eq!(it.sealed().len(), 1);
         if peer == Peer::Unknown {
-            it.database.apply(0, vec![EspChange::DeleteNode(ip(PEER4))]).unwrap();
+            it.database
+                .apply(0, vec![EspChange::DeleteNode(ip(PEER4))])
+                .unwrap();
         } else {
             it.peer(peer);
         }
@@ -201,7 +224,10 @@ fn the_mtu_inside_is_what_esp_leaves() {
         assert_eq!(code, 136);
         // "Fragmentation needed" with the next hop's MTU (RFC 1191).
         let error = &sent[0].1;
-        assert_eq!((error[23], error[34], error[35], be16(error, 40)), (1, 3, 4, 1396));
+        assert_eq!(
+            (error[23], error[34], error[35], be16(error, 40)),
+            (1, 3, 4, 1396)
+        );
         assert!(it.sealed().is_empty());
     }
 }
@@ -226,14 +252,20 @@ fn esp_from_a_node_is_left_to_be_decrypted() {
     let in_udp = ip4(PEER4, OWN4).payload(UDP, payload).frame(OURS[2], PEER);
     it.lab.one(UPLINK, &in_udp);
     assert_eq!(it.opened(), [in_udp]);
-    let ike = ip4(PEER4, OWN4).payload(UDP, udp(4500, 4500, 40)).frame(OURS[2], PEER);
+    let ike = ip4(PEER4, OWN4)
+        .payload(UDP, udp(4500, 4500, 40))
+        .frame(OURS[2], PEER);
     it.lab.one(UPLINK, &ike);
     assert!(it.opened().is_empty());
     // From somebody who is no node.
-    let stranger = ip4("192.0.2.77", OWN4).payload(50, vec![0; 40]).frame(OURS[2], PEER);
+    let stranger = ip4("192.0.2.77", OWN4)
+        .payload(50, vec![0; 40])
+        .frame(OURS[2], PEER);
     assert_eq!(it.lab.one(UPLINK, &stranger).dropped(), 197);
     // Forwarded ESP is none of ours.
-    let elsewhere = ip4(PEER4, "203.0.113.1").payload(50, vec![0; 40]).frame(OURS[2], PEER);
+    let elsewhere = ip4(PEER4, "203.0.113.1")
+        .payload(50, vec![0; 40])
+        .frame(OURS[2], PEER);
     assert_eq!(it.lab.one(UPLINK, &elsewhere).only().0, UPLINK);
     // Nor is it without encryption.
     let mut plain = tunnelled(TunnelProtocol::Vxlan, PEER4);
@@ -298,7 +330,9 @@ fn pods_packets_are_encrypted_without_a_tunnel() {
         assert_eq!(it.sealed(), [forwarded(&frame, PEER, OURS[2])]);
     }
     // No key, or no node: as it is.
-    let elsewhere = ip4("10.0.0.1", "10.2.0.7").payload(UDP, udp(1, 2, 10)).frame(OURS[0], EP1);
+    let elsewhere = ip4("10.0.0.1", "10.2.0.7")
+        .payload(UDP, udp(1, 2, 10))
+        .frame(OURS[0], EP1);
     assert_eq!(it.lab.one(POD0, &elsewhere).only().0, UPLINK);
     let mut plain = native(0, false);
     plain.peer(Peer::Ready);

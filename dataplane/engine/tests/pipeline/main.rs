@@ -31,4 +31,5 @@ mod policy;
 mod probe;
 mod rates;
 mod related;
+mod revisions;
 mod services;

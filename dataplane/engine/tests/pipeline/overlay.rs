@@ -287,3 +287,40 @@ fn the_tunnels_end_on_the_link_is_asked_for() {
         }
     }
 }
+
+/// Whether a tunnel packet of which these bytes of the UDP datagram are others reaches the endpoint, or why not.
+fn arrives(protocol: TunnelProtocol, at: usize, bytes: &[u8]) -> Result<Vec<u8>, u16> {
+    let mut lab = tunnelled(protocol, PEER4);
+    let inner = packet(17, ("10.1.0.7", 4000), ("10.0.0.1", 53), 0, (EP1, PEER));
+    let mut frame = wrapped(5000, protocol, &inner, 0);
+    frame[34 + at..34 + at + bytes.len()].copy_from_slice(bytes);
+    frame.extend([0xee; 6]);
+    let outcome = lab.one(UPLINK, &frame);
+    match outcome.sent.first() {
+        Some((POD0, sent)) => Ok(sent[14..].to_vec()),
+        _ => Err(outcome.dropped()),
+    }
+}
+
+#[test]
+fn what_stands_behind_the_datagram_is_not_in_the_tunnel() {
+    let inner = packet(17, ("10.1.0.7", 4000), ("10.0.0.1", 53), 0, (EP1, PEER));
+    let protocol = TunnelProtocol::Vxlan;
+    let arrived = arrives(protocol, 8, &[8]).unwrap();
+    assert_eq!(arrived.len(), inner.len() - 14);
+    // A length that leaves no room for the headers, or is more than there is; one that cuts the packet inside off.
+    for len in [0, 15, inner.len() as u16 + 17, 0xffff] {
+        assert_eq!(arrives(protocol, 4, &len.to_be_bytes()), Err(134), "{len}");
+    }
+    let len = inner.len() as u16 + 15;
+    assert_eq!(arrives(protocol, 4, &len.to_be_bytes()), Err(134));
+}
+
+#[test]
+fn control_messages_of_geneve_are_not_forwarded() {
+    let protocol = TunnelProtocol::Geneve;
+    assert!(arrives(protocol, 9, &[0]).is_ok());
+    for flags in [0x80, 0x40, 0xc0] {
+        assert_eq!(arrives(protocol, 9, &[flags]), Err(134));
+    }
+}

@@ -31,7 +31,9 @@ pub(crate) enum KeysError {
     SameNumber(KeyIndex),
     #[error("key {0} is of another length than the one before")]
     Length(KeyIndex),
-    #[error("{0} keys would be in use at a time, at most {MAX_KEYS} can be: wait until older ones are removed")]
+    #[error(
+        "{0} keys would be in use at a time, at most {MAX_KEYS} can be: wait until older ones are removed"
+    )]
     TooMany(usize),
 }
 
@@ -39,7 +41,13 @@ pub(crate) enum KeysError {
 type Version = (u64, u64, i64, i64, u64);
 
 fn version(meta: &Metadata) -> Version {
-    (meta.dev(), meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len())
+    (
+        meta.dev(),
+        meta.ino(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+        meta.len(),
+    )
 }
 
 /// The keys.
@@ -101,10 +109,7 @@ impl Keys {
         Ok(Self {
             path: path.into(),
             keep,
-            held: keys
-                .into_iter()
-                .map(|key| Held { key, replaced: None })
-                .collect(),
+            held: keys.into_iter().map(|key| Held { key, replaced: None }).collect(),
             seen,
             due: None,
             error: None,
@@ -136,7 +141,9 @@ impl Keys {
         })?;
         if self.seen != Some(version(&meta)) {
             self.seen = Some(version(&meta));
-            let spread = u64::try_from(self.keep.as_nanos() / 10).unwrap_or(u64::MAX).max(1);
+            let spread = u64::try_from(self.keep.as_nanos() / 10)
+                .unwrap_or(u64::MAX)
+                .max(1);
             self.due = Some(now.saturating_add(random % spread));
         }
         if self.due.is_none_or(|due| now < due) {

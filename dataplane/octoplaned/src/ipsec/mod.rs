@@ -122,8 +122,7 @@ impl Ipsec {
                 thread::sleep(TICK);
                 round = round.wrapping_add(1);
                 let state = store.state();
-                this.inner()
-                    .tick(&state, clock.now(), round.is_multiple_of(FILE));
+                this.inner().tick(&state, clock.now(), round.is_multiple_of(FILE));
             }
         };
         thread::Builder::new()
@@ -144,7 +143,9 @@ impl Inner {
     fn begin(&mut self, state: &State, now: u64) -> anyhow::Result<()> {
         self.local = self.local_ends(state);
         let all: Vec<_> = self.nodes.keys().copied().collect();
-        self.update(now, &all, &[]).map_err(anyhow::Error::msg).context("ipsec")?;
+        self.update(now, &all, &[])
+            .map_err(anyhow::Error::msg)
+            .context("ipsec")?;
         info!(
             "encryption between nodes with key {}, {} nodes",
             self.announced.map_or(0, KeyIndex::get),
@@ -248,8 +249,12 @@ impl Inner {
         let (mut changes, mut configs) = (Vec::new(), Vec::new());
         let mut sas_of = BTreeMap::new();
         for addr in put {
-            let Some(node) = self.nodes.get(addr) else { continue };
-            let (sas, config, names) = self.plan(*addr, node).map_err(|error| format!("node {addr}: {error}"))?;
+            let Some(node) = self.nodes.get(addr) else {
+                continue;
+            };
+            let (sas, config, names) = self
+                .plan(*addr, node)
+                .map_err(|error| format!("node {addr}: {error}"))?;
             changes.extend(sas);
             configs.push(Change::PutNode(config));
             sas_of.insert(*addr, names);

@@ -27,7 +27,11 @@ pub(crate) struct Node {
 pub(crate) type Nodes = BTreeMap<IpAddr, Node>;
 
 /// A node as it is asked for, and its address. `field` names it in errors.
-pub(crate) fn read(message: &v1::IpsecNode, field: &str, nodes: &Nodes) -> Result<(IpAddr, Node), IpsecRefusal> {
+pub(crate) fn read(
+    message: &v1::IpsecNode,
+    field: &str,
+    nodes: &Nodes,
+) -> Result<(IpAddr, Node), IpsecRefusal> {
     let invalid = |name: &str, text: String| IpsecRefusal::Invalid {
         field: format!("{field}.{name}"),
         text,
@@ -70,7 +74,10 @@ pub(crate) fn address(text: &str, field: &str) -> Result<IpAddr, IpsecRefusal> {
         .filter(|addr| !addr.is_unspecified() && !addr.is_multicast())
         .ok_or_else(|| IpsecRefusal::Invalid {
             field: field.to_owned(),
-            text: format!("\"{}\" is no unicast address", text.chars().take(64).collect::<String>()),
+            text: format!(
+                "\"{}\" is no unicast address",
+                text.chars().take(64).collect::<String>()
+            ),
         })
 }
 
@@ -139,7 +146,13 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Nodes> {
     let list: Vec<Value> = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
     let mut nodes = Nodes::new();
     for (index, value) in list.iter().enumerate() {
-        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text = |key: &str| {
+            value
+                .get(key)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let number = |key: &str| value.get(key).and_then(Value::as_u64).unwrap_or(0) as u32;
         let message = v1::IpsecNode {
             address: text("address"),
@@ -148,8 +161,8 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Nodes> {
             boot_id: text("boot_id"),
             sa_address: text("sa_address"),
         };
-        let (addr, node) = read(&message, &format!("nodes[{index}]"), &nodes)
-            .with_context(|| path.display().to_string())?;
+        let (addr, node) =
+            read(&message, &format!("nodes[{index}]"), &nodes).with_context(|| path.display().to_string())?;
         nodes.insert(addr, node);
     }
     Ok(nodes)

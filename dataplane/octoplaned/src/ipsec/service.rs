@@ -107,7 +107,12 @@ impl IpsecControl for Service {
             strict: inner.strict,
             keys: keys.collect(),
             key_file_error: inner.keys.error.clone().unwrap_or_default(),
-            provider: if devices.is_empty() { "software" } else { "cryptodev" }.into(),
+            provider: if devices.is_empty() {
+                "software"
+            } else {
+                "cryptodev"
+            }
+            .into(),
             devices,
             nodes: inner.nodes.len() as u64,
             sas: inner.database.snapshot().sad.len() as u64,

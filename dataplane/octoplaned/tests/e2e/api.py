@@ -9,16 +9,15 @@ import grpc
 
 from conftest import ROOT
 
-_FILES = ("config", "flows", "node", "objects", "policy", "remote", "service", "stats")
-
 
 def _messages():
     protos = ROOT / "control" / "api" / "proto"
+    files = sorted(protos.glob("octoplane/v1/*.proto"))
     generated = tempfile.mkdtemp(prefix="octoplane-api-")
     subprocess.run(["protoc", f"-I{protos}", f"--python_out={generated}",
-                    *map(str, protos.glob("octoplane/v1/*.proto"))], check=True)
+                    *map(str, files)], check=True)
     sys.path.insert(0, generated)
-    modules = [importlib.import_module(f"octoplane.v1.{name}_pb2") for name in _FILES]
+    modules = [importlib.import_module(f"octoplane.v1.{file.stem}_pb2") for file in files]
     sys.path.remove(generated)
     subprocess.run(["rm", "-r", generated], check=True)
     return {name: it for module in modules for name, it in vars(module).items()}, modules

@@ -46,14 +46,112 @@ pub fn search(seed: u64, cases: u32, steps: usize) -> Result<Option<Failure>, St
     match result {
         Ok(()) => Ok(None),
         Err(TestError::Fail(_, plan)) => match execute(&plan) {
-            Err((requests, error)) => Ok(Some(Failure {
+            Err((requests, error)) => Ok(Some(without_needless(Failure {
                 requests,
                 difference: error.to_string(),
-            })),
+            }))),
             Ok(_) => Err("the same scenario went well the second time".into()),
         },
         Err(TestError::Abort(why)) => Err(why.to_string()),
     }
+}
+
+/// The same without what does not matter for there being a difference at the end: requests, and objects of the tables.
+fn without_needless(mut failure: Failure) -> Failure {
+    let mut shrunk = true;
+    while shrunk {
+        shrunk = false;
+        let mut at = failure.requests.len();
+        while at > 1 {
+            at -= 1;
+            let mut fewer = failure.requests.clone();
+            if at >= fewer.len() {
+                continue;
+            }
+            fewer.remove(at);
+            shrunk |= keep(&mut failure, fewer);
+        }
+        for at in 1..failure.requests.len() {
+            let Some(Request::Apply(state)) = failure.requests.get(at).cloned() else {
+                continue;
+            };
+            for fewer in smaller(&state) {
+                let mut requests = failure.requests.clone();
+                if let Some(place) = requests.get_mut(at) {
+                    *place = Request::Apply(Box::new(fewer));
+                }
+                if keep(&mut failure, requests) {
+                    shrunk = true;
+                    break;
+                }
+            }
+        }
+    }
+    failure
+}
+
+/// Whether a scenario ends with a difference, too. If so, it takes the failure's place.
+fn keep(failure: &mut Failure, requests: Vec<Request>) -> bool {
+    match replay(&requests) {
+        Err((last, StepError::Different(difference))) => {
+            let mut requests = requests;
+            requests.truncate(last + 1);
+            *failure = Failure {
+                requests,
+                difference: difference.to_string(),
+            };
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The state with one object, or one entry of a list in one, less.
+fn smaller(state: &State) -> Vec<State> {
+    let mut all = Vec::new();
+    macro_rules! without {
+        ($($list:ident),*) => {$(
+            for at in 0..state.$list.len() {
+                let mut fewer = state.clone();
+                fewer.$list.remove(at);
+                all.push(fewer);
+            }
+        )*};
+    }
+    without!(
+        ports,
+        endpoints,
+        routes,
+        neighbours,
+        ipcache,
+        services,
+        policies,
+        egress_gateways
+    );
+    macro_rules! inside {
+        ($($list:ident . $part:ident),*) => {$(
+            for at in 0..state.$list.len() {
+                for part in 0..state.$list[at].$part.len() {
+                    let mut fewer = state.clone();
+                    fewer.$list[at].$part.remove(part);
+                    all.push(fewer);
+                }
+            }
+        )*};
+    }
+    inside!(
+        services.frontends,
+        services.backends,
+        policies.entries,
+        endpoints.addresses
+    );
+    if state.node.is_some() {
+        all.push(State {
+            node: None,
+            ..state.clone()
+        });
+    }
+    all
 }
 
 /// Runs one scenario: what was asked of both, up to and with the request that they treat differently.

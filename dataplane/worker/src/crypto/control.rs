@@ -151,11 +151,13 @@ impl Crypto {
     }
 
     /// Makes the devices know a session before its first packet. Not needed, but without it the first packets of a
-    /// session are done in software.
-    pub fn prepare(&self, session: &Arc<Session>) {
+    /// session are done in software. `false`: too much waits already; then the first packets ask for it.
+    pub fn prepare(&self, session: &Arc<Session>) -> bool {
+        let mut all = true;
         for device in self.devices().iter() {
-            device.maker.prepare(session);
+            all &= device.maker.prepare(session);
         }
+        all
     }
 
     /// What there is.
