@@ -7,6 +7,7 @@ mod cli;
 mod connect;
 mod error;
 mod flow;
+mod ipsec;
 mod objects;
 mod output;
 mod program;
@@ -89,6 +90,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Ipcache(verb) => objects::ipcache(channel, verb, arguments.output).await,
         Verb::EgressGateway(verb) => objects::egress_gateway(channel, verb, arguments.output).await,
         Verb::Attachment(verb) => attachment::run(channel, verb, arguments.output).await,
+        Verb::Ipsec(verb) => ipsec::run(channel, verb, arguments.output).await,
         Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
         Verb::Watch { initial, from, kinds } => {

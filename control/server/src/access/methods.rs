@@ -68,6 +68,12 @@ pub const METHODS: &[Method] = &[
     method("/octoplane.v1.Stats/GetPortStats", Read, Call),
     method("/octoplane.v1.Stats/GetDrops", Read, Call),
     method("/octoplane.v1.Stats/GetStages", Read, Call),
+    method("/octoplane.v1.Ipsec/GetIpsecStatus", Read, Call),
+    method("/octoplane.v1.Ipsec/SetIpsecNodes", Program, Call),
+    method("/octoplane.v1.Ipsec/ListIpsecNodes", Read, Call),
+    method("/octoplane.v1.Ipsec/ListIpsecSas", Read, Call),
+    method("/octoplane.v1.Ipsec/ListIpsecPolicies", Read, Call),
+    method("/octoplane.v1.Ipsec/GetIpsecCounters", Read, Call),
     method("/grpc.health.v1.Health/Check", Read, Call),
     method("/grpc.health.v1.Health/Watch", Read, Endless),
     method(
