@@ -7,7 +7,7 @@ use octoplane_tables::model::{
     ServiceFrontend,
 };
 
-use crate::common::bytes::{internet_checksum, ip, put16};
+use crate::common::bytes::{internet_checksum, ip, ip4, put16};
 use crate::common::flows::{end, ends, packet};
 use crate::common::*;
 
@@ -380,4 +380,31 @@ fn external_addresses_from_an_uplink() {
             }
         }
     }
+}
+
+/// The checksum of SCTP is over its ports (RFC 9260, section 6.8): as scapy has it for both; a wrong one stays visible.
+#[test]
+fn sctp_gets_a_right_checksum_if_it_had_one() {
+    let mut lab = lab();
+    lab.apply(vec![put(service(
+        "ns/svc:p",
+        Protocol::Sctp,
+        ("10.96.0.10", 80),
+        &[("10.0.0.2", 8080)],
+    ))]);
+    let message = |port: [u8; 2], sum: [u8; 4]| {
+        let parts: [&[u8]; 5] = [&[0x9c, 0x40], &port, &[0, 0, 0, 9], &sum, b"abcdefgh"];
+        parts.concat()
+    };
+    let frame = |sum| {
+        ip4("10.0.0.1", "10.96.0.10")
+            .payload(132, message([0, 80], sum))
+            .frame(OURS[0], EP1)
+    };
+    let outcome = lab.one(POD0, &frame([0x16, 0x16, 0x78, 0xdd]));
+    assert_eq!(
+        outcome.only().1[34..],
+        message([0x1f, 0x90], [0xd7, 0x15, 0xcc, 0xbb])
+    );
+    assert_eq!(lab.one(POD0, &frame([0x16, 0x16, 0x78, 0xdc])).dropped(), 154);
 }
