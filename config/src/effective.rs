@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::{Class, Cni, Config, Control, Guard, Port, Queues};
+use crate::{Class, Cni, Config, Control, CryptoLibrary, Guard, Port, Queues};
 
 impl Config {
     /// This configuration as a file that, read again on the same machine, gives the same configuration.
@@ -47,6 +47,7 @@ impl fmt::Display for Config {
             gateway,
             cni,
             ports,
+            crypto,
             exception,
             icmp,
             neighbours,
@@ -97,6 +98,15 @@ impl fmt::Display for Config {
         writeln!(f, "ipv6 = {}", quoted(gateway.ipv6))?;
 
         write_cni(f, cni)?;
+
+        writeln!(f, "\n[crypto]")?;
+        writeln!(f, "provider = {}", quoted(crypto.provider.as_str()))?;
+        writeln!(f, "devices = {}", quoted_list(&crypto.devices))?;
+        writeln!(f, "queue_depth = {}", crypto.queue_depth)?;
+        let library = crypto.library.map_or("auto", CryptoLibrary::as_str);
+        writeln!(f, "library = {}", quoted(library))?;
+        writeln!(f, "timeout_ms = {}", crypto.timeout.as_millis())?;
+        writeln!(f, "retry_ms = {}", crypto.retry.as_millis())?;
 
         writeln!(f, "\n[exception]")?;
         writeln!(f, "rate_pps = {}", exception.rate_pps)?;

@@ -20,7 +20,7 @@ pub use fields::PortFields;
 pub use load::{load, load_for, parse, parse_for};
 pub use octoplane_packet::MacAddr;
 pub use schema::{
-    Capacity, CertificateName, Class, ClientLimits, Cni, Config, Control, ControlTcp, DeviceSpec, Eal,
-    Exception, Gateway, Guard, Icmp, InterfaceAddr, IovaMode, Memory, Neighbours, PollMode, Port, Queues,
-    Role, State, TlsClient, Workers,
+    Capacity, CertificateName, Class, ClientLimits, Cni, Config, Control, ControlTcp, Crypto, CryptoLibrary,
+    CryptoProvider, DeviceSpec, Eal, Exception, Gateway, Guard, Icmp, InterfaceAddr, IovaMode, Memory,
+    Neighbours, PollMode, Port, Queues, Role, State, TlsClient, Workers,
 };

@@ -192,6 +192,60 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
              f:8: cni.identities[1].identity: is missing, expected 1 to 50331647\n\
              f:9: cni.identities[1].labels: expected a list of labels as in \"app=web\", found a string",
         ),
+        (
+            "[crypto]\nprovider = 'hardware'",
+            "f:6: crypto.provider: \"hardware\" is unknown, expected \"auto\", \"software\" or \"cryptodev\"",
+        ),
+        (
+            "[crypto]\nprovider = 'cryptodev'",
+            "f:5: crypto.devices: has no devices although the provider is \"cryptodev\", expected at least one",
+        ),
+        (
+            "[crypto]\nprovider = 'software'\ndevices = ['crypto_openssl0']",
+            "f:7: crypto.devices: has devices although the provider is \"software\", expected none, or \"auto\" or \
+             \"cryptodev\"",
+        ),
+        (
+            "[crypto]\ndevices = 'crypto_openssl0'",
+            "f:6: crypto.devices: expected a list of crypto devices, found a string",
+        ),
+        (
+            "[crypto]\nprovider = 'cryptodev'\ndevices = ['net_null7']",
+            "f:7: crypto.devices[0]: \"net_null7\" is invalid, expected a PCI address as in 0002:20:00.1 or a virtual device \
+             as in crypto_aesni_gcm0,max_nb_queue_pairs=8",
+        ),
+        (
+            "[crypto]\ndevices = ['crypto_openssl0', 'crypto_openssl0,max_nb_queue_pairs=2']",
+            "f:6: crypto.devices[1]: \"crypto_openssl0\" is listed twice, expected different devices",
+        ),
+        (
+            "[[ports]]\nname = 'p1'\nrole = 'pod'\ndevice = '0002:02:00.0'\n[crypto]\ndevices = ['0002:02:00.0']",
+            "f:10: crypto.devices[0]: \"0002:02:00.0\" is the device of port p1, expected a crypto device",
+        ),
+        (
+            "[crypto]\nqueue_depth = 1000",
+            "f:6: crypto.queue_depth: 1000 is no power of two, expected 512 or 1024",
+        ),
+        (
+            "[crypto]\nqueue_depth = 32",
+            "f:6: crypto.queue_depth: 32 is out of range, expected 64 to 32768 packets",
+        ),
+        (
+            "[crypto]\nlibrary = 'openssl'",
+            "f:6: crypto.library: \"openssl\" is unknown, expected \"aes-gcm\", \"ring\", \"aws-lc-rs\" or \"auto\"",
+        ),
+        (
+            "[crypto]\ntimeout_ms = 0",
+            "f:6: crypto.timeout_ms: 0 is out of range, expected 1 to 10000 milliseconds",
+        ),
+        (
+            "[crypto]\nretry_ms = 60001",
+            "f:6: crypto.retry_ms: 60001 is out of range, expected 1 to 60000 milliseconds",
+        ),
+        (
+            "[crypto]\ndevices = ['0002:20:00.1']\n[eal]\npci = false",
+            "f:8: eal.pci: is false although a port or crypto device is a PCI device, expected true or \"auto\"",
+        ),
         ("[worker]", "f:5: worker: unknown key, did you mean \"workers\"?"),
         (
             "[state]\ndirectory = 'state'\nconnections = '/'",
@@ -258,7 +312,7 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
         ),
         (
             "[eal]\npci = false\n[[ports]]\nname = 'p1'\nrole = 'pod'\ndevice = '0002:01:00.2'",
-            "f:6: eal.pci: is false although a port is a PCI device, expected true or \"auto\"",
+            "f:6: eal.pci: is false although a port or crypto device is a PCI device, expected true or \"auto\"",
         ),
         (
             "[memory]\nmbufs = 512",

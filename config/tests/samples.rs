@@ -96,5 +96,7 @@ fn the_dpu_sample_leaves_the_management_function_alone() {
             .iter()
             .all(|port| port.device != DeviceSpec::Pci("0002:01:00.1".into()))
     );
+    assert_eq!(config.cni.listen, Some("192.168.1.1:8000".parse().unwrap()));
+    assert!(config.cni.ports.is_empty() && !config.cni.pools.is_empty());
     assert!(OCTEON.contains("NEVER BEEN RUN ON HARDWARE"));
 }

@@ -5,6 +5,7 @@
 mod access;
 mod cni;
 mod control;
+mod crypto;
 mod device;
 mod eal;
 mod item;
@@ -30,12 +31,20 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     // The order is that of dependence: defaults of memory follow from ports and workers, those of eal from ports.
     let gateway = control::gateway(root.table("gateway"));
     let ports = ports::read(&mut root, gateway);
-    let some_pci = ports.iter().map(|p: &Port| &p.device).any(DeviceSpec::is_pci);
+    let crypto = crypto::read(root.table("crypto"), &ports);
+    let devices = ports.iter().map(|p: &Port| &p.device).chain(&crypto.devices);
+    let some_pci = devices.into_iter().any(DeviceSpec::is_pci);
     let eal = eal::read(root.table("eal"), some_pci);
     let workers = workers::read(root.table("workers"), cpus);
     let capacity = limits::capacity(root.table("capacity"));
     let neighbours = limits::neighbours(root.table("neighbours"), &capacity);
-    let memory = memory::read(root.table("memory"), &ports, workers.as_ref(), &neighbours);
+    let memory = memory::read(
+        root.table("memory"),
+        &ports,
+        &crypto,
+        workers.as_ref(),
+        &neighbours,
+    );
     let control = control::control(root.table("control"));
     let state = state::read(root.table("state"));
     let cni = cni::read(root.table("cni"), &ports);
@@ -52,6 +61,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         gateway,
         cni,
         ports,
+        crypto,
         exception,
         icmp,
         neighbours,

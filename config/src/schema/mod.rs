@@ -4,6 +4,7 @@
 mod access;
 mod cni;
 mod control;
+mod crypto;
 mod device;
 mod eal;
 mod limits;
@@ -15,6 +16,7 @@ mod workers;
 pub use access::{CertificateName, Class, ClientLimits, ControlTcp, Guard, TlsClient};
 pub use cni::{Cni, CniTls, IdentityRule, Pool};
 pub use control::{Control, Gateway};
+pub use crypto::{Crypto, CryptoLibrary, CryptoProvider};
 pub use device::DeviceSpec;
 pub use eal::{Eal, IovaMode};
 pub use limits::{Capacity, Exception, Icmp, Neighbours};
@@ -51,6 +53,8 @@ pub struct Config {
     pub cni: Cni,
     /// 1 to [`MAX_PORTS`] ports in the order of the file. Names and devices are unique.
     pub ports: Vec<Port>,
+    /// Encryption.
+    pub crypto: Crypto,
     /// Limits of the exception path to the kernel.
     pub exception: Exception,
     /// Limits of the ICMP errors we send.

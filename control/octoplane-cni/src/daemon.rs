@@ -14,8 +14,6 @@ use crate::spec::{CniError, Code, NetConf};
 
 /// How long a call may take: a device takes up to seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// From which MTU on a packet does not fit into the driver's frames of 2 KiB any more, with the kernel's header of it.
-const LARGE_MTU: u32 = 1900;
 
 /// A connection to the control socket.
 #[derive(Clone)]
@@ -113,16 +111,11 @@ impl Daemon {
 
     /// Adds the port of an attachment, whose interface is there.
     pub(crate) async fn add_port(&self, names: &Names, conf: &NetConf) -> Result<v1::Port, CniError> {
-        let frames = if conf.mtu > LARGE_MTU {
-            ",blocksz=16384,framesz=16384,framecnt=256"
-        } else {
-            ""
-        };
         let request = v1::AddPortRequest {
             name: names.port.clone(),
             role: v1::Role::Pod.into(),
             // AF_PACKET: the AF_XDP driver does not let go of a port that was removed.
-            device: format!("{},iface={}{frames}", names.device, names.port),
+            device: format!("{},iface={}", names.device, names.port),
             rx_descriptors: conf.descriptors,
             tx_descriptors: conf.descriptors,
             mtu: conf.mtu,

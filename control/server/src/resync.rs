@@ -152,7 +152,7 @@ pub(crate) fn append(all: &mut v1::ReplaceRequest, part: v1::ReplaceRequest) {
     all.routes.extend(part.routes);
     all.neighbours.extend(part.neighbours);
     all.ports.extend(part.ports);
-    all.node = part.node.or(all.node.take());
+    all.node = part.node.or_else(|| all.node.take());
     all.ipcache.extend(part.ipcache);
     all.services.extend(part.services);
     all.policies.extend(part.policies);

@@ -212,7 +212,10 @@ impl<P: BufPool> Engine<P> {
                     core.host_mac.learn(MacAddr([a, b, c, d, e, f]));
                 }
                 // Where the kernel's packets may belong to connections, they are looked up like endpoints'.
-                match snapshot.node().routing == Routing::Tunnel || snapshot.policy(HOST_ENDPOINT).is_some() {
+                let node = snapshot.node();
+                let masquerade = node.masquerade4.is_some() || node.masquerade6.is_some();
+                let tunnel = node.routing == Routing::Tunnel;
+                match tunnel || masquerade || snapshot.policy(HOST_ENDPOINT).is_some() {
                     true => core.burst::<true>(&rx, burst, out),
                     false => core.burst::<false>(&rx, burst, out),
                 }

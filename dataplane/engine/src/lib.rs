@@ -35,6 +35,6 @@ pub use connection::{Decided, DirectionView, FlowState, FlowView, Timeouts, desc
 pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;
-pub use memory::{Memory, MemoryPart};
+pub use memory::{MEANING, Memory, MemoryPart};
 pub use output::{Output, PORT_QUEUE};
 pub use stats::{Counter, PortStats, Stage, StageStats, Tally, WorkerStats};

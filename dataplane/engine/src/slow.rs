@@ -329,9 +329,11 @@ impl<P: BufPool> Core<P> {
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
-        // What no route forwards may be a service's.
+        let always =
+            always || rx.view.role == Role::Host && forwarded && connection::reserves(rx.snapshot, &packet);
+        // What no route forwards may be a service's. What the kernel sends is not held up for that.
         let near_service = rx.snapshot.serves_block(packet.tuple.dst());
-        if (always || !forwarded || near_service)
+        if (always || (!forwarded || near_service) && rx.view.role != Role::Host)
             && let Err(first) = self.find_ports(rx, frame, &mut packet)
         {
             return Some(Whose::Unknown(first));

@@ -22,7 +22,7 @@ pub struct Options {
     pub icmp_errors: Option<(u32, u32)>,
     /// Packets for the kernel a second and at once; `None` is unlimited.
     pub exceptions: Option<(u32, u32)>,
-    /// Most conntrack entries, companions for ICMP errors included.
+    /// Most conntrack entries.
     pub flows: usize,
     /// Most fragmented packets known, and most fragments held (specification, 2.10).
     pub fragments: usize,
@@ -169,13 +169,11 @@ impl Model {
             .collect()
     }
 
-    /// Forgets a flow: all entries, companions and mappings that lead from the addresses and ports `tuple` to themselves, as
-    /// if nothing of it had been seen.
+    /// Forgets a flow with this entry, and its mapping.
     pub fn forget(&mut self, tuple: &Tuple) {
-        let companion = |it: &Tuple| it.related && (it.src, it.dst) == (tuple.src, tuple.dst);
         self.ct
             .entries
-            .retain(|(it, kind), _| *kind == Kind::Service || !(it == tuple || companion(it)));
+            .retain(|(it, kind), _| *kind == Kind::Service || it != tuple);
         self.nat.mappings.retain(|mapping| mapping.original != *tuple);
     }
 
@@ -322,11 +320,26 @@ impl Model {
     /// A packet whose ports are known.
     pub(crate) fn route_in(&mut self, rx: &mut Rx<'_>, pkt: &Packet) -> Way {
         let mut pkt = pkt.clone();
+        if self.is_tracked(rx, pkt.dst())
+            && let Some(about) = self.about(&pkt)
+        {
+            let src_id = self.sender(rx, &pkt);
+            return self.pass_on(rx, &pkt, about, src_id);
+        }
         self.without_trace(|model| match rx.port.role {
             Role::Pod => model.pod_egress(rx, &mut pkt),
             Role::Uplink => model.netdev_ingress(rx, &mut pkt),
             Role::Host => model.kernel_egress(rx, &mut pkt),
         })
+    }
+
+    /// The identity of who sends a packet that was not in a tunnel.
+    fn sender(&self, rx: &Rx<'_>, pkt: &Packet) -> u32 {
+        match (rx.port.role, self.identity(pkt.src())) {
+            (Role::Host, _) => identity::HOST,
+            (Role::Uplink, identity::HOST) => 0,
+            (_, id) => id,
+        }
     }
 
     /// Does something with a packet; if it is refused, no flow knows of it afterwards.

@@ -134,7 +134,7 @@ impl Model {
                     return Err(fail(code::CT_FULL));
                 }
             }
-            Status::Reply | Status::Related => {
+            Status::Reply => {
                 if entry.proxy_redirect {
                     return self.hand_to_proxy(rx, pkt, 0, endpoint.identity);
                 }
@@ -223,7 +223,7 @@ impl Model {
             return self.ours(rx, pkt, matches!(target, Target::Gateway), src_id);
         }
         let origin = Origin::Pod {
-            reply: matches!(status, Status::Reply | Status::Related),
+            reply: status == Status::Reply,
             dst_id,
         };
         if let Some(peer) = self.tunnel_peer(pkt.dst(), entry.from_tunnel) {
@@ -279,7 +279,7 @@ impl Model {
         let (status, entry) = self
             .ct
             .lookup(self.now, &tuple, Kind::In, (Scope::Both, Filter::Any), flags);
-        if matches!(status, Status::Reply | Status::Related) {
+        if status == Status::Reply {
             if entry.proxy_redirect {
                 self.hand_to_proxy(rx, pkt, 0, src_id)?;
                 return Err(Stop::Done);
@@ -322,7 +322,7 @@ impl Model {
     pub(crate) fn rev_nat_of(&self, pkt: &mut Packet, entry: &Entry) -> Result<(), u16> {
         let Some((addr, port)) = entry
             .nat
-            .or_else(|| entry.rev_nat.and_then(|id| self.rev_nat(id)))
+            .or_else(|| entry.rev_nat.map(|id| (id.address, id.port)))
         else {
             return Ok(());
         };

@@ -11,6 +11,7 @@ use octoplane_config::schema::{self, Config, DeviceSpec};
 use octoplane_worker::Dataplane;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::error;
 
 /// How often it is looked for what nobody came back for.
 const COLLECT: Duration = Duration::from_secs(10);
@@ -70,7 +71,13 @@ impl Cni {
             async move { while stopped.changed().await.is_ok() {} }
         };
         let action = Action::new(Arc::clone(&self.attachments), self.functions);
-        let serving = tokio::spawn(listeners.serve(action, wait));
+        let serving = tokio::spawn(async move {
+            let served = listeners.serve(action, wait).await;
+            if let Err(error) = &served {
+                error!("{error}: CNIAction is not served any more");
+            }
+            served
+        });
         let attachments = self.attachments;
         let collecting = tokio::spawn(async move {
             let mut rounds = tokio::time::interval(COLLECT);

@@ -159,10 +159,16 @@ fn start_neighbours(
     };
     let neighbours = Neighbours::new(dataplane.store.clone(), Box::new(send), config.neighbours);
     let events = Arc::clone(&dataplane.events);
+    let beaten = Arc::downgrade(dataplane);
+    let beat = move || {
+        if let Some(dataplane) = beaten.upgrade() {
+            dataplane.beat();
+        }
+    };
     let rounds = neighbours.rounds();
     let thread = thread::Builder::new()
         .name("neighbours".into())
-        .spawn(move || neighbours.run(|| events.pop(), &stop))
+        .spawn(move || neighbours.run(|| events.pop(), beat, &stop))
         .context("neighbour thread")?;
     Ok((thread, rounds))
 }

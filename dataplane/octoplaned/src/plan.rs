@@ -10,14 +10,14 @@ use octoplane_worker::{Plan, Poll, PortPlan};
 
 /// How the EAL is started.
 pub(crate) fn eal(config: &Config) -> EalOptions {
-    let devices = |pci: bool| {
-        config
-            .ports
-            .iter()
-            .filter(move |port| port.device.is_pci() == pci)
-            .map(|port| port.device.to_string())
-            .collect()
+    let ports = |pci: bool| {
+        let devices = config.ports.iter().map(|port| &port.device);
+        devices
+            .filter(move |device| device.is_pci() == pci)
+            .map(ToString::to_string)
     };
+    // Those that are no hardware are made when they are opened.
+    let crypto = config.crypto.devices.iter().filter(|device| device.is_pci());
     EalOptions {
         program: "octoplaned".into(),
         memory: if config.memory.hugepages {
@@ -33,8 +33,8 @@ pub(crate) fn eal(config: &Config) -> EalOptions {
         in_memory: true,
         file_prefix: Some(config.eal.file_prefix.clone()),
         no_pci: !config.eal.pci,
-        allow: devices(true),
-        vdevs: devices(false),
+        allow: ports(true).chain(crypto.map(ToString::to_string)).collect(),
+        vdevs: ports(false).collect(),
         main_cpus: Some(config.workers.control_cores.clone()),
         iova_mode: match config.eal.iova {
             schema::IovaMode::Auto => IovaMode::Auto,

@@ -8,7 +8,7 @@ use dpdk::Eal;
 use octoplane_config::Gateway;
 use octoplane_config::schema::{Config, Port};
 use octoplane_control::{Restored, Saved, StateFile, StateJournal};
-use octoplane_worker::{Dataplane, Plan, Resume};
+use octoplane_worker::{Connections, Dataplane, Plan, Resume};
 use tracing::{info, warn};
 
 use crate::interfaces::Interfaces;
@@ -55,6 +55,7 @@ pub(crate) fn dataplane(
     let mut took = begin.elapsed();
     let resume = Resume {
         ports: &plans,
+        connections: config.state.connections.as_deref(),
         restore: Box::new(|store| {
             let begin = Instant::now();
             if let Some(saved) = saved {
@@ -69,6 +70,7 @@ pub(crate) fn dataplane(
         warn!("port {} is not there any more: {}", missing.port, missing.error);
     }
     ports.retain(|port| missing.iter().all(|missing| missing.port != port.name));
+    tell(&dataplane.connections);
     let state = dataplane.store.state();
     for object in restored.dropped.iter().take(NAMED) {
         warn!("its port is not there any more: removed {object}");
@@ -97,6 +99,26 @@ pub(crate) fn dataplane(
         ports,
         journal,
     })
+}
+
+/// Says what became of the connections.
+fn tell(connections: &Connections) {
+    match connections {
+        Connections::NotKept | Connections::Anew(None) => {}
+        Connections::Anew(Some(unusable)) => {
+            warn!("state.connections: what is there cannot be used, connections begin anew: {unusable}");
+        }
+        Connections::CannotBeKept(error) => {
+            warn!("state.connections: {error}: connections will end with this process");
+        }
+        Connections::Resumed { connections, took } => {
+            let (there, dropped) = (connections.connections, connections.dropped);
+            info!("{there} connections go on, after {} ms", took.as_millis());
+            if dropped > 0 {
+                warn!("{dropped} connections were damaged and are gone");
+            }
+        }
+    }
 }
 
 /// Ports that came over the API, but for those that cannot be had again: the configuration has them now, or the kernel

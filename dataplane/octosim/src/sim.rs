@@ -288,9 +288,18 @@ impl Sim {
     /// All connections, in the order of their first packets' tuples.
     pub fn flows(&self) -> Vec<FlowView> {
         let table = &self.flows;
+        let state = self.store.state();
         let mut flows: Vec<FlowView> = table
             .iter()
-            .filter_map(|flow| describe(table, flow, self.now, &self.setup.engine.timeouts))
+            .filter_map(|flow| {
+                describe(
+                    table,
+                    flow,
+                    state.last_changed(),
+                    self.now,
+                    &self.setup.engine.timeouts,
+                )
+            })
             .collect();
         flows.sort_by_key(|flow| {
             let it = flow.forward.tuple;

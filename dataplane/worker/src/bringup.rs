@@ -7,8 +7,8 @@ use crossbeam::queue::ArrayQueue;
 use dpdk::mempool::MempoolError;
 use dpdk::port::port_by_name;
 use dpdk::{Eal, Mempool, Port, PortError};
-use octoplane_engine::{EngineConfig, HostMac, Memory, NeighbourEvent};
-use octoplane_flow::{FlowError, FlowTable};
+use octoplane_engine::{EngineConfig, HostMac, NeighbourEvent};
+use octoplane_flow::{FlowError, FlowTable, Kept, SegmentError};
 use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
 
@@ -17,8 +17,9 @@ use crate::bind::{BindFailed, BoundPort, Crew, PortPlan, bind, least_loaded};
 use crate::clock::Clock;
 use crate::handle::{Handle, StartError, Worker};
 use crate::handoff::Handoff;
-use crate::hotplug::{PortChangeError, attach};
+use crate::hotplug::attach;
 use crate::ports::PortQueues;
+use crate::resume::{Connections, Missing, Remembered, Resume, ResumeError, remember, system_clock};
 
 /// Packets that may wait in one worker's inbox.
 const INBOX: usize = 1024;
@@ -100,28 +101,9 @@ pub enum BringupError {
     /// What another process left behind cannot be used.
     #[error(transparent)]
     Resume(ResumeError),
-}
-
-/// Why [`Resume::restore`] failed.
-pub type ResumeError = Box<dyn std::error::Error + Send + Sync>;
-
-/// Fills tables.
-pub type Restore<'a> = Box<dyn FnOnce(&mut Store) -> Result<(), ResumeError> + 'a>;
-
-/// How to go on where another process stopped.
-pub struct Resume<'a> {
-    /// Ports beside those of the plan, each with the text that its device is made from. Those that do not come up are left out.
-    pub ports: &'a [(PortPlan, String)],
-    /// Fills the tables, before any packet is looked at.
-    pub restore: Restore<'a>,
-}
-
-/// A port of [`Resume`] that did not come up.
-pub struct Missing {
-    /// Its name.
-    pub port: String,
-    /// Why.
-    pub error: PortChangeError,
+    /// Another process has the memory of connections.
+    #[error("state.connections: {0}")]
+    Kept(SegmentError),
 }
 
 /// A data plane that is up.
@@ -134,6 +116,10 @@ pub struct Dataplane {
     pub pool: Mempool,
     /// The connections of all workers.
     pub flows: Arc<FlowTable>,
+    /// What became of those of the process before.
+    pub connections: Connections,
+    /// Where they outlive the process.
+    kept: Option<Kept>,
     /// News from the workers.
     pub events: Arc<ArrayQueue<NeighbourEvent>>,
     /// The clock all workers use.
@@ -155,11 +141,7 @@ impl Dataplane {
     /// # Errors
     /// [`BringupError`]
     pub fn start(eal: &Eal, plan: &Plan) -> Result<Self, BringupError> {
-        let nothing = Resume {
-            ports: &[],
-            restore: Box::new(|_| Ok(())),
-        };
-        Self::resume(eal, plan, nothing).map(|(dataplane, _)| dataplane)
+        Self::resume(eal, plan, Resume::default()).map(|(dataplane, _)| dataplane)
     }
 
     /// The same with what another process left behind. Says which ports are not there any more.
@@ -218,9 +200,12 @@ impl Dataplane {
         (resume.restore)(&mut store).map_err(BringupError::Resume)?;
         let events = Arc::new(ArrayQueue::new(EVENTS));
         let host_mac = Arc::new(HostMac::default());
-        let clock = Clock::start();
-        let flows = Arc::new(FlowTable::new(plan.connections)?);
-        let memory = Memory::new(Arc::clone(&flows))?;
+        let Remembered {
+            memory,
+            clock,
+            kept,
+            connections,
+        } = remember(resume.connections, plan.connections)?;
         let mut workers = Vec::new();
         for (number, (ports, &core)) in queues.into_iter().zip(&plan.cores).enumerate() {
             let worker = Worker {
@@ -243,7 +228,9 @@ impl Dataplane {
             workers,
             store: SharedStore::new(store),
             pool,
-            flows,
+            flows: Arc::clone(&memory.flows),
+            connections,
+            kept,
             events,
             clock,
             started: Instant::now(),
@@ -253,6 +240,13 @@ impl Dataplane {
             changing: Mutex::new(()),
         };
         Ok((dataplane, missing))
+    }
+
+    /// Takes note of the time, so that connections have their ages in the next process. To be called some times a second.
+    pub fn beat(&self) {
+        if let Some(kept) = &self.kept {
+            kept.beat(self.clock.now(), system_clock());
+        }
     }
 
     /// The ports that the tables have, in the order of their numbers.

@@ -8,6 +8,9 @@ use serde_json::Value;
 
 use super::{CniError, CniResult, Code, Version};
 
+/// What the AF_PACKET driver takes (DPDK 22.11: frames of 1,514 bytes, whatever the interface could do).
+const MAX_MTU: u32 = 1500;
+
 /// Keys of the specification and our own. Others belong to the runtime, and are ignored.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -20,7 +23,7 @@ pub(crate) struct NetConf {
     /// Path of the daemon's control socket.
     #[serde(default = "default_socket")]
     pub(crate) socket: PathBuf,
-    /// Largest IP packet in bytes, 1280 to 9600.
+    /// Largest IP packet in bytes, 1280 to [`MAX_MTU`].
     #[serde(default = "default_mtu")]
     pub(crate) mtu: u32,
     /// Whether pods get an IPv4 address; absent: if the daemon has a pool.
@@ -109,9 +112,9 @@ impl NetConf {
                 self.name.len()
             ));
         }
-        if !(1280..=9600).contains(&self.mtu) {
+        if !(1280..=MAX_MTU).contains(&self.mtu) {
             return wrong(format!(
-                "mtu: {} is out of range, expected 1280 to 9600 bytes",
+                "mtu: {} is out of range, expected 1280 to {MAX_MTU} bytes",
                 self.mtu
             ));
         }

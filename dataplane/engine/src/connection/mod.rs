@@ -25,12 +25,13 @@ use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::model::{Role, Routing};
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
-pub(crate) use affinity::refresh;
+pub(crate) use affinity::{refresh, resume as resume_affinity};
 use gateway::Exit;
+pub(crate) use masquerade::reserves;
 pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
-pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, seen_in};
+pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
 pub(crate) use translate::translate;
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
@@ -162,7 +163,7 @@ impl<P: BufPool> Core<P> {
                 Some(masquerade::own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
             }
             (false, Exit::Here(addr)) => Some(addr),
-            (false, _) => masquerade::address(rx.snapshot, &out, sender, path),
+            (false, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
         };
         if let Some(addr) = own {
             return self.masquerade(rx, packet, sender, &out, addr);

@@ -68,6 +68,15 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
+    /// Whether it asks for an echo, as opposed to being one.
+    pub(crate) fn is_echo_request(&self) -> bool {
+        let request = match self.tuple.is_v6() {
+            true => icmp6::ECHO_REQUEST,
+            false => icmp4::ECHO_REQUEST,
+        };
+        self.upper == Upper::Echo && self.port == request.into()
+    }
+
     /// Reads an IPv4 packet whose header was checked.
     pub(crate) fn v4(frame: &[u8]) -> Result<Self, DropReason> {
         let packet = frame.get(ETHERNET_LEN..).unwrap_or_default();
@@ -205,9 +214,14 @@ impl Seen {
         let [kind, code, _, _, _, _, _, _, ..] = *upper else {
             return Err(DropReason::CtInvalidHeader);
         };
+        // Those that belong to a connection (specification, 2.3): a redirect, for one, does not.
         let (request, reply, error) = match v6 {
-            true => (icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY, icmp6::is_error(kind)),
-            false => (icmp4::ECHO_REQUEST, icmp4::ECHO_REPLY, icmp4::is_error(kind)),
+            true => (icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY, (1..=4).contains(&kind)),
+            false => (
+                icmp4::ECHO_REQUEST,
+                icmp4::ECHO_REPLY,
+                matches!(kind, 3 | 11 | 12),
+            ),
         };
         let (upper, sport, dport) = match kind {
             kind if kind == request => (Upper::Echo, 0, id),

@@ -111,14 +111,15 @@ impl<P: BufPool> Core<P> {
                 Algorithm::Random => frontend.external.pick_random(random),
             })
         };
-        let Some(&Backend { id, addr, port, .. }) = backend else {
+        let Some(backend) = backend.copied() else {
             return Err(match rx.snapshot.node().no_backend {
                 NoBackend::Reject => Verdict::Refuse(DropReason::NoBackend, Error::PortUnreachable),
                 NoBackend::Drop => Verdict::Drop(DropReason::NoBackend),
             });
         };
+        let Backend { addr, port, .. } = backend;
         if frontend.affinity_seconds > 0 {
-            self.stay(rx, &tuple, frontend, id);
+            self.stay(rx, &tuple, frontend, &backend);
         }
         let src = match (addr == tuple.src(), addr) {
             (true, IpAddr::V4(_)) => LOOPBACK4.into(),

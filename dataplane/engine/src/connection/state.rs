@@ -133,6 +133,19 @@ pub(crate) fn is_proxied(half: &Half<'_>) -> bool {
     half.word::<2>() & PROXIED != 0
 }
 
+/// Makes a connection that another process left behind one of ours, in second `now`. Numbers of targets and ports were that
+/// process's: the next packet of each direction has it decided again, by the tables as they are. Where it stands and what it
+/// is translated to stay.
+pub(crate) fn resume(there: &Half<'_>, back: &Half<'_>, now: u32) {
+    for half in [there, back] {
+        Action::default().store(half);
+        let state = half.word::<2>();
+        if state & SEEN > u64::from(now) {
+            half.set_word::<2>(state & !SEEN | u64::from(now));
+        }
+    }
+}
+
 /// How long connections are kept, in seconds (specification, 2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {

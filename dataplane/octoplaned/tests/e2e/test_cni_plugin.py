@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cni_runner import BIN, NOTHING, PLUGIN, Failed, Runner, left
-from conftest import GATEWAY4, GATEWAY6, run
+from conftest import GATEWAY4, GATEWAY6, ROOT, run
 
 POOLS = ['{ prefix = "10.200.55.0/24" }', '{ prefix = "fd00:200::5:0/112" }']
 CNI = f'pools = [{", ".join(POOLS)}]\nreuse_delay_s = 0'
@@ -102,7 +102,7 @@ def test_versions_and_mistakes(lab):
     runner = Runner(lab)
     said = runner.call("VERSION", cniVersion="0.3.1")
     assert said == {"cniVersion": "0.3.1", "supportedVersions": VERSIONS}
-    for conf, code in (({"cniVersion": "0.2.0"}, 1), ({"mtu": 9601}, 7), ({"ipMasq": True}, 2), ({"name": ""}, 7),
+    for conf, code in (({"cniVersion": "0.2.0"}, 1), ({"mtu": 1501}, 7), ({"ipMasq": True}, 2), ({"name": ""}, 7),
                        ({"ipam": {"type": "nosuch"}}, 7), ({"socket": "/nosuch"}, 11),
                        ({"runtimeConfig": {"mac": "01:00:00:00:00:01"}}, 7), ({"ipv4": False, "ipv6": False}, 7)):
         with pytest.raises(Failed) as error:
@@ -319,3 +319,19 @@ def test_ports_come_and_go_under_traffic(make_lab):
     # Seconds without a byte would be a port that was away.
     rates = [interval["sum"]["bytes"] for interval in json.loads(report)["intervals"]]
     assert len(rates) > 1 and min(rates[:-1]) > 0, rates
+
+
+def test_full_size_packets(lab):
+    runner = Runner(lab)
+    target = [addresses(runner.add(name, name))[0] for name in ("c1", "c2")][1]
+    # 1,500 bytes less the headers of IPv4 and ICMP.
+    assert lab.ping("c1", target, 3, "-M", "do", "-s", "1472") == 3
+    assert lab.ping("c1", target, 1, "-M", "do", "-s", "1473") == 0
+
+
+def test_the_sample_configuration(lab):
+    """config/octoplane.conflist is what a runtime takes, but for the socket."""
+    conf = json.loads((ROOT / "config" / "octoplane.conflist").read_text())
+    assert conf["plugins"][0].pop("socket") == "/run/octoplane/octoplane.sock"
+    runner = Runner(lab, conf["cniVersion"], conf["name"], **conf["plugins"][0])
+    runner.check("c1", "c1", runner.add("c1", "c1"))

@@ -1,11 +1,11 @@
 //! Connections of the engine and of the model in the same terms.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use octoplane_engine::FlowView;
-use octoplane_model::{Flow, Kind, Mapping, Tuple};
+use octoplane_model::{Model, Tuple};
 
 /// A connection: the addresses and ports that its first packet arrives with and leaves with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,39 +44,20 @@ pub(super) fn of_engine(flows: &[FlowView]) -> BTreeMap<Connection, octoplane_fl
     flows.iter().map(one).collect()
 }
 
-/// The model's connections, with the tuples of their entries. An entry on the side of the receiver says nothing that one on the side of the sender does not.
-pub(super) fn of_model(flows: &[Flow], mappings: &[Mapping]) -> BTreeMap<Connection, Tuple> {
-    let sent: BTreeSet<Tuple> = flows
-        .iter()
-        .filter(|flow| flow.kind == Kind::Out)
-        .map(|flow| flow.tuple)
-        .collect();
-    flows
-        .iter()
-        .filter(|flow| !flow.tuple.related)
-        .filter(|flow| match flow.kind {
-            Kind::Out => true,
-            Kind::In => !sent.contains(&flow.tuple),
-            Kind::Service => false,
-        })
-        .map(|flow| {
-            let it = flow.tuple;
-            let src = if flow.entry.loopback { it.dst } else { it.src };
-            let meant = flow
-                .entry
-                .nat
-                .or_else(|| flow.entry.rev_nat.map(|id| (id.address, id.port)));
-            let (dst, dport) = meant.unwrap_or((it.dst, it.dport));
-            let out = mappings
-                .iter()
-                .find(|mapping| mapping.original == it)
-                .map_or(it, |mapping| mapping.translated);
-            let connection = Connection {
-                protocol: it.protocol,
-                arrives: ends(src, it.sport, dst, dport),
-                leaves: ends(out.src, out.sport, out.dst, out.dport),
-            };
-            (connection, it)
-        })
-        .collect()
+/// The model's connections, with the tuples of their entries.
+pub(super) fn of_model(model: &Model) -> BTreeMap<Connection, Tuple> {
+    let one = |it: octoplane_model::Connection| {
+        let octoplane_model::Connection {
+            arrives: there,
+            leaves: out,
+            entry,
+        } = it;
+        let connection = Connection {
+            protocol: there.protocol,
+            arrives: ends(there.src, there.sport, there.dst, there.dport),
+            leaves: ends(out.src, out.sport, out.dst, out.dport),
+        };
+        (connection, entry)
+    };
+    model.connections().into_iter().map(one).collect()
 }

@@ -234,7 +234,7 @@ impl Comparison {
         let hints = self.hints(&outcome, &flows);
         let engine = self.of_engine(&outcome);
         let connections = connections::of_engine(&flows);
-        let before: BTreeSet<Connection> = connections_of(&self.model).into_keys().collect();
+        let before: BTreeSet<Connection> = connections::of_model(&self.model).into_keys().collect();
         let start = Attempt {
             model: self.model.clone(),
             parked: self.parked.clone(),
@@ -251,7 +251,7 @@ impl Comparison {
                 .results(&engine, &self.of_model(&expected))
                 .and_then(|()| same_waiting(self.sim.waiting(), &attempt))
                 .and_then(|()| {
-                    let model = connections_of(&attempt.model);
+                    let model = connections::of_model(&attempt.model);
                     let new = |it: &Connection| !engine.drops.is_empty() && !before.contains(it);
                     same_connections(&connections, &model, new)
                 });
@@ -282,7 +282,7 @@ impl Comparison {
 
     /// What the engine did, as far as it shows what it chose.
     fn hints(&self, outcome: &Outcome, flows: &[octoplane_engine::FlowView]) -> Hints {
-        let known = connections_of(&self.model);
+        let known = connections::of_model(&self.model);
         let (mut new, mut old) = (Vec::new(), Vec::new());
         let mut backends = Vec::new();
         for flow in flows {
@@ -397,10 +397,6 @@ impl Comparison {
         }
         Ok(())
     }
-}
-
-fn connections_of(model: &Model) -> BTreeMap<Connection, octoplane_model::Tuple> {
-    connections::of_model(&model.flows(), &model.mappings())
 }
 
 /// Connections that a packet which could not be sent has left with one of the two only. Whether it leaves any is not

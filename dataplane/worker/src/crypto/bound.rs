@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use dpdk::Eal;
-use dpdk::crypto::{
-    self, CryptoConfig, CryptoDevice, CryptoError, CryptoId, CryptoInfo, CryptoQueue, CryptoSession,
-};
+use dpdk::crypto::{self, CryptoConfig, CryptoDevice, CryptoError, CryptoInfo, CryptoQueue, CryptoSession};
 use dpdk::mempool::HEADROOM;
 
 use crate::crypto::capabilities::{Capabilities, transform_of};
@@ -45,7 +43,7 @@ pub(crate) fn bare_name(name: &str) -> &str {
     name.split(',').next().unwrap_or(name)
 }
 
-/// Finds the device, or makes it.
+/// Finds the device, or makes it, and takes possession of it if ESP can use it.
 pub(crate) fn find(eal: &Eal, name: &str) -> Result<Found, CryptoSetupError> {
     let failed = |error| CryptoSetupError::Device {
         name: name.to_owned(),
@@ -54,15 +52,6 @@ pub(crate) fn find(eal: &Eal, name: &str) -> Result<Found, CryptoSetupError> {
     let id = match crypto::device_by_name(eal, bare_name(name)) {
         Some(id) => id,
         None => crypto::attach(eal, name).map_err(failed)?,
-    };
-    take(eal, name, id)
-}
-
-/// Takes possession of a device that ESP can use.
-pub(crate) fn take(eal: &Eal, name: &str, id: CryptoId) -> Result<Found, CryptoSetupError> {
-    let failed = |error| CryptoSetupError::Device {
-        name: name.to_owned(),
-        error,
     };
     let device = CryptoDevice::open(eal, id).map_err(failed)?;
     let info = device.info().map_err(failed)?;

@@ -9,7 +9,7 @@ use dpdk::{Eal, Mbuf, Mempool, cycles};
 use octoplane_esp::software::{Plan, Software};
 use octoplane_esp::{Provider, Session};
 
-use crate::crypto::bound::{BoundDevice, Found, Share, bare_name, find, take};
+use crate::crypto::bound::{BoundDevice, Found, Share, bare_name, find};
 use crate::crypto::cryptodev::Cryptodev;
 use crate::crypto::failover::{DeviceMailbox, Failover, FailoverParts};
 use crate::crypto::health::{Cause, Limits};
@@ -67,6 +67,19 @@ pub struct DeviceReport {
 }
 
 impl Crypto {
+    /// [`Crypto::open`] with what the configuration says.
+    ///
+    /// # Errors
+    /// [`CryptoSetupError`], if the provider is `cryptodev`.
+    pub fn from_config(
+        eal: &Eal,
+        config: &octoplane_config::Crypto,
+        workers: usize,
+        pool: &Mempool,
+    ) -> Result<(Self, Vec<CryptoProvider>), CryptoSetupError> {
+        Self::open(eal, config.into(), workers, pool)
+    }
+
     /// Opens the devices, and makes each of `workers` its provider. A provider may be used on a thread that is an lcore
     /// only, unless there is no device. `pool` is where buffers come from that a failing device keeps.
     ///
@@ -101,7 +114,7 @@ impl Crypto {
                 stats: Arc::default(),
             })
             .collect();
-        let wanted = !options.devices.is_empty() || options.search;
+        let wanted = !options.devices.is_empty();
         for (worker, share) in shares {
             if let Some(end) = ends.get(worker) {
                 end.mailbox.offer(share);
@@ -138,11 +151,13 @@ impl Crypto {
     }
 
     /// Makes the devices know a session before its first packet. Not needed, but without it the first packets of a
-    /// session are done in software.
-    pub fn prepare(&self, session: &Arc<Session>) {
+    /// session are done in software. `false`: too much waits already; then the first packets ask for it.
+    pub fn prepare(&self, session: &Arc<Session>) -> bool {
+        let mut all = true;
         for device in self.devices().iter() {
-            device.maker.prepare(session);
+            all &= device.maker.prepare(session);
         }
+        all
     }
 
     /// What there is.
@@ -167,7 +182,7 @@ impl Crypto {
         self.devices().iter().map(of).collect()
     }
 
-    /// Adds a device, while the workers run, for those that have none.
+    /// Adds a device, while the workers run, for those that have none. Only where there were devices at the start.
     ///
     /// # Errors
     /// [`CryptoSetupError`]
@@ -178,6 +193,10 @@ impl Crypto {
             .any(|device| bare_name(&device.name) == bare_name(name))
         {
             return Err(CryptoSetupError::Known(name.to_owned()));
+        }
+        if self.options.devices.is_empty() {
+            // They do not look into their mailboxes.
+            return Err(CryptoSetupError::NobodyWaits(name.to_owned()));
         }
         let served = |worker: &usize| devices.iter().any(|device| device.workers.contains(worker));
         let waiting: Vec<usize> = (0..self.workers.len()).filter(|it| !served(it)).collect();
@@ -296,10 +315,8 @@ fn bind_all(
     skipped: &mut Vec<CryptoSetupError>,
 ) -> Result<Bound, CryptoSetupError> {
     let mut found = Vec::new();
-    let results = options.devices.iter().map(|name| find(eal, name));
-    let results: Vec<_> = results.collect();
-    for result in results.into_iter().chain(search(eal, options)) {
-        match result {
+    for name in &options.devices {
+        match find(eal, name) {
             Ok(device) => found.push(device),
             Err(error) => skipped.push(error),
         }
@@ -317,19 +334,6 @@ fn bind_all(
         .zip(shares)
         .filter(|(_, its)| !its.is_empty())
         .map(|(device, its)| BoundDevice::start(device, options.queue_depth, its, workers))
-        .collect()
-}
-
-/// Hardware that was not named.
-fn search(eal: &Eal, options: &CryptoOptions) -> Vec<Result<Found, CryptoSetupError>> {
-    if !options.search {
-        return Vec::new();
-    }
-    let named = |name: &str| options.devices.iter().any(|device| bare_name(device) == name);
-    crypto::devices(eal)
-        .filter_map(|id| crypto::info_of(eal, id).ok())
-        .filter(|info| info.is_hardware() && info.is_symmetric() && !named(&info.name))
-        .map(|info| take(eal, &info.name, info.id))
         .collect()
 }
 

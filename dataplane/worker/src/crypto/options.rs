@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use dpdk::crypto::CryptoError;
+use octoplane_config::{Crypto, CryptoLibrary, CryptoProvider};
 use octoplane_esp::software::Library;
 
 /// What to use.
@@ -12,8 +13,6 @@ pub struct CryptoOptions {
     /// Devices by PCI address or as a virtual device with its arguments. Workers are spread over them: one has a queue
     /// pair of one. Without any, everything is done in software.
     pub devices: Vec<String>,
-    /// Use whatever hardware there is beside.
-    pub search: bool,
     /// Whether a device that cannot be used is an error, rather than something to report.
     pub required: bool,
     /// Size of each queue; a power of two.
@@ -30,12 +29,34 @@ impl Default for CryptoOptions {
     fn default() -> Self {
         Self {
             devices: Vec::new(),
-            search: false,
             required: false,
             queue_depth: 1024,
             library: None,
             timeout: Duration::from_millis(10),
             retry: Duration::from_millis(100),
+        }
+    }
+}
+
+impl From<&Crypto> for CryptoOptions {
+    fn from(config: &Crypto) -> Self {
+        let devices = match config.provider {
+            CryptoProvider::Software => Vec::new(),
+            CryptoProvider::Auto | CryptoProvider::Cryptodev => {
+                config.devices.iter().map(ToString::to_string).collect()
+            }
+        };
+        Self {
+            devices,
+            required: config.provider == CryptoProvider::Cryptodev,
+            queue_depth: config.queue_depth,
+            library: config.library.map(|library| match library {
+                CryptoLibrary::AesGcm => Library::RustCrypto,
+                CryptoLibrary::Ring => Library::Ring,
+                CryptoLibrary::AwsLcRs => Library::AwsLc,
+            }),
+            timeout: config.timeout,
+            retry: config.retry,
         }
     }
 }
@@ -90,8 +111,8 @@ pub enum CryptoSetupError {
     /// There is such a device already.
     #[error("crypto device {0} is in use already")]
     Known(String),
-    /// Every worker has a device.
-    #[error("crypto device {0}: no worker is without a device")]
+    /// Every worker has a device, or none was started to use one.
+    #[error("crypto device {0}: no worker waits for a device")]
     NobodyWaits(String),
     /// A worker does not give its queue back.
     #[error("crypto device {name}: worker {worker} does not let go of it; try again")]

@@ -1,5 +1,7 @@
 //! The TCP listeners of `CNIAction`.
 
+mod connections;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
@@ -11,10 +13,10 @@ use nix::sys::socket::{
 };
 use octoplane_config::schema::{Cni, CniTls};
 use tokio::net::TcpListener;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tracing::info;
 
+use self::connections::Connections;
 use crate::wire::Action;
 use crate::wire::pb::cni_action_server::CniActionServer;
 
@@ -24,6 +26,14 @@ const MAX_MESSAGE: usize = 64 << 10;
 const MOST_CALLS: u32 = 64;
 /// A client that says nothing for so long is asked whether it is there, and has as long to answer.
 const KEEPALIVE: Duration = Duration::from_secs(20);
+/// Connections of one listener at once. Others wait until one of them ends.
+const MOST_CONNECTIONS: usize = 256;
+/// How long a connection lives: a plugin makes one for each call, and waits five seconds for its answer.
+const MOST_AGE: Duration = Duration::from_secs(10);
+/// How long its calls then have to end, before it is cut off.
+const AGE_GRACE: Duration = Duration::from_secs(5);
+/// How long a client may take to show its certificate.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long calls may take to end once the server stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -80,6 +90,11 @@ impl Listeners {
         Ok(Self { plain, tls })
     }
 
+    /// Where the plain listener is, if there is one.
+    pub fn plain_address(&self) -> Option<SocketAddr> {
+        self.plain.as_ref()?.local_addr().ok()
+    }
+
     /// Serves until `stop` is done, which is asked for once for each listener.
     ///
     /// # Errors
@@ -94,12 +109,14 @@ impl Listeners {
             let service = CniActionServer::new(action.clone())
                 .max_decoding_message_size(MAX_MESSAGE)
                 .max_encoding_message_size(MAX_MESSAGE);
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            let incoming = Connections::of(listener, MOST_CONNECTIONS);
             let (quit, quitting) = tokio::sync::oneshot::channel::<()>();
             let serving = server?
                 .http2_keepalive_interval(Some(KEEPALIVE))
                 .http2_keepalive_timeout(Some(KEEPALIVE))
                 .max_concurrent_streams(MOST_CALLS)
+                .max_connection_age(MOST_AGE)
+                .max_connection_age_grace(AGE_GRACE)
                 .add_service(service)
                 .serve_with_incoming_shutdown(incoming, async {
                     let _ = quitting.await;
@@ -135,7 +152,8 @@ fn settings(tls: &CniTls) -> Result<ServerTlsConfig, ListenError> {
     let authority = Certificate::from_pem(read(&tls.client_ca, "client_ca")?);
     let settings = ServerTlsConfig::new()
         .identity(identity)
-        .client_ca_root(authority);
+        .client_ca_root(authority)
+        .timeout(HANDSHAKE);
     // Found out now, not with the first client.
     Server::builder().tls_config(settings.clone())?;
     Ok(settings)
