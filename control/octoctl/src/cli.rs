@@ -135,6 +135,16 @@ pub(crate) enum Verb {
     Drops,
     /// Pipeline stages by worker.
     Stages,
+    /// Whether this machine is ready for the daemon, and what to do where it is not. Exit status 1 if something stands in the
+    /// way.
+    Doctor {
+        /// The daemon's configuration.
+        #[arg(long, value_name = "FILE", default_value = "/etc/octoplane/octoplaned.toml")]
+        config: PathBuf,
+        /// A directory that stands for the machine; with it, all paths are below it.
+        #[arg(long, value_name = "DIRECTORY", default_value = "/")]
+        root: PathBuf,
+    },
     /// A completion script for a shell.
     Completion {
         /// Which shell.
