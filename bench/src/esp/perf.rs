@@ -115,8 +115,7 @@ fn parse(text: &str) -> anyhow::Result<Sample> {
         packets,
         seconds: packets as f64 / mpps / 1e6,
         cycles_per_packet: Some(cycles.parse()?),
-        mean_burst: None,
-        drops: BTreeMap::new(),
+        ..Sample::default()
     })
 }
 

@@ -202,7 +202,7 @@ fn interface(machine: &Machine, port: &Port) -> Option<Finding> {
     );
     let mtu = machine
         .number(format!("{place}/mtu"))
-        .unwrap_or(u64::from(port.mtu));
+        .unwrap_or_else(|| u64::from(port.mtu));
     Some(if !up {
         Finding::warning(CHECK, found, format!("ip link set {interface} up"))
     } else if mtu < u64::from(port.mtu) {

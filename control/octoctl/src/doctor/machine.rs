@@ -86,7 +86,7 @@ impl Machine {
         let values = words
             .iter()
             .filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        values.last().map(str::to_owned)
+        values.next_back().map(str::to_owned)
     }
 }
 

@@ -82,7 +82,11 @@ fn dpdk(machine: &Machine, running: Option<&v1::Status>) -> Finding {
                 .collect::<Vec<_>>()
         })
         .collect();
-    match found.iter().find(|(number, _)| number == abi).or(found.first()) {
+    match found
+        .iter()
+        .find(|(number, _)| number == abi)
+        .or_else(|| found.first())
+    {
         None => Finding::failure(
             CHECK,
             format!("no {prefix}* in {}", LIBRARIES.join(", ")),
