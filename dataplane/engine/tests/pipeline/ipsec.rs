@@ -10,7 +10,7 @@ use octoplane_esp::store::MemoryStore;
 use octoplane_packet::{HeapBuf, HeapPool, PacketBuf};
 use octoplane_tables::model::{Change, IpcacheEntry, TunnelProtocol};
 
-use crate::common::bytes::{be16, ip, ip4};
+use crate::common::bytes::{be16, internet_checksum, ip, ip4};
 use crate::common::flows::packet;
 use crate::common::*;
 use crate::overlay::{PEER, PEER4, tunnelled, wrapped};
@@ -211,7 +211,7 @@ fn the_mtu_inside_is_what_esp_leaves() {
         let mut frame = to_peer(payload);
         frame[20] = 0x40;
         frame[24..26].fill(0);
-        let sum = crate::common::bytes::internet_checksum(&frame[14..34]);
+        let sum = internet_checksum(&frame[14..34]);
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
         frame
     };
