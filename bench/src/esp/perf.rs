@@ -1,6 +1,5 @@
 //! The yardstick for devices: `dpdk-test-crypto-perf` on the same driver and size.
 
-use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};

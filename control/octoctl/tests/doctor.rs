@@ -213,7 +213,7 @@ const CASES: &[Case] = &[
             m.write(
                 "proc/self/limits",
                 "Max locked memory         8388608              8388608              bytes\n",
-            )
+            );
         },
         "warning",
         "8388608 bytes",
@@ -310,7 +310,7 @@ const CASES: &[Case] = &[
             m.write(
                 "sys/devices/system/cpu/cpu8/topology/thread_siblings_list",
                 "8-9\n",
-            )
+            );
         },
         "warning",
         "CPUs 8-9",
@@ -336,7 +336,7 @@ const CASES: &[Case] = &[
             m.write(
                 "sys/devices/system/cpu/cpu10/cpufreq/scaling_governor",
                 "ondemand\n",
-            )
+            );
         },
         "warning",
         "CPUs 10 ",

@@ -83,7 +83,7 @@ impl Machine {
     /// The value of a word KEY=VALUE on the kernel's command line, the last one.
     pub(super) fn boot_option(&self, key: &str) -> Option<String> {
         let words = self.command_line();
-        let values = words
+        let mut values = words
             .iter()
             .filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
         values.next_back().map(str::to_owned)
