@@ -40,7 +40,8 @@ pub(super) fn address(
         snapshot.target(way.number).action,
         Way::Forward | Way::Resolve | Way::Glean
     );
-    if way.tunnel || !leaves {
+    // What is encrypted for another node skips it (specification, 1.9).
+    if way.tunnel || way.encrypt || !leaves {
         return None;
     }
     if sender.endpoint == 0 {

@@ -144,7 +144,7 @@ fn about_nothing() {
 #[test]
 fn what_is_no_error_about_a_packet_is_subject_to_policy() {
     let mut lab = closed();
-    lab.apply(vec![Change::PutNode(Box::new(Node::default()))]);
+    lab.apply(vec![Change::PutNode(Box::default())]);
     let frame = packet(17, ("10.0.0.1", 1234), ("198.51.100.7", 80), 0, (OURS[0], EP1));
     let left = lab.one(POD0, &frame).only().1.to_vec();
     for (kind, passes) in [(3, true), (4, false), (5, false), (11, true), (12, true)] {
