@@ -30,5 +30,6 @@ mod policy;
 mod probe;
 mod rates;
 mod related;
+mod restart;
 mod revisions;
 mod services;
