@@ -6,6 +6,7 @@ use crate::error::{ApplyError, ChangeError};
 use crate::event::Committed;
 use crate::journal::{Journal, NotSaved};
 use crate::model::Change;
+use crate::snapshot::Reader;
 use crate::state::State;
 use crate::store::{Store, Usage};
 
@@ -45,6 +46,11 @@ impl SharedStore {
     /// A consistent copy of the state.
     pub fn state(&self) -> State {
         self.lock().store.state()
+    }
+
+    /// A view of the tables as workers have it.
+    pub fn reader(&self) -> Reader {
+        self.lock().store.reader()
     }
 
     /// How full the tables are.

@@ -161,7 +161,7 @@ impl<P: BufPool> Core<P> {
         out: &Tuple,
         sender: Sender,
     ) -> bool {
-        sender.endpoint != 0
+        sender.is_inside()
             && out.dst() != packet.tuple.dst()
             && rx.snapshot.node().is_nodeport(packet.tuple.dport())
     }
