@@ -31,5 +31,6 @@ mod policy;
 mod probe;
 mod rates;
 mod related;
+mod restart;
 mod revisions;
 mod services;
