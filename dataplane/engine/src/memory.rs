@@ -39,6 +39,19 @@ impl Memory {
         })
     }
 
+    /// Memory for a few connections, of engines that only explain.
+    ///
+    /// # Errors
+    /// [`FlowError`] if there is not enough memory.
+    pub fn small() -> Result<Self, FlowError> {
+        const FEW: u32 = 256;
+        Ok(Self {
+            flows: Arc::new(FlowTable::new(FEW)?),
+            affinities: Arc::new(FlowTable::new(FEW)?),
+            fragments: Arc::new(FlowTable::new(FEW)?),
+        })
+    }
+
     /// Connections that each kept table is for, of memory for so many connections.
     #[must_use]
     pub fn kept_capacities(connections: u32) -> Vec<u32> {
@@ -52,14 +65,21 @@ impl Memory {
     /// [`FlowError`] if there is not enough memory for what is not kept.
     pub fn resume(kept: &Kept, now: u64) -> Result<(Self, Resumed), FlowError> {
         let now = second(now);
+        let mut ahead = false;
         let (flows, resumed) = kept.table(0, |there, back| {
-            resume_connection(there, back, now);
+            ahead |= resume_connection(there, back, now);
             true
         })?;
         let (affinities, _) = kept.table(1, |entry, _| {
-            resume_affinity(entry, now);
+            ahead |= resume_affinity(entry, now);
             true
         })?;
+        if ahead {
+            // When to look at them was said by that clock, and may be far away.
+            for table in [&flows, &affinities] {
+                table.iter().for_each(|flow| table.look_soon(flow));
+            }
+        }
         let memory = Self {
             flows: Arc::new(flows),
             affinities: Arc::new(affinities),

@@ -16,6 +16,7 @@ use super::{Packet, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
+use crate::observe::{Choice, Step};
 use crate::slow::Verdict;
 
 /// Where an endpoint that is its own backend seems to hear from.
@@ -98,25 +99,37 @@ impl<P: BufPool> Core<P> {
             };
         };
         let affine = self.affine(rx, &tuple, frontend, inside);
+        let with = affine.is_some();
         let backend = if inside {
-            let random = self.random();
+            let random = self.choice();
             affine.or_else(|| frontend.internal.pick_random(random))
         } else {
             if let Some(ranges) = &frontend.source_ranges
                 && !ranges.admits(tuple.src())
             {
+                self.note(|| considered(frontend, inside, None));
                 return Err(Verdict::Drop(DropReason::NotInSourceRange));
             }
             if !frontend.routable {
+                self.note(|| considered(frontend, inside, None));
                 return Err(Verdict::Drop(DropReason::IsClusterIp));
             }
-            let random = self.random();
+            let random = self.choice();
             affine.or_else(|| match frontend.algorithm {
                 Algorithm::Maglev => frontend.external.pick_maglev(flow_hash(&tuple, frontend)),
                 Algorithm::Random => frontend.external.pick_random(random),
             })
         };
-        let Some(backend) = backend.copied() else {
+        let backend = backend.copied();
+        self.note(|| {
+            let choice = match (with, inside, frontend.algorithm) {
+                (true, _, _) => Choice::Affinity,
+                (false, false, Algorithm::Maglev) => Choice::Maglev,
+                (false, _, _) => Choice::Random,
+            };
+            considered(frontend, inside, backend.map(|backend| (backend, choice)))
+        });
+        let Some(backend) = backend else {
             return Err(match rx.snapshot.node().no_backend {
                 NoBackend::Reject => Verdict::Refuse(DropReason::NoBackend, Error::PortUnreachable),
                 NoBackend::Drop => Verdict::Drop(DropReason::NoBackend),
@@ -179,6 +192,23 @@ impl<P: BufPool> Core<P> {
             refresh(&self.affinities, &packet.tuple, rx.second);
         }
         affine
+    }
+}
+
+/// A choice of a backend, to tell of it.
+fn considered(frontend: &Frontend, inside: bool, chosen: Option<(Backend, Choice)>) -> Step {
+    let set = match inside {
+        true => &frontend.internal,
+        false => &frontend.external,
+    };
+    Step::Service {
+        name: frontend.service.to_string(),
+        addr: (frontend.addr, frontend.port),
+        kind: frontend.kind,
+        inside,
+        chosen,
+        backends: set.slots().to_vec(),
+        usable: set.count as usize,
     }
 }
 
