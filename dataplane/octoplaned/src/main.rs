@@ -5,10 +5,10 @@
 
 mod attachments;
 mod daemon;
-mod flows;
 mod interfaces;
 mod ipsec;
 mod neighbours;
+mod observe;
 mod plan;
 mod ports;
 mod report;

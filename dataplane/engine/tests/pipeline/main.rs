@@ -25,6 +25,7 @@ mod model;
 mod mtu;
 mod ndp;
 mod node;
+mod observe;
 mod overlay;
 mod parking;
 mod policy;

@@ -14,6 +14,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use octoplane_engine::EngineConfig;
+use octoplane_model::config::{Direction, Subject};
 use octoplane_model::{Model, Outcome as Expected};
 use octoplane_state::State;
 use octoplane_tables::model::PortId;
@@ -88,11 +89,17 @@ impl From<Difference> for StepError {
     }
 }
 
+/// A packet that a policy refused: drop code, endpoint (0: the node), whether it sends, the other identity, protocol, port, match type,
+/// cookie.
+type Refused = (u16, u32, bool, u32, u8, u16, u8, u32);
+
 /// What came of a request, the same on both sides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Doings {
     sent: BTreeMap<String, Vec<Vec<u8>>>,
     drops: BTreeMap<u16, u64>,
+    /// What policies refused, by which entry.
+    refused: BTreeMap<Refused, u64>,
     consumed: u64,
 }
 
@@ -335,6 +342,20 @@ impl Comparison {
         for ((code, _), count) in &outcome.drops {
             *it.drops.entry(*code).or_default() += count;
         }
+        for verdict in &outcome.verdicts {
+            let Some(reason) = verdict.reason() else { continue };
+            let refused = (
+                reason.code(),
+                verdict.endpoint,
+                verdict.egress,
+                verdict.remote,
+                verdict.tuple.protocol(),
+                verdict.port,
+                verdict.decided.match_type as u8,
+                verdict.decided.cookie,
+            );
+            *it.refused.entry(refused).or_default() += 1;
+        }
         it
     }
 
@@ -351,6 +372,27 @@ impl Comparison {
         }
         for (code, _) in &outcome.drops {
             *it.drops.entry(*code).or_default() += 1;
+        }
+        for verdict in &outcome.verdicts {
+            let Ok(code) = u16::try_from(-verdict.verdict) else {
+                continue;
+            };
+            let refused = (
+                code,
+                match verdict.subject {
+                    Subject::Host => 0,
+                    Subject::Endpoint(id) => id,
+                },
+                verdict.direction == Direction::Egress,
+                verdict.remote,
+                verdict.protocol,
+                verdict.dport,
+                verdict.match_type,
+                verdict.cookie,
+            );
+            if code > 0 {
+                *it.refused.entry(refused).or_default() += 1;
+            }
         }
         it
     }
@@ -377,6 +419,14 @@ impl Comparison {
                 what: "packets dropped (code: number)".into(),
                 engine: format!("{:?} {:?}", engine.drops, engine.sent.keys()),
                 model: format!("{:?} {:?}", model.drops, model.sent.keys()),
+            });
+        }
+        if engine.refused != model.refused {
+            return Err(Difference {
+                what: "what policies refused (code, endpoint, egress, other identity, protocol, port, match, cookie)"
+                    .into(),
+                engine: format!("{:?}", engine.refused),
+                model: format!("{:?}", model.refused),
             });
         }
         let ports: BTreeSet<_> = engine.sent.keys().chain(model.sent.keys()).collect();
