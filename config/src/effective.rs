@@ -142,6 +142,15 @@ impl fmt::Display for Config {
         writeln!(f, "connections = {}", capacity.connections)?;
         writeln!(f, "fib_nodes_v4 = {}", auto(capacity.fib_nodes_v4))?;
         writeln!(f, "fib_nodes_v6 = {}", auto(capacity.fib_nodes_v6))?;
+        writeln!(f, "ipcache = {}", capacity.ipcache)?;
+        writeln!(f, "ipcache_nodes_v4 = {}", auto(capacity.ipcache_nodes_v4))?;
+        writeln!(f, "ipcache_nodes_v6 = {}", auto(capacity.ipcache_nodes_v6))?;
+        writeln!(f, "services = {}", capacity.services)?;
+        writeln!(f, "frontends = {}", capacity.frontends)?;
+        writeln!(f, "backends = {}", capacity.backends)?;
+        writeln!(f, "policies = {}", capacity.policies)?;
+        writeln!(f, "policy_entries = {}", capacity.policy_entries)?;
+        writeln!(f, "egress_gateways = {}", capacity.egress_gateways)?;
 
         ports
             .iter()

@@ -373,6 +373,14 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
             "f:6: capacity.routes: 0 is out of range, expected 1 to 16777216 routes",
         ),
         (
+            "[capacity]\nfrontends = 65536",
+            "f:6: capacity.frontends: 65536 is out of range, expected 1 to 65535 frontends",
+        ),
+        (
+            "[capacity]\npolicy_entries = 2000000",
+            "f:6: capacity.policy_entries: 2000000 is out of range, expected 1 to 1048576 entries",
+        ),
+        (
             "[capacity]\nfib_nodes_v4 = 'all'",
             "f:6: capacity.fib_nodes_v4: expected an integer from 64 to 16777216 nodes, or \"auto\", found a string",
         ),

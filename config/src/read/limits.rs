@@ -69,6 +69,15 @@ pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
     let connections = section.integer("connections", 64..=MOST, "connections", default.connections);
     let fib_nodes_v4 = section.auto_integer("fib_nodes_v4", 64..=MOST, "nodes");
     let fib_nodes_v6 = section.auto_integer("fib_nodes_v6", 64..=MOST, "nodes");
+    let ipcache = section.integer("ipcache", 1..=MOST, "prefixes", default.ipcache);
+    let ipcache_nodes_v4 = section.auto_integer("ipcache_nodes_v4", 64..=MOST, "nodes");
+    let ipcache_nodes_v6 = section.auto_integer("ipcache_nodes_v6", 64..=MOST, "nodes");
+    let services = section.integer("services", 1..=MOST, "services", default.services);
+    let frontends = section.integer("frontends", 1..=65_535, "frontends", default.frontends);
+    let backends = section.integer("backends", 1..=MOST, "backends", default.backends);
+    let policies = section.integer("policies", 1..=MOST, "policies", default.policies);
+    let policy_entries = section.integer("policy_entries", 1..=1 << 20, "entries", default.policy_entries);
+    let egress_gateways = section.integer("egress_gateways", 1..=MOST, "rules", default.egress_gateways);
     section.finish();
     Capacity {
         endpoints,
@@ -77,5 +86,14 @@ pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
         connections,
         fib_nodes_v4,
         fib_nodes_v6,
+        ipcache,
+        ipcache_nodes_v4,
+        ipcache_nodes_v6,
+        services,
+        frontends,
+        backends,
+        policies,
+        policy_entries,
+        egress_gateways,
     }
 }

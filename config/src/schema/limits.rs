@@ -79,6 +79,25 @@ pub struct Capacity {
     pub fib_nodes_v4: Option<usize>,
     /// Nodes of the IPv6 forwarding table, 64 to 16,777,216. Default `None`: the tables decide.
     pub fib_nodes_v6: Option<usize>,
+    /// Prefixes of the ipcache, both families together, 1 to 16,777,216. Default 1,048,576.
+    pub ipcache: usize,
+    /// Nodes of the IPv4 ipcache, 64 to 16,777,216. Default `None`: the tables decide.
+    pub ipcache_nodes_v4: Option<usize>,
+    /// Nodes of the IPv6 ipcache, 64 to 16,777,216. Default `None`: the tables decide.
+    pub ipcache_nodes_v6: Option<usize>,
+    /// Services, 1 to 16,777,216. Default 65,536.
+    pub services: usize,
+    /// Frontends of all services, one for each NodePort address of the node, 1 to 65,535 (their numbers have 16 bits). Default
+    /// 65,535.
+    pub frontends: usize,
+    /// Backends of all services, those they share counted once, 1 to 16,777,216. Default 524,288.
+    pub backends: usize,
+    /// Policies, one for an endpoint, 1 to 16,777,216. Default 131,072.
+    pub policies: usize,
+    /// Entries of one policy, 1 to 1,048,576. Default 65,536.
+    pub policy_entries: usize,
+    /// Rules of egress gateways, 1 to 16,777,216. Default 65,536.
+    pub egress_gateways: usize,
 }
 
 impl Default for Capacity {
@@ -90,6 +109,15 @@ impl Default for Capacity {
             connections: 1_000_000,
             fib_nodes_v4: None,
             fib_nodes_v6: None,
+            ipcache: 1_048_576,
+            ipcache_nodes_v4: None,
+            ipcache_nodes_v6: None,
+            services: 65_536,
+            frontends: 65_535,
+            backends: 524_288,
+            policies: 131_072,
+            policy_entries: 65_536,
+            egress_gateways: 65_536,
         }
     }
 }

@@ -84,7 +84,21 @@ pub(crate) fn dataplane(config: &Config, ipsec: Option<IpsecConfig>) -> Plan {
             neighbours: config.capacity.neighbours,
             fib_nodes_v4: config.capacity.fib_nodes_v4.unwrap_or(defaults.fib_nodes_v4),
             fib_nodes_v6: config.capacity.fib_nodes_v6.unwrap_or(defaults.fib_nodes_v6),
-            ..defaults
+            ipcache: config.capacity.ipcache,
+            ipcache_nodes_v4: config
+                .capacity
+                .ipcache_nodes_v4
+                .unwrap_or(defaults.ipcache_nodes_v4),
+            ipcache_nodes_v6: config
+                .capacity
+                .ipcache_nodes_v6
+                .unwrap_or(defaults.ipcache_nodes_v6),
+            services: config.capacity.services,
+            frontends: config.capacity.frontends,
+            backends: config.capacity.backends,
+            policies: config.capacity.policies,
+            policy_entries: config.capacity.policy_entries,
+            egress_gateways: config.capacity.egress_gateways,
         },
         connections: u32::try_from(config.capacity.connections).unwrap_or(u32::MAX),
         engine: EngineConfig {
