@@ -52,6 +52,7 @@ impl fmt::Display for Config {
             exception,
             icmp,
             neighbours,
+            timeouts,
             capacity,
         } = self;
         writeln!(f, "log_level = {}", quoted(log_level))?;
@@ -134,6 +135,12 @@ impl fmt::Display for Config {
         writeln!(f, "retry_ms = {}", neighbours.retry.as_millis())?;
         writeln!(f, "reachable_s = {}", neighbours.reachable.as_secs())?;
         writeln!(f, "max_learned = {}", neighbours.max_learned)?;
+
+        writeln!(f, "\n[timeouts]")?;
+        writeln!(f, "tcp_s = {}", timeouts.tcp.as_secs())?;
+        writeln!(f, "tcp_syn_s = {}", timeouts.tcp_syn.as_secs())?;
+        writeln!(f, "tcp_closing_s = {}", timeouts.tcp_closing.as_secs())?;
+        writeln!(f, "other_s = {}", timeouts.other.as_secs())?;
 
         writeln!(f, "\n[capacity]")?;
         writeln!(f, "endpoints = {}", capacity.endpoints)?;

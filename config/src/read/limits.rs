@@ -1,9 +1,9 @@
-//! `[exception]`, `[icmp]`, `[neighbours]` and `[capacity]`.
+//! `[exception]`, `[icmp]`, `[neighbours]`, `[timeouts]` and `[capacity]`.
 
 use std::time::Duration;
 
 use super::Section;
-use crate::{Capacity, Exception, Icmp, Neighbours};
+use crate::{Capacity, Exception, Icmp, Neighbours, Timeouts};
 
 /// Most entries a table may be given: beyond it a typing mistake is likelier than a need.
 const MOST: usize = 1 << 24;
@@ -59,6 +59,22 @@ pub(super) fn neighbours(mut section: Section<'_>, capacity: &Capacity) -> Neigh
         reachable: Duration::from_secs(reachable),
         max_learned: max_learned.unwrap_or(capacity.neighbours / 2),
     }
+}
+
+pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
+    const MONTH: u64 = 30 * 24 * 3600;
+    let default = Timeouts::default();
+    let mut seconds = |key, default: Duration| {
+        Duration::from_secs(section.integer(key, 1..=MONTH, "seconds", default.as_secs()))
+    };
+    let timeouts = Timeouts {
+        tcp: seconds("tcp_s", default.tcp),
+        tcp_syn: seconds("tcp_syn_s", default.tcp_syn),
+        tcp_closing: seconds("tcp_closing_s", default.tcp_closing),
+        other: seconds("other_s", default.other),
+    };
+    section.finish();
+    timeouts
 }
 
 pub(super) fn capacity(mut section: Section<'_>) -> Capacity {

@@ -1,4 +1,4 @@
-//! `[exception]`, `[icmp]`, `[neighbours]` and `[capacity]`.
+//! `[exception]`, `[icmp]`, `[neighbours]`, `[timeouts]` and `[capacity]`.
 
 use std::time::Duration;
 
@@ -60,6 +60,31 @@ impl Default for Neighbours {
             retry: Duration::from_millis(1000),
             reachable: Duration::from_secs(30),
             max_learned: Capacity::default().neighbours / 2,
+        }
+    }
+}
+
+/// How long connections are remembered after their last packet, 1 second to 30 days each (specification of the datapath,
+/// section 2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP after the first packet that is not a SYN. Seconds in the file, default 8000.
+    pub tcp: Duration,
+    /// TCP before it. Seconds in the file, default 60.
+    pub tcp_syn: Duration,
+    /// TCP after both sides have closed, or one has reset. Seconds in the file, default 10.
+    pub tcp_closing: Duration,
+    /// Everything else. Seconds in the file, default 60.
+    pub other: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp: Duration::from_secs(8000),
+            tcp_syn: Duration::from_secs(60),
+            tcp_closing: Duration::from_secs(10),
+            other: Duration::from_secs(60),
         }
     }
 }
