@@ -12,7 +12,7 @@ use octoplane_engine::{Interest, IpsecConfig, Monitor, Timeouts};
 use octoplane_observe::{ExplainError, Live, event_message};
 use octoplane_worker::Dataplane;
 
-/// How often events are fetched: a worker's ring has room for what may come in twice as long.
+/// How often events are fetched: a worker's ring has room for what may come in five times as long.
 const FETCH: Duration = Duration::from_millis(10);
 /// How often it is looked whether somebody wants any.
 const IDLE: Duration = Duration::from_millis(50);
@@ -121,7 +121,7 @@ impl Observer for Observed {
             timeouts: self.timeouts,
             now: self.dataplane.clock.now(),
         };
-        octoplane_observe::explain(live, request).map_err(|error| match error {
+        octoplane_observe::explain(&live, request).map_err(|error| match error {
             ExplainError::Mistake(mistake) => mistake,
             ExplainError::Memory(error) => Mistake {
                 kind: Kind::Full,

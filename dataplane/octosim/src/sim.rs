@@ -309,7 +309,7 @@ impl Sim {
             timeouts: self.setup.engine.timeouts,
             now: self.now,
         };
-        Ok(explain(live, request)?)
+        Ok(explain(&live, request)?)
     }
 
     /// Packets that wait for something.

@@ -1,6 +1,6 @@
 //! What is said to happen to a packet is what happens to it, and the entries that decide it are named.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -89,7 +89,7 @@ fn entries(it: &v1::Explanation, stage: Stage) -> Vec<&Entry> {
 
 fn policies(it: &v1::Explanation) -> Vec<&v1::PolicyVerdict> {
     let policy = |entry| match entry {
-        &Entry::Policy(ref it) => it,
+        Entry::Policy(it) => it,
         other => panic!("{other:?}"),
     };
     entries(it, Stage::Policy).into_iter().map(policy).collect()
@@ -265,12 +265,11 @@ fn each_backend_has_its_answer() {
 
 #[test]
 fn affinity_and_the_connections_backend_count() {
-    let extra = "";
     let text = STATE.replace(
         "    protocol: tcp\n    frontends: [{address: 10.96.0.10",
         "    protocol: tcp\n    affinity_seconds: 60\n    frontends: [{address: 10.96.0.10",
     );
-    let state = octoplane_state::parse(&format!("{text}{extra}")).unwrap();
+    let state = octoplane_state::parse(&text).unwrap();
     let setup = Setup::of_state(&state).unwrap();
     let mut sim = Sim::new(Setup {
         learn: false,
@@ -352,7 +351,7 @@ fn to_the_world_under_the_nodes_address() {
     );
     same(&mut sim, &it, POD1, SYN);
     // The answer belongs to that connection: it is translated back.
-    let (under, _) = (sim.flows()[0].reply.tuple.dport(), ());
+    let under = sim.flows()[0].reply.tuple.dport();
     let request = v1::ExplainRequest {
         from: "203.0.113.5".into(),
         to: "192.0.2.1".into(),
@@ -371,11 +370,9 @@ fn to_the_world_under_the_nodes_address() {
 fn a_port_that_a_live_connection_has_is_not_free() {
     let mut sim = sim("");
     let port = sim.port("pod1").unwrap();
-    let pod2 = sim.port("pod2").unwrap();
     let to = "203.0.113.5:443".parse().unwrap();
     // Both want 40000, which is above the NodePorts: the first keeps it.
     sim.inject(port, &[tcp(POD1, "10.0.0.1:40000".parse().unwrap(), to, SYN)]);
-    let _ = pod2;
     let request = v1::ExplainRequest {
         from: "2".into(),
         to: "203.0.113.5".into(),
@@ -465,7 +462,8 @@ fn mistakes_name_the_field() {
         port: 80,
         ..Default::default()
     };
-    let cases: [(&str, fn(&mut v1::ExplainRequest)); 9] = [
+    type Change = fn(&mut v1::ExplainRequest);
+    let cases: [(&str, Change); 9] = [
         ("from:", |it| it.from = "nobody".into()),
         ("from:", |it| it.from = String::new()),
         ("to:", |it| it.to = "10.0.0".into()),
@@ -475,7 +473,7 @@ fn mistakes_name_the_field() {
         ("protocol:", |it| it.protocol = 47),
         ("in_port:", |it| it.in_port = "up".into()),
         ("to:", |it| {
-            (it.from, it.to) = ("203.0.113.5".into(), "fd00::1".into())
+            (it.from, it.to) = ("203.0.113.5".into(), "fd00::1".into());
         }),
     ];
     for (field, change) in cases {

@@ -92,7 +92,7 @@ impl<P: BufPool> Core<P> {
         if let Some(trace) = &self.onlookers.trace
             && let Ok(mut trace) = trace.try_borrow_mut()
         {
-            trace.fate.get_or_insert(Fate::of(verdict, host));
+            trace.fate.get_or_insert_with(|| Fate::of(verdict, host));
         }
     }
 }

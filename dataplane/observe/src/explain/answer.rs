@@ -1,5 +1,7 @@
 //! What becomes of the packet.
 
+use std::net::IpAddr;
+
 use octoplane_api::v1;
 use octoplane_engine::{Fate, Step, Trace};
 use octoplane_flow::Tuple;
@@ -9,8 +11,11 @@ use octoplane_tables::{Action, State, Target};
 use super::question::Question;
 use crate::flow::tuple_message;
 
+/// What it leaves with, if that was decided; the target; the other node, and whether a tunnel leads to it.
+type Way<'a> = (Option<&'a Tuple>, &'a Target, Option<(IpAddr, bool)>);
+
 /// Where it goes: what was decided for its connection, or the route of one that needs none.
-fn way(trace: &Trace) -> Option<(Option<&Tuple>, &Target, Option<(std::net::IpAddr, bool)>)> {
+fn way(trace: &Trace) -> Option<Way<'_>> {
     let decided = trace.steps.iter().rev().find_map(|step| match step {
         Step::Way { out, target, node } => Some((Some(out), target, *node)),
         _ => None,

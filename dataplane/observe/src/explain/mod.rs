@@ -56,14 +56,14 @@ pub enum ExplainError {
 ///
 /// # Errors
 /// [`ExplainError`]
-pub fn explain(mut live: Live<'_>, request: &v1::ExplainRequest) -> Result<v1::Explanation, ExplainError> {
-    let question = Question::read(&mut live, request)?;
-    let first = run(&live, &question, 0)?;
+pub fn explain(live: &Live<'_>, request: &v1::ExplainRequest) -> Result<v1::Explanation, ExplainError> {
+    let question = Question::read(live, request)?;
+    let first = run(live, &question, 0)?;
     let mut steps = steps::messages(&live.state, &question, &first.trace.steps);
     let answer = answer::message(&live.state, &question, &first.trace);
-    try_others(&live, &question, &first.trace, &answer, &mut steps)?;
+    try_others(live, &question, &first.trace, &answer, &mut steps)?;
     let table = &live.memory.flows;
-    let connection = first.known.then(|| view(&live, table, &question.tuple)).flatten();
+    let connection = first.known.then(|| view(live, table, &question.tuple)).flatten();
     Ok(v1::Explanation {
         revision: live.state.revision(),
         packet: Some(tuple_message(&question.tuple)),

@@ -43,7 +43,7 @@ enum From<'a> {
 
 impl Question {
     /// Reads a request.
-    pub(super) fn read(live: &mut Live<'_>, request: &v1::ExplainRequest) -> Result<Self, Mistake> {
+    pub(super) fn read(live: &Live<'_>, request: &v1::ExplainRequest) -> Result<Self, Mistake> {
         let state = &live.state;
         let dst = address("to", &request.to)?;
         let from = sender(state, &request.from)?;

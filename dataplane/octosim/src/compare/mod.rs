@@ -30,6 +30,9 @@ pub use search::{Failure, replay, search};
 /// How long packets wait, in nanoseconds: as long as the model has fragments wait for their first one.
 const PATIENCE: u64 = 1_000_000_000;
 
+/// Bytes in front of UDP over IPv4 without options.
+const ETHERNET_AND_IPV4: usize = 34;
+
 /// Most combinations of choices that are tried before a packet counts as treated differently.
 const ATTEMPTS: usize = 64;
 
@@ -397,10 +400,15 @@ impl Comparison {
         it
     }
 
-    /// A frame without what may be different: the Ethernet addresses inside of a tunnel, and the checksum over them.
+    /// A frame without what may be different: the Ethernet addresses inside of a tunnel, and the checksum over them; whether
+    /// others may cut a tunnel packet (RFC 791, DF), which the model leaves to Linux, and the checksum over that.
     fn comparable(&self, frame: &[u8]) -> Vec<u8> {
         let mut frame = frame.to_vec();
         if let Some(udp) = self.tunnel_packet(&frame) {
+            if udp == ETHERNET_AND_IPV4 {
+                put(&mut frame, 20, &[0; 2]);
+                put(&mut frame, 24, &[0; 2]);
+            }
             if be16(&frame, udp + 6) != 0 {
                 put(&mut frame, udp + 6, &[0xff, 0xff]);
             }
