@@ -39,7 +39,7 @@ impl Memory {
         })
     }
 
-    /// Memory for a few connections, of engines that only explain.
+    /// Memory for a few connections, of engines that only explain. As that of all tables, it is never given back.
     ///
     /// # Errors
     /// [`FlowError`] if there is not enough memory.
@@ -107,4 +107,17 @@ pub struct MemoryPart {
     pub(crate) flows: FlowHandle,
     pub(crate) affinities: FlowHandle,
     pub(crate) fragments: FlowHandle,
+}
+
+impl MemoryPart {
+    /// Forgets everything, of memory that no other engine has a part of.
+    pub fn clear(&mut self) {
+        for handle in [&mut self.flows, &mut self.affinities, &mut self.fragments] {
+            let all: Vec<_> = handle.shared().iter().collect();
+            for flow in all {
+                handle.remove(flow);
+            }
+            handle.quiesce();
+        }
+    }
 }

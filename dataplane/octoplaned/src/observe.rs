@@ -1,7 +1,7 @@
 //! What becomes of packets, for the control services: explanations, and verdicts and drops of all workers.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use octoplane_api::v1;
 use octoplane_control::{EventHub, Observer, Wanted};
 use octoplane_convert::{Kind, Mistake};
 use octoplane_engine::{Interest, IpsecConfig, Monitor, Timeouts};
-use octoplane_observe::{ExplainError, Live, event_message};
+use octoplane_observe::{ExplainError, Live, Scratch, event_message};
 use octoplane_worker::Dataplane;
 
 /// How often events are fetched: a worker's ring has room for what may come in five times as long.
@@ -24,7 +24,7 @@ pub(crate) struct Observed {
     ipsec: Option<IpsecConfig>,
     hub: Arc<EventHub>,
     /// One explanation at a time: it costs as much as some thousand packets.
-    explaining: Mutex<()>,
+    scratch: Mutex<Scratch>,
 }
 
 impl Observed {
@@ -52,7 +52,7 @@ impl Observed {
             timeouts,
             ipsec,
             hub,
-            explaining: Mutex::new(()),
+            scratch: Mutex::default(),
         })
     }
 
@@ -111,7 +111,7 @@ fn interest(wanted: Wanted) -> Interest {
 
 impl Observer for Observed {
     fn explain(&self, request: &v1::ExplainRequest) -> Result<v1::Explanation, Mistake> {
-        let _one = self.explaining.lock();
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, reader) = self.dataplane.store.frozen();
         let live = Live {
             state,
@@ -121,7 +121,7 @@ impl Observer for Observed {
             timeouts: self.timeouts,
             now: self.dataplane.clock.now(),
         };
-        octoplane_observe::explain(&live, request).map_err(|error| match error {
+        octoplane_observe::explain(&live, &mut scratch, request).map_err(|error| match error {
             ExplainError::Mistake(mistake) => mistake,
             ExplainError::Memory(error) => Mistake {
                 kind: Kind::Full,

@@ -1,7 +1,7 @@
 //! The engine of one worker with its tables and a clock that others set.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrayvec::ArrayVec;
 use octoplane_api::v1;
@@ -11,7 +11,7 @@ use octoplane_engine::{
     NeighbourEvent, Output, PolicyVerdict, WorkerStats, describe,
 };
 use octoplane_flow::{FlowError, FlowTable, Hasher, Tuple};
-use octoplane_observe::{ExplainError, Live, explain};
+use octoplane_observe::{ExplainError, Live, Scratch, explain};
 use octoplane_packet::{HeapBuf, HeapPool, PacketBuf};
 use octoplane_state::{Mistake, State as File};
 use octoplane_tables::model::{Change, PortId};
@@ -33,6 +33,8 @@ pub struct Sim {
     out: Output<HeapBuf>,
     flows: Arc<FlowTable>,
     memory: Memory,
+    /// What engines that explain remember.
+    scratch: Mutex<Scratch>,
     setup: Setup,
     now: u64,
     neighbours: Neighbours,
@@ -122,6 +124,7 @@ impl Sim {
         });
         Ok(Self {
             memory,
+            scratch: Mutex::default(),
             out: Output::new(setup.ports.len()),
             neighbours: Neighbours::new(setup.learn),
             store,
@@ -300,6 +303,7 @@ impl Sim {
     /// # Errors
     /// [`SimError::Question`]
     pub fn explain(&self, request: &v1::ExplainRequest) -> Result<v1::Explanation, SimError> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, reader) = self.store.frozen();
         let live = Live {
             state,
@@ -309,7 +313,7 @@ impl Sim {
             timeouts: self.setup.engine.timeouts,
             now: self.now,
         };
-        Ok(explain(&live, request)?)
+        Ok(explain(&live, &mut scratch, request)?)
     }
 
     /// Packets that wait for something.

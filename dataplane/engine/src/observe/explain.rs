@@ -10,7 +10,7 @@ use super::trace::{Fate, Trace};
 use crate::connection;
 use crate::engine::{Core, Engine, Rx};
 use crate::ipsec::Ipsec;
-use crate::memory::Memory;
+use crate::memory::{Memory, MemoryPart};
 use crate::output::Output;
 use crate::slow::Verdict;
 
@@ -70,6 +70,15 @@ impl<P: BufPool> Engine<P> {
     pub fn adopt(&mut self, live: &Memory, tuple: &Tuple) -> bool {
         connection::adopt_affinity(&mut self.core.affinities, &live.affinities, tuple);
         self.core.adopt(&live.flows, tuple)
+    }
+
+    /// Gives the memory back, for another engine.
+    pub fn into_memory(self) -> MemoryPart {
+        MemoryPart {
+            flows: self.core.flows,
+            affinities: self.core.affinities,
+            fragments: self.core.fragments,
+        }
     }
 
     /// The tuple that answers to packets with this one arrive with, if the engine knows their connection.

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use octoplane_api::v1;
 use octoplane_convert::Mistake;
 use octoplane_engine::{
-    Arrival, Choice, Engine, EngineConfig, HostMac, IpsecConfig, Memory, Step, Timeouts, Trace, WorkerStats,
-    describe,
+    Arrival, Choice, Engine, EngineConfig, HostMac, IpsecConfig, Memory, MemoryPart, Step, Timeouts, Trace,
+    WorkerStats, describe,
 };
 use octoplane_flow::{FlowError, FlowTable, Tuple};
 use octoplane_packet::{HeapBuf, HeapPool};
@@ -41,6 +41,24 @@ pub struct Live<'a> {
     pub now: u64,
 }
 
+/// Where engines that explain keep what they remember, one after the other. It is never given back: make one, and use it again.
+#[derive(Default)]
+pub struct Scratch(Option<MemoryPart>);
+
+impl Scratch {
+    /// The memory, empty.
+    fn take(&mut self) -> Result<MemoryPart, FlowError> {
+        match self.0.take() {
+            Some(mut part) => {
+                part.clear();
+                Ok(part)
+            }
+            // The first time, or an explanation panicked with it.
+            None => Memory::small()?.part(0, 1),
+        }
+    }
+}
+
 /// Why there is no explanation.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
@@ -56,12 +74,16 @@ pub enum ExplainError {
 ///
 /// # Errors
 /// [`ExplainError`]
-pub fn explain(live: &Live<'_>, request: &v1::ExplainRequest) -> Result<v1::Explanation, ExplainError> {
+pub fn explain(
+    live: &Live<'_>,
+    scratch: &mut Scratch,
+    request: &v1::ExplainRequest,
+) -> Result<v1::Explanation, ExplainError> {
     let question = Question::read(live, request)?;
-    let first = run(live, &question, 0)?;
+    let first = run(live, scratch, &question, 0)?;
     let mut steps = steps::messages(&live.state, &question, &first.trace.steps);
     let answer = answer::message(&live.state, &question, &first.trace);
-    try_others(live, &question, &first.trace, &answer, &mut steps)?;
+    try_others(live, scratch, &question, &first.trace, &answer, &mut steps)?;
     let table = &live.memory.flows;
     let connection = first.known.then(|| view(live, table, &question.tuple)).flatten();
     Ok(v1::Explanation {
@@ -83,6 +105,7 @@ fn view(live: &Live<'_>, table: &FlowTable, tuple: &Tuple) -> Option<v1::Flow> {
 /// What becomes of the packet with each of the backends that might be chosen.
 fn try_others(
     live: &Live<'_>,
+    scratch: &mut Scratch,
     question: &Question,
     trace: &Trace,
     answer: &v1::ExplainAnswer,
@@ -115,7 +138,7 @@ fn try_others(
         candidate.answer = Some(match number {
             0 => answer.clone(),
             number => {
-                let other = run(live, question, number as u32)?;
+                let other = run(live, scratch, question, number as u32)?;
                 answer::message(&live.state, question, &other.trace)
             }
         });
@@ -135,7 +158,12 @@ struct Run {
 }
 
 /// Takes the packet through an engine, which gets the backend of this number where any may be chosen.
-fn run(live: &Live<'_>, question: &Question, backend: u32) -> Result<Run, ExplainError> {
+fn run(
+    live: &Live<'_>,
+    scratch: &mut Scratch,
+    question: &Question,
+    backend: u32,
+) -> Result<Run, ExplainError> {
     // What live connections have that the packet's must not have.
     let mut taken: Vec<Tuple> = Vec::new();
     loop {
@@ -150,7 +178,7 @@ fn run(live: &Live<'_>, question: &Question, backend: u32) -> Result<Run, Explai
             HeapPool::default(),
             Arc::new(WorkerStats::default()),
             Arc::new(HostMac::default()),
-            Memory::small()?.part(0, 1)?,
+            scratch.take()?,
             &config,
         );
         if let Some(ipsec) = &live.ipsec {
@@ -167,12 +195,14 @@ fn run(live: &Live<'_>, question: &Question, backend: u32) -> Result<Run, Explai
             backend,
         };
         let buf = HeapBuf::new(&question.frame(known));
-        let trace = engine.explain(live.now, arrival, buf).ok_or_else(|| {
+        let trace = engine.explain(live.now, arrival, buf);
+        let answer = engine.answer_to(&question.tuple);
+        scratch.0 = Some(engine.into_memory());
+        let trace = trace.ok_or_else(|| {
             let name = live.state.port_set().name(question.port);
             Mistake::invalid(format!("from: packets come in by port \"{name}\", which is down"))
         })?;
         let table = &live.memory.flows;
-        let answer = engine.answer_to(&question.tuple);
         // Another connection has that already: with it there, the engine decides otherwise.
         let other = answer.filter(|answer| table.find(table.hash(answer), answer).is_some() && !known);
         match other {
