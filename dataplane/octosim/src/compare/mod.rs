@@ -96,6 +96,14 @@ impl From<Difference> for StepError {
 /// cookie.
 type Refused = (u16, u32, bool, u32, u8, u16, u8, u32);
 
+/// The identity of the world, whatever its family: whether a node without addresses has both is no difference.
+fn one_world(identity: u32) -> u32 {
+    match identity {
+        9 | 10 => 2,
+        identity => identity,
+    }
+}
+
 /// What came of a request, the same on both sides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Doings {
@@ -351,7 +359,7 @@ impl Comparison {
                 reason.code(),
                 verdict.endpoint,
                 verdict.egress,
-                verdict.remote,
+                one_world(verdict.remote),
                 verdict.tuple.protocol(),
                 verdict.port,
                 verdict.decided.match_type as u8,
@@ -387,7 +395,7 @@ impl Comparison {
                     Subject::Endpoint(id) => id,
                 },
                 verdict.direction == Direction::Egress,
-                verdict.remote,
+                one_world(verdict.remote),
                 verdict.protocol,
                 verdict.dport,
                 verdict.match_type,
