@@ -8,9 +8,11 @@ use serde::Serialize;
 use crate::job::Setup;
 use crate::sample::{Sample, median};
 
+/// A figure that not every sample has.
+type Figure = fn(&Sample) -> Option<f64>;
+
 /// Parts of the bursts whose times are compared.
-const QUANTILES: [(&str, fn(&Sample) -> Option<f64>); 2] =
-    [("p10", |run| run.cycles_p10), ("p50", |run| run.cycles_p50)];
+const QUANTILES: [(&str, Figure); 2] = [("p10", |run| run.cycles_p10), ("p50", |run| run.cycles_p50)];
 
 /// All runs of an invocation.
 pub(crate) struct Report<'a> {

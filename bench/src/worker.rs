@@ -93,6 +93,7 @@ fn plan(setup: &Setup) -> Plan {
         capacity: CAPACITY,
         connections: 1 << 21,
         engine: EngineConfig::default(),
+        ipsec: None,
     }
 }
 

@@ -48,6 +48,7 @@ impl fmt::Display for Config {
             cni,
             ports,
             crypto,
+            ipsec,
             exception,
             icmp,
             neighbours,
@@ -107,6 +108,18 @@ impl fmt::Display for Config {
         writeln!(f, "library = {}", quoted(library))?;
         writeln!(f, "timeout_ms = {}", crypto.timeout.as_millis())?;
         writeln!(f, "retry_ms = {}", crypto.retry.as_millis())?;
+
+        writeln!(f, "\n[ipsec]")?;
+        if let Some(key_file) = &ipsec.key_file {
+            writeln!(f, "key_file = {}", quoted(key_file.display()))?;
+        }
+        writeln!(f, "strict = {}", ipsec.strict)?;
+        writeln!(f, "addresses = {}", quoted_list(&ipsec.addresses))?;
+        writeln!(f, "rotation_s = {}", ipsec.rotation.as_secs())?;
+        writeln!(f, "directory = {}", quoted(ipsec.directory.display()))?;
+        if let Some(boot_id) = &ipsec.boot_id {
+            writeln!(f, "boot_id = {}", quoted(boot_id))?;
+        }
 
         writeln!(f, "\n[exception]")?;
         writeln!(f, "rate_pps = {}", exception.rate_pps)?;

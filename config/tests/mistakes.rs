@@ -193,6 +193,14 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
              f:9: cni.identities[1].labels: expected a list of labels as in \"app=web\", found a string",
         ),
         (
+            "[ipsec]\nkey_file = 'k'\nboot_id = 'x'\nrotation_s = 86401\naddresses = ['10.0.0.1', '10.0.0.2', '::']",
+            "f:6: ipsec.key_file: \"k\" is invalid, expected the absolute path of a file\n\
+             f:7: ipsec.boot_id: \"x\" is invalid, expected 36 characters as in /proc/sys/kernel/random/boot_id\n\
+             f:8: ipsec.rotation_s: 86401 is out of range, expected 0 to 86400 seconds\n\
+             f:9: ipsec.addresses[1]: \"10.0.0.2\" is invalid, expected one unicast address of each family at most\n\
+             f:9: ipsec.addresses[2]: \"::\" is invalid, expected one unicast address of each family at most",
+        ),
+        (
             "[crypto]\nprovider = 'hardware'",
             "f:6: crypto.provider: \"hardware\" is unknown, expected \"auto\", \"software\" or \"cryptodev\"",
         ),

@@ -13,6 +13,7 @@ const PROTOS: &[&str] = &[
     "flows",
     "stats",
     "attachments",
+    "ipsec",
 ];
 
 fn main() -> ExitCode {

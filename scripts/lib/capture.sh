@@ -5,6 +5,22 @@
 # How the nodes protect what is between them. For each word X there is a function expect_on_underlay_X.
 protection=none
 
+# The configuration of encryption, with one key for all nodes, which is made with the first.
+ipsec_section() { # node
+    local keys=$state/ipsec.keys
+    [ -e "$keys" ] || (umask 077 && printf '3+ rfc4106(gcm(aes)) %s 128\n' \
+        "$(od -An -v -tx1 -N20 /dev/urandom | tr -d ' \n')" >"$keys")
+    printf '\n[ipsec]\nkey_file = "%s"\ndirectory = "%s"\nstrict = true\n' "$keys" "$state/$1.ipsec"
+}
+
+# Tells one node of another, as the agent of a cluster would.
+introduce() { # node other address
+    local key boot
+    key=$(ask "$2" -o json ipsec status | python3 -c 'import json, sys; print(json.load(sys.stdin)["key"])')
+    boot=$(ask "$2" -o json ipsec status | python3 -c 'import json, sys; print(json.load(sys.stdin)["boot_id"])')
+    octoctl "$1" ipsec node add "$3" --key "$key" --boot-id "$boot"
+}
+
 start_capture() {
     # The bridge's port to node 1 sees all of its packets, as the kernel and not as the data plane sees them.
     ip netns exec "$ns-underlay" tcpdump -i node1 -Z root -U --immediate-mode -s 256 -w "$state/underlay.pcap" \
@@ -22,6 +38,7 @@ stop_capture() {
     tcpdump -r "$state/underlay.pcap" -nn -t -T vxlan udp port 8472 2>/dev/null >"$state/vxlan.txt"
     tcpdump -r "$state/underlay.pcap" -nn -t 'not udp port 8472 and (src net 10.200.0.0/16 or src net fd00:200::/32)' \
         2>/dev/null >"$state/plain.txt"
+    tcpdump -r "$state/underlay.pcap" -nn -t esp 2>/dev/null >"$state/esp.txt"
     # A packet takes two lines, the outer and the inner one: make it one.
     sed -i -z 's/\n\(IP6\? [^\n]*VXLAN\)/\n\n\1/g; s/\n\([^\n]\)/ \1/g; s/\n\n*/\n/g' "$state/vxlan.txt"
 }
@@ -48,4 +65,17 @@ expect_on_underlay_none() {
     check "IPv6 is in the tunnel, too" \
         test "$(in_tunnel 1 2 10001 'fd00:200:1::1\.[0-9]+' 'fd00:200:2::2\.80')" -gt 0
     check "between the two nodes no pod's packet went outside a tunnel" test ! -s "$state/plain.txt"
+}
+
+expect_on_underlay_ipsec() {
+    local there back
+    there=$(grep -c '^IP 192\.0\.2\.1 > 192\.0\.2\.2: ESP(spi=0x00000003' "$state/esp.txt" || true)
+    back=$(grep -c '^IP 192\.0\.2\.2 > 192\.0\.2\.1: ESP(spi=0x00000003' "$state/esp.txt" || true)
+    say "The tunnel packets are the payload of ESP between the nodes: $there packets there, $back back. Some of them:"
+    head -n 3 "$state/esp.txt" | sed 's/^/    /'
+    check "the nodes exchanged ESP, with the key's number as SPI" test "$there" -gt 0 -a "$back" -gt 0
+    check "there was no VXLAN in the clear" test ! -s "$state/vxlan.txt"
+    check "between the two nodes no pod's packet was to be seen" test ! -s "$state/plain.txt"
+    octoctl node1 ipsec sa list
+    octoctl node1 ipsec counters
 }

@@ -101,6 +101,7 @@ start_daemon() { # node number
     local node=$1
     sed -e "s/net_af_packet/$driver/" -e "s|/run/octoplane/$node.sock|$(socket_of "$node")|" \
         "$config/$node.toml" >"$state/$node.toml"
+    if [ "$protection" = ipsec ]; then ipsec_section "$node" >>"$state/$node.toml"; fi
     ip netns exec "$ns-$node" taskset -c "$(cpus_of "$2")" \
         "$bin/octoplaned" --config "$state/$node.toml" >"$state/$node.log" 2>&1 &
     daemons["$node"]=$!

@@ -242,5 +242,6 @@ fn sample(before: &Totals, after: &Totals, seconds: f64) -> Sample {
             })
             .filter(|(_, n)| *n > 0)
             .collect(),
+        ..Sample::default()
     }
 }

@@ -8,6 +8,7 @@ mod control;
 mod crypto;
 mod device;
 mod eal;
+mod ipsec;
 mod item;
 mod limits;
 mod memory;
@@ -48,6 +49,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     let control = control::control(root.table("control"));
     let state = state::read(root.table("state"));
     let cni = cni::read(root.table("cni"), &ports);
+    let ipsec = ipsec::read(root.table("ipsec"));
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
     root.finish();
@@ -62,6 +64,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         cni,
         ports,
         crypto,
+        ipsec,
         exception,
         icmp,
         neighbours,

@@ -7,6 +7,7 @@ mod control;
 mod crypto;
 mod device;
 mod eal;
+mod ipsec;
 mod limits;
 mod memory;
 mod port;
@@ -19,6 +20,7 @@ pub use control::{Control, Gateway};
 pub use crypto::{Crypto, CryptoLibrary, CryptoProvider};
 pub use device::DeviceSpec;
 pub use eal::{Eal, IovaMode};
+pub use ipsec::Ipsec;
 pub use limits::{Capacity, Exception, Icmp, Neighbours};
 pub use memory::Memory;
 pub use port::{InterfaceAddr, Port, Queues, Role};
@@ -53,8 +55,10 @@ pub struct Config {
     pub cni: Cni,
     /// 1 to [`MAX_PORTS`] ports in the order of the file. Names and devices are unique.
     pub ports: Vec<Port>,
-    /// Encryption.
+    /// Who encrypts.
     pub crypto: Crypto,
+    /// Encryption between nodes.
+    pub ipsec: Ipsec,
     /// Limits of the exception path to the kernel.
     pub exception: Exception,
     /// Limits of the ICMP errors we send.

@@ -89,6 +89,9 @@ pub(crate) enum Verb {
     /// What CNI plugins attached.
     #[command(subcommand)]
     Attachment(AttachmentVerb),
+    /// Encryption between nodes.
+    #[command(subcommand)]
+    Ipsec(IpsecVerb),
     /// Connections.
     #[command(subcommand)]
     Flow(FlowVerb),
@@ -132,6 +135,16 @@ pub(crate) enum Verb {
     Drops,
     /// Pipeline stages by worker.
     Stages,
+    /// Whether this machine is ready for the daemon, and what to do where it is not. Exit status 1 if something stands in the
+    /// way.
+    Doctor {
+        /// The daemon's configuration.
+        #[arg(long, value_name = "FILE", default_value = "/etc/octoplane/octoplaned.toml")]
+        config: PathBuf,
+        /// A directory that stands for the machine; with it, all paths are below it.
+        #[arg(long, value_name = "DIRECTORY", default_value = "/")]
+        root: PathBuf,
+    },
     /// A completion script for a shell.
     Completion {
         /// Which shell.
@@ -169,6 +182,59 @@ impl From<Kind> for octoplane_api::v1::Kind {
             Kind::EgressGateway => Self::EgressGateway,
         }
     }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IpsecVerb {
+    /// What this node announces, keys, devices.
+    Status,
+    /// Security associations.
+    #[command(subcommand)]
+    Sa(IpsecListVerb),
+    /// What becomes of packets to other nodes.
+    #[command(subcommand)]
+    Policy(IpsecListVerb),
+    /// Packets, and errors by cause.
+    Counters,
+    /// Other nodes.
+    #[command(subcommand)]
+    Node(IpsecNodeVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IpsecListVerb {
+    /// All of them.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IpsecNodeVerb {
+    /// Add a node by one of its addresses, or replace it.
+    #[command(visible_alias = "set")]
+    Add {
+        /// Address that packets to it are recognised by: end of its tunnels.
+        address: String,
+        /// Number of the node, 1 to 65535; 0: the daemon chooses one.
+        #[arg(long, default_value_t = 0)]
+        id: u32,
+        /// The key it announces, 1 to 15; 0: none, packets go as they are.
+        #[arg(long)]
+        key: u32,
+        /// Its boot id, 36 characters.
+        #[arg(long, default_value = "")]
+        boot_id: String,
+        /// Its end of the security associations, if that is not the address.
+        #[arg(long, default_value = "")]
+        sa_address: String,
+    },
+    /// Remove nodes by their addresses.
+    Del {
+        /// The addresses.
+        #[arg(required = true)]
+        addresses: Vec<String>,
+    },
+    /// All nodes.
+    List,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,8 +5,10 @@
 mod attachment;
 mod cli;
 mod connect;
+mod doctor;
 mod error;
 mod flow;
+mod ipsec;
 mod objects;
 mod output;
 mod program;
@@ -55,6 +57,16 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
+    // It looks at the machine, too, and says itself whether somebody answers.
+    if let Verb::Doctor { config, root } = &arguments.verb {
+        let Arguments {
+            socket,
+            remote,
+            output,
+            ..
+        } = &arguments;
+        return doctor::run(config, root, socket, remote, *output).await;
+    }
     // A file with mistakes is refused before anybody is asked.
     let wanted = match &arguments.verb {
         Verb::Apply { file, .. } | Verb::Resync { file, .. } => Some(octoplane_state::read(file)?),
@@ -62,7 +74,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let channel = connect::connect(&arguments.socket, &arguments.remote).await?;
     match arguments.verb {
-        Verb::Completion { .. } | Verb::Version => Ok(()),
+        Verb::Completion { .. } | Verb::Version | Verb::Doctor { .. } => Ok(()),
         Verb::Apply { dry_run, .. } => {
             let Some(wanted) = wanted else { return Ok(()) };
             program::replace(channel, wanted, dry_run, arguments.output).await
@@ -89,6 +101,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Ipcache(verb) => objects::ipcache(channel, verb, arguments.output).await,
         Verb::EgressGateway(verb) => objects::egress_gateway(channel, verb, arguments.output).await,
         Verb::Attachment(verb) => attachment::run(channel, verb, arguments.output).await,
+        Verb::Ipsec(verb) => ipsec::run(channel, verb, arguments.output).await,
         Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
         Verb::Watch { initial, from, kinds } => {

@@ -8,6 +8,7 @@ use octoplane_config::Port;
 use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{ChangeError, SharedStore, State};
 
+use crate::ipsec::IpsecControl;
 use crate::saved::StateJournal;
 
 /// The data plane, as the services see it. All methods but those that add and remove ports read counters only, and return
@@ -29,6 +30,11 @@ pub trait Dataplane: Send + Sync + 'static {
 
     /// Pods that come and go by way of CNI plugins. Without them, that service is not there.
     fn attachments(&self) -> Option<Arc<Attachments>> {
+        None
+    }
+
+    /// Encryption between nodes. Without it, that service is not there.
+    fn ipsec(&self) -> Option<Arc<dyn IpsecControl>> {
         None
     }
 

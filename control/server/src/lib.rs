@@ -10,6 +10,7 @@ mod config;
 mod dataplane;
 mod flows;
 mod history;
+mod ipsec;
 mod list;
 mod listen;
 mod ports;
@@ -26,6 +27,7 @@ pub(crate) use octoplane_convert as convert;
 pub use access::{Access, Kind, METHODS, Method};
 pub use dataplane::{Dataplane, PortRefusal};
 pub use flows::flow_tuple;
+pub use ipsec::{IpsecControl, IpsecRefusal};
 pub use listen::TlsError;
 /// What a port is asked to be: checked, and with every default filled in.
 pub use octoplane_config::Port as PortSettings;

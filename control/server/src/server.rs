@@ -23,6 +23,7 @@ use crate::config::ConfigService;
 use crate::dataplane::Dataplane;
 use crate::flows::FlowsService;
 use crate::history::History;
+use crate::ipsec::IpsecService;
 use crate::listen::{Reception, TcpGate, TlsError, UnixGate};
 use crate::stats::StatsService;
 
@@ -244,6 +245,11 @@ impl Bound {
             v1::attachments_server::AttachmentsServer::new(AttachmentService(attachments))
                 .max_decoding_message_size(max)
         });
+        let ipsec = dataplane.ipsec().map(|ipsec| {
+            v1::ipsec_server::IpsecServer::new(IpsecService(ipsec))
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(usize::MAX)
+        });
         let stats =
             v1::stats_server::StatsServer::new(StatsService(dataplane)).max_decoding_message_size(max);
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -259,6 +265,11 @@ impl Bound {
         if attachments.is_some() {
             reporter
                 .set_serving::<v1::attachments_server::AttachmentsServer<AttachmentService>>()
+                .await;
+        }
+        if ipsec.is_some() {
+            reporter
+                .set_serving::<v1::ipsec_server::IpsecServer<IpsecService>>()
                 .await;
         }
         let reflection = tonic_reflection::server::Builder::configure()
@@ -288,6 +299,7 @@ impl Bound {
             .add_service(flows)
             .add_service(stats)
             .add_optional_service(attachments)
+            .add_optional_service(ipsec)
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming).map(Ok::<_, io::Error>), async {

@@ -117,8 +117,12 @@ reasons! {
     AuthRequired = 189, "Authentication required";
     /// The node that its traffic has to leave from is missing.
     NoEgressGateway = 194, "No Egress Gateway found";
+    /// It has to be encrypted and is not.
+    Unencrypted = 195, "Traffic is unencrypted";
     /// The TTL or hop limit ran out.
     TtlExceeded = 196, "TTL exceeded";
+    /// The node that it would be encrypted for, or that encrypted it, is unknown.
+    NoNodeId = 197, "No node ID found";
     /// Too many packets for the kernel, or for the endpoint.
     RateLimited = 198, "Rate limited";
     /// This node is to send it on under an address that it has not got.
@@ -139,6 +143,12 @@ reasons! {
     NoBuffer = 1005, "No packet buffer left";
     /// Policy sends it through a proxy, and there is no way to one.
     ProxyMissing = 1006, "No way to the proxy";
+    /// The nodes agree on a key, and there is no security association for it.
+    NoSecurityAssociation = 1007, "No security association";
+    /// It could not be encrypted; the counters of IPsec say why.
+    NotEncrypted = 1008, "Encryption failed";
+    /// It could not be decrypted, or was seen before; the counters of IPsec say why.
+    NotDecrypted = 1009, "Decryption failed";
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::connection::{self, Timeouts};
 use crate::drop_reason::{Direction, DropReason};
 use crate::event::NeighbourEvent;
 use crate::fast::Pending;
+use crate::ipsec::{Ipsec, IpsecConfig};
 use crate::limiter::Limiter;
 use crate::memory::MemoryPart;
 use crate::output::Output;
@@ -82,6 +83,7 @@ impl Default for EngineConfig {
 /// The pipeline of one worker.
 pub struct Engine<P: BufPool> {
     reader: Reader,
+    ipsec: Option<IpsecConfig>,
     core: Core<P>,
 }
 
@@ -122,6 +124,10 @@ pub(crate) struct Rx<'a> {
     pub(crate) second: u32,
     /// The same when the packet arrived.
     pub(crate) born: u64,
+    /// Encryption between nodes, if there is any.
+    pub(crate) ipsec: Option<Ipsec<'a>>,
+    /// Whether the packet came encrypted.
+    pub(crate) decrypted: bool,
 }
 
 impl Rx<'_> {
@@ -164,7 +170,16 @@ impl<P: BufPool> Engine<P> {
             cycles: config.cycles,
             runs: 0,
         };
-        Self { reader, core }
+        Self {
+            reader,
+            ipsec: None,
+            core,
+        }
+    }
+
+    /// Encrypts between nodes from now on.
+    pub fn set_ipsec(&mut self, ipsec: IpsecConfig) {
+        self.ipsec = Some(ipsec);
     }
 
     /// Takes a burst that `port` received at `now` (nanoseconds of a monotonic clock) through the pipeline. The burst
@@ -176,13 +191,38 @@ impl<P: BufPool> Engine<P> {
         burst: &mut ArrayVec<P::Buf, BURST>,
         out: &mut Output<P::Buf>,
     ) {
+        self.core.stats.port(port).rx_packets.add(burst.len() as u64);
+        self.pass(now, port, burst, out, false);
+    }
+
+    /// The same for frames that `port` received encrypted: each starts with an Ethernet header, of which type and
+    /// destination (the port's address) count, in front of the packet that was inside.
+    pub fn decrypted(
+        &mut self,
+        now: u64,
+        port: PortId,
+        burst: &mut ArrayVec<P::Buf, BURST>,
+        out: &mut Output<P::Buf>,
+    ) {
+        self.pass(now, port, burst, out, true);
+    }
+
+    #[inline(always)]
+    fn pass(
+        &mut self,
+        now: u64,
+        port: PortId,
+        burst: &mut ArrayVec<P::Buf, BURST>,
+        out: &mut Output<P::Buf>,
+        decrypted: bool,
+    ) {
         let snapshot: &Snapshot = self.reader.load();
+        let ipsec = Ipsec::load(self.ipsec.as_mut());
         let core = &mut self.core;
         if !core.parking.is_empty() {
             // With these tables a packet of the burst may be sent at once: not before those that waited.
-            core.retry(snapshot, now, out);
+            core.retry(snapshot, ipsec, now, out);
         }
-        core.stats.port(port).rx_packets.add(burst.len() as u64);
         let Some(view) = snapshot.port(port).filter(|view| view.admin_up) else {
             let bytes: usize = burst.iter().map(PacketBuf::len).sum();
             core.stats.port(port).rx_bytes.add(bytes as u64);
@@ -202,6 +242,8 @@ impl<P: BufPool> Engine<P> {
             now,
             second: connection::second(now),
             born: now,
+            ipsec,
+            decrypted,
         };
         match view.role {
             Role::Pod => core.burst::<true>(&rx, burst, out),
@@ -212,7 +254,10 @@ impl<P: BufPool> Engine<P> {
                     core.host_mac.learn(MacAddr([a, b, c, d, e, f]));
                 }
                 // Where the kernel's packets may belong to connections, they are looked up like endpoints'.
-                match snapshot.node().routing == Routing::Tunnel || snapshot.policy(HOST_ENDPOINT).is_some() {
+                let node = snapshot.node();
+                let masquerade = node.masquerade4.is_some() || node.masquerade6.is_some();
+                let tunnel = node.routing == Routing::Tunnel;
+                match tunnel || masquerade || snapshot.policy(HOST_ENDPOINT).is_some() {
                     true => core.burst::<true>(&rx, burst, out),
                     false => core.burst::<false>(&rx, burst, out),
                 }
@@ -223,7 +268,8 @@ impl<P: BufPool> Engine<P> {
     /// Looks after the packets that wait for neighbours. Call it once in each round of the poll loop.
     pub fn tick(&mut self, now: u64, out: &mut Output<P::Buf>) {
         if !self.core.parking.is_empty() {
-            self.core.retry(self.reader.load(), now, out);
+            let ipsec = Ipsec::load(self.ipsec.as_mut());
+            self.core.retry(self.reader.load(), ipsec, now, out);
         }
         self.core.flows.quiesce();
         self.core.affinities.quiesce();
@@ -239,6 +285,7 @@ impl<P: BufPool> Engine<P> {
     /// used again.
     pub fn refresh(&mut self) {
         self.reader.load();
+        let _ = Ipsec::load(self.ipsec.as_mut());
     }
 
     /// What happened since the last call that the control plane has to know.
@@ -254,6 +301,16 @@ impl<P: BufPool> Engine<P> {
             _ => Direction::Egress,
         };
         self.core.stats.count_drop(reason, direction, packets, bytes);
+    }
+
+    /// Counts packets that were lost between the engine and `port`, or before they came back from there.
+    pub fn count_lost(&mut self, reason: DropReason, direction: Direction, packets: u64, bytes: u64) {
+        self.core.stats.count_drop(reason, direction, packets, bytes);
+    }
+
+    /// The address of a port, as frames from there have to be addressed.
+    pub fn mac(&mut self, port: PortId) -> Option<MacAddr> {
+        self.reader.load().port(port).map(|view| view.mac)
     }
 
     /// Frees everything that waits, before the buffers' pool goes away.

@@ -19,6 +19,7 @@ mod fast;
 mod fragment;
 mod fragment_ports;
 mod icmp;
+mod ipsec;
 mod limiter;
 mod memory;
 mod ndp;
@@ -35,6 +36,7 @@ pub use connection::{Decided, DirectionView, FlowState, FlowView, Timeouts, desc
 pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;
+pub use ipsec::IpsecConfig;
 pub use memory::{MEANING, Memory, MemoryPart};
-pub use output::{Output, PORT_QUEUE};
+pub use output::{Output, PORT_QUEUE, ToSeal};
 pub use stats::{Counter, PortStats, Stage, StageStats, Tally, WorkerStats};

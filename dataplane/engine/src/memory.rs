@@ -13,7 +13,7 @@ const FRAGMENTS: u32 = 8_192;
 
 /// Version of what kept tables hold: which table is which, and what the words of connections (`connection/state.rs`) and of
 /// affinity (`connection/affinity.rs`) mean. Raise it with any of them: what an older daemon left is not read then.
-pub const MEANING: u64 = 1;
+pub const MEANING: u64 = 2;
 
 /// State that workers write and share.
 #[derive(Clone)]

@@ -12,6 +12,7 @@ use crate::drop_reason::{Direction, DropReason};
 use crate::engine::{Core, Rx};
 use crate::event::NeighbourEvent;
 use crate::icmp::Error;
+use crate::ipsec::Ipsec;
 use crate::output::Output;
 
 /// Packets that may wait for one neighbour: the start of a few connections (RFC 1122, 2.3.2.2 asks for at least one).
@@ -39,6 +40,8 @@ struct Parked<B> {
     awaited: Awaited,
     /// Its sender's identity, if it came out of a tunnel.
     inner: Option<u32>,
+    /// Whether it came encrypted.
+    decrypted: bool,
 }
 
 /// All that wait at one worker. Its memory is taken once.
@@ -127,12 +130,19 @@ impl<P: BufPool> Core<P> {
             born: rx.born,
             awaited,
             inner,
+            decrypted: rx.decrypted,
         });
         self.stats.parked.set(self.parking.waiting.len() as u64);
     }
 
     /// Sends what can be sent now, and gives up what waited too long.
-    pub(crate) fn retry(&mut self, snapshot: &Snapshot, now: u64, out: &mut Output<P::Buf>) {
+    pub(crate) fn retry(
+        &mut self,
+        snapshot: &Snapshot,
+        ipsec: Option<Ipsec<'_>>,
+        now: u64,
+        out: &mut Output<P::Buf>,
+    ) {
         let changed = snapshot.revision() != self.parking.revision;
         let oldest = self.parking.waiting.front().map_or(now, |parked| parked.born);
         let look = self.parking.fragments > 0 && now >= self.parking.look;
@@ -169,6 +179,7 @@ impl<P: BufPool> Core<P> {
                 born,
                 awaited,
                 inner,
+                decrypted,
             } = parked;
             self.parking.fragments -= usize::from(matches!(awaited, Awaited::FirstFragment(_)));
             let Some(view) = snapshot.port(rx_port).filter(|view| view.admin_up) else {
@@ -184,6 +195,8 @@ impl<P: BufPool> Core<P> {
                 now,
                 second: crate::connection::second(now),
                 born,
+                ipsec,
+                decrypted,
             };
             match (over, awaited, inner) {
                 (true, Awaited::Neighbour(..), _) => {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use octoplane_esp::SaId;
 use octoplane_flow::Tuple;
 use octoplane_packet::checksum::{fold, sum};
 use octoplane_packet::headers::{
@@ -17,7 +18,8 @@ use crate::connection::{self, FROM_TUNNEL, Packet, Part, Sender, Upper, is_serve
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
-use crate::output::Output;
+use crate::ipsec::{EspIn, esp_in, is_protected, source};
+use crate::output::{Output, ToSeal};
 use crate::overlay;
 use crate::parking::Awaited;
 
@@ -26,7 +28,11 @@ use crate::parking::Awaited;
 pub(crate) enum Verdict {
     /// Sent, as it is now, out of a port.
     Send(PortId),
-    /// The same in fragments of this size.
+    /// Encrypted, and then sent.
+    Seal(SaId, PortId),
+    /// Decrypted, and then looked at again.
+    Open,
+    /// Sent, as it is now, in fragments of this size.
     SendInPieces(PortId, u16),
     /// Dropped and counted.
     Drop(DropReason),
@@ -88,6 +94,8 @@ impl<P: BufPool> Core<P> {
         }
         let port = match verdict {
             Verdict::Send(port) => port,
+            Verdict::Seal(sa, port) => return self.seal(rx, buf, sa, port, out),
+            Verdict::Open => return self.open(rx, buf, out),
             Verdict::Answer => {
                 self.stats.answered.add(1);
                 rx.port
@@ -109,6 +117,20 @@ impl<P: BufPool> Core<P> {
         };
         if let Err(buf) = out.send(port, buf) {
             self.discard(rx, DropReason::TxFull, buf, out);
+        }
+    }
+
+    /// Leaves a frame to be encrypted.
+    pub(crate) fn seal(&self, rx: &Rx<'_>, buf: P::Buf, sa: SaId, port: PortId, out: &mut Output<P::Buf>) {
+        if let Err(full) = out.seal.try_push(ToSeal { buf, sa, port }) {
+            self.discard(rx, DropReason::TxFull, full.element().buf, out);
+        }
+    }
+
+    /// Leaves a frame to be decrypted.
+    pub(crate) fn open(&self, rx: &Rx<'_>, buf: P::Buf, out: &mut Output<P::Buf>) {
+        if let Err(full) = out.open.try_push((rx.port, buf)) {
+            self.discard(rx, DropReason::TxFull, full.element().1, out);
         }
     }
 
@@ -186,6 +208,9 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route4(dst.to_bits());
+        if let Some(verdict) = esp(rx, packet, &target) {
+            return verdict;
+        }
         if let Some(whose) = self.whose(rx, buf.data(), &target, src.into()) {
             return self.stateful(rx, buf, whose);
         }
@@ -273,6 +298,9 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route6(dst.to_bits());
+        if let Some(verdict) = esp(rx, packet, &target) {
+            return verdict;
+        }
         if let Some(whose) = self.whose(rx, buf.data(), &target, src.into()) {
             return self.stateful(rx, buf, whose);
         }
@@ -329,6 +357,8 @@ impl<P: BufPool> Core<P> {
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
+        let always =
+            always || rx.view.role == Role::Host && forwarded && connection::reserves(rx.snapshot, &packet);
         // What no route forwards may be a service's. What the kernel sends is not held up for that.
         let near_service = rx.snapshot.serves_block(packet.tuple.dst());
         if (always || (!forwarded || near_service) && rx.view.role != Role::Host)
@@ -385,6 +415,12 @@ impl<P: BufPool> Core<P> {
 
     /// Takes a packet out of the tunnel and to its endpoint (specification, 1.7). `place` is where the outer one is.
     fn unwrap_tunnel(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, place: (usize, usize)) -> Verdict {
+        if let Some(ipsec) = rx.ipsec.filter(|_| !rx.decrypted) {
+            let node = buf.data().get(ETHERNET_LEN..).and_then(source);
+            if node.is_none_or(|node| ipsec.demands(node)) {
+                return Drop(DropReason::Unencrypted);
+            }
+        }
         let identity = match overlay::decapsulate(buf, rx.snapshot, place) {
             Ok(identity) => identity,
             Err(reason) => return Drop(reason),
@@ -521,6 +557,34 @@ impl<P: BufPool> Core<P> {
         self.stats.punted.add(1);
         Verdict::Send(id)
     }
+}
+
+/// What is to be done with a packet from the underlay that is encrypted, or should be (specification, 1.5 step 3): `None` if
+/// nothing special is.
+pub(crate) fn esp(rx: &Rx<'_>, packet: &[u8], target: &Target) -> Option<Verdict> {
+    let ipsec = rx
+        .ipsec
+        .filter(|_| rx.view.role == Role::Uplink && !rx.decrypted)?;
+    let src = source(packet)?;
+    match target.action {
+        Action::Local | Action::Host => match esp_in(packet)? {
+            _ if ipsec.knows(src) => Some(Verdict::Open),
+            EspIn::Ip => Some(Drop(DropReason::NoNodeId)),
+            // Somebody else's on this machine.
+            EspIn::Udp => None,
+        },
+        Action::Deliver if plain_refused(rx, src) => Some(Drop(DropReason::Unencrypted)),
+        _ => None,
+    }
+}
+
+/// Whether a packet from this address should have come encrypted.
+pub(crate) fn plain_refused(rx: &Rx<'_>, src: IpAddr) -> bool {
+    let Some(ipsec) = rx.ipsec.filter(|ipsec| ipsec.strict && !rx.decrypted) else {
+        return false;
+    };
+    let remote = connection::remote(rx.snapshot, src);
+    remote.key != 0 && is_protected(remote.identity) && remote.tunnel.is_some_and(|node| ipsec.demands(node))
 }
 
 /// Sends a packet of `size` bytes that is ready to its target, in pieces if it is too large.

@@ -348,3 +348,37 @@ fn one_process_at_a_time() {
     let second = Directory::take(place.path());
     assert!(matches!(second, Err(SegmentError::InUse(_))));
 }
+
+/// How long it takes to go on with very many connections; `--release --ignored --nocapture` prints it.
+#[test]
+#[ignore = "prints a figure"]
+fn how_long_it_takes() {
+    const MILLION: u32 = 1_000_000;
+    for used in [100_000, MILLION] {
+        let place = place();
+        let purpose = Purpose {
+            capacities: vec![MILLION],
+            ..purpose()
+        };
+        let (kept, _) = open(place.path(), &purpose);
+        let (table, _) = kept.table(0, |_, _| true).unwrap();
+        let mut handle = FlowHandle::new(Arc::new(table), 0, 1).unwrap();
+        assert!((0..used).all(|n| insert(&mut handle, n)));
+        drop((handle, kept));
+        let begin = on_cpu();
+        let (kept, _) = open(place.path(), &purpose);
+        let opened = on_cpu() - begin;
+        let (_, resumed) = kept.table(0, |_, _| true).unwrap();
+        assert_eq!(resumed.connections, used);
+        println!(
+            "{used} connections go on after {:?}, of which {opened:?} to map the memory",
+            on_cpu() - begin
+        );
+    }
+}
+
+/// How long this thread has had a CPU: the machine may be busy with something else.
+fn on_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}

@@ -155,7 +155,8 @@ impl Conntrack {
         (scope, filter): (Scope, Filter),
         flags: u8,
     ) -> (Status, Entry) {
-        if scope != Scope::Forward {
+        // A packet that is its own reply begins a flow like others.
+        if scope != Scope::Forward && tuple.reversed() != *tuple {
             let key = (tuple.reversed(), kind.opposite());
             match self.touch(now, key, kind, filter, flags) {
                 Some((true, entry)) => return (Status::New, entry),

@@ -117,8 +117,6 @@ impl Model {
         let own = if request { tuple.dport } else { tuple.sport };
         let picked = if range.contains(&own) && is_free(own) {
             Some(own)
-        } else if tuple.protocol == SCTP {
-            return Err(Stop::Drop(code::L4_CHECKSUM, Direction::Egress));
         } else {
             rx.choices
                 .pick_port(range.clone(), &is_free)

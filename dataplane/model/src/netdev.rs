@@ -50,7 +50,12 @@ impl Model {
                 self.transmit(rx, pkt, &exit)
             }
             Target::Blackhole => Err(rx.drop(code::UNROUTABLE)),
-            Target::Unknown | Target::Host => {
+            Target::Host => {
+                self.host_ingress(rx, pkt, src_id)?;
+                let frame = self.reframe(rx, pkt);
+                self.punt(rx, frame, src_id, code::UNROUTABLE)
+            }
+            Target::Unknown => {
                 let frame = self.reframe(rx, pkt);
                 self.punt(rx, frame, src_id, code::UNROUTABLE)
             }
@@ -97,10 +102,18 @@ impl Model {
         self.host_policy(rx, pkt, dst_id, Direction::Egress)
     }
 
+    /// What goes through a tunnel is a flow even without a host firewall.
     fn host_policy(&mut self, rx: &mut Rx<'_>, pkt: &Packet, remote: u32, direction: Direction) -> Flow {
-        if !self.host_firewall() {
+        let firewall = self.host_firewall();
+        let tunnel = match direction {
+            Direction::Ingress => rx.tunnel.is_some(),
+            Direction::Egress => self.tunnel_peer(pkt.dst(), false).is_some(),
+        };
+        if !firewall && !tunnel {
             return Ok(());
         }
+        // What is routed to the kernel and not its own address is tracked, and nobody's business (1.5 step 9).
+        let guarded = direction == Direction::Egress || self.identity(pkt.dst()) == identity::HOST;
         let fail = |code| Stop::Drop(code, direction);
         let tuple = pkt.tuple().map_err(fail)?;
         let kind = match direction {
@@ -114,12 +127,15 @@ impl Model {
         if status == Status::Reply {
             return Ok(());
         }
-        let decision = self.policy(Subject::Host, direction, remote, pkt, &tuple);
-        let result = decision.result;
-        if status == Status::New || result != Ok(0) || decision.event.audited {
-            rx.out.verdicts.push(decision.event);
+        let mut proxy = 0;
+        if firewall && guarded {
+            let decision = self.policy(Subject::Host, direction, remote, pkt, &tuple);
+            let result = decision.result;
+            if status == Status::New || result != Ok(0) || decision.event.audited {
+                rx.out.verdicts.push(decision.event);
+            }
+            proxy = result.map_err(fail)?;
         }
-        let proxy = result.map_err(fail)?;
         let entry = Entry {
             src_id: remote,
             proxy_redirect: proxy != 0,

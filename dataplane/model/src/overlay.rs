@@ -222,11 +222,10 @@ impl Model {
         }
         match self.target(pkt.dst()) {
             Target::Endpoint(endpoint) => self.local_delivery(rx, pkt, &endpoint, src_id, true),
-            Target::Own => {
+            Target::Own | Target::Host => {
                 self.host_ingress(rx, pkt, src_id)?;
                 self.up(rx, pkt, src_id)
             }
-            Target::Host => self.up(rx, pkt, src_id),
             // A tunnel leads to pods and to this machine, not through it.
             _ => Err(rx.drop(code::UNROUTABLE)),
         }

@@ -71,6 +71,27 @@ pub(crate) fn l4_checksum(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8]
     !sum(&[&octets(src), &octets(dst), &len, &[0, protocol], payload])
 }
 
+fn be32(data: &[u8], at: usize) -> u32 {
+    u32::from(be16(data, at)) << 16 | u32::from(be16(data, at + 2))
+}
+
+/// The CRC32c of an SCTP message with zeros in the place of its checksum, bit by bit (RFC 9260, appendix A). It stands in the
+/// message with its least significant byte first.
+fn crc32c(message: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for (at, byte) in message.iter().enumerate() {
+        crc ^= u32::from(if (8..12).contains(&at) { 0 } else { *byte });
+        for _ in 0..8 {
+            let carry = crc & 1;
+            crc >>= 1;
+            if carry == 1 {
+                crc ^= 0x82f6_3b78;
+            }
+        }
+    }
+    !crc
+}
+
 /// A checksum after some of what it covers changed (RFC 1624, equation 3). Wrong checksums stay wrong.
 fn adjust(checksum: u16, old: &[u8], new: &[u8]) -> u16 {
     let negated: Vec<u8> = old.iter().map(|byte| !byte).collect();
@@ -455,7 +476,8 @@ impl Packet {
         self.fix_header();
     }
 
-    /// Changes a port, or the id of an echo, and the checksum over it. SCTP refuses (specification, 1.2 step 9 g).
+    /// Changes a port, or the id of an echo, and the checksum over it. SCTP's is over all of the message (RFC 9260, 6.8): it
+    /// refuses if not all is here, or it was wrong before (specification, 1.2 step 9 g).
     pub(crate) fn set_port(&mut self, end: End, port: u16) -> Result<(), u16> {
         let tuple = self.tuple()?;
         let old = match end {
@@ -465,7 +487,8 @@ impl Packet {
         if old == port {
             return Ok(());
         }
-        if self.protocol == SCTP {
+        let wrong = || be32(self.payload(), 8) != crc32c(self.payload()).swap_bytes();
+        if self.protocol == SCTP && !self.later_fragment() && (self.fragment.is_some() || wrong()) {
             return Err(code::L4_CHECKSUM);
         }
         if self.later_fragment() {
@@ -485,6 +508,11 @@ impl Packet {
             self.fix_l4(false, &old.to_be_bytes(), &port.to_be_bytes());
             let at = self.l4 + at;
             put(&mut self.bytes, at, &port.to_be_bytes());
+        }
+        if self.protocol == SCTP {
+            let sum = crc32c(self.payload()).to_le_bytes();
+            let at = self.l4 + 8;
+            put(&mut self.bytes, at, &sum);
         }
         Ok(())
     }

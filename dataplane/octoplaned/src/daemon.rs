@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
 use crate::attachments::Cni;
+use crate::ipsec::{Ipsec, Service};
 use crate::neighbours::{Neighbours, Rounds};
 use crate::ports::PortChanges;
 use crate::status::Daemon;
@@ -33,7 +34,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     info!("{}", dpdk::eal::version());
     // All threads that are started from here on, but for the workers, which pin themselves.
     keep_off_workers(&config.workers.control_cores)?;
-    let plan = plan::dataplane(config);
+    let ipsec = Ipsec::open(&config.ipsec)?.map(Arc::new);
+    let plan = plan::dataplane(config, ipsec.as_deref().map(Ipsec::engine));
     let resumed = resume::dataplane(&eal, config, &plan, state)?;
     let dataplane = resumed.dataplane;
     for bound in dataplane.ports() {
@@ -50,6 +52,16 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let startup = begin.elapsed();
     let stop = Arc::new(AtomicBool::new(false));
     let (neighbours, rounds) = start_neighbours(config, &dataplane, &stop)?;
+    let looking = match &ipsec {
+        Some(ipsec) => Some(ipsec.start(dataplane.store.clone(), dataplane.clock, Arc::clone(&stop))?),
+        None => None,
+    };
+    let encryption = ipsec.clone().map(|ipsec| {
+        Arc::new(Service {
+            ipsec,
+            dataplane: Arc::clone(&dataplane),
+        })
+    });
     let ports = PortChanges::new(config, &resumed.ports, Arc::clone(&dataplane), rounds);
     let cni = Cni::new(config, &dataplane);
     let daemon = Arc::new(Daemon::new(
@@ -58,6 +70,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         cni.attachments(),
         plan.engine.timeouts,
         resumed.journal,
+        encryption,
         startup,
     ));
     let served = serve(control, Arc::clone(&daemon), cni, &dataplane, begin);
@@ -65,6 +78,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     stop.store(true, Relaxed);
     if neighbours.join().is_err() {
         warn!("the neighbour thread panicked");
+    }
+    if looking.is_some_and(|thread| thread.join().is_err()) {
+        warn!("the ipsec thread panicked");
     }
     for line in report::counters(&dataplane) {
         info!("{line}");
@@ -74,6 +90,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         bail!("something still uses the data plane")
     };
     let errors = dataplane.stop();
+    if let Some(ipsec) = &ipsec {
+        ipsec.finish();
+    }
     for error in &errors {
         warn!("{error}");
     }

@@ -7,6 +7,7 @@ mod attachments;
 mod daemon;
 mod flows;
 mod interfaces;
+mod ipsec;
 mod neighbours;
 mod plan;
 mod ports;

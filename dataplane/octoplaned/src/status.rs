@@ -6,13 +6,14 @@ use std::time::Duration;
 use octoplane_api::v1;
 use octoplane_cni_server::Attachments;
 use octoplane_config::Port;
-use octoplane_control::{Dataplane as Services, PortRefusal, StateJournal};
+use octoplane_control::{Dataplane as Services, IpsecControl, PortRefusal, StateJournal};
 use octoplane_engine::{Direction, DropReason, PortStats, Stage, Timeouts};
 use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{SharedStore, State};
 use octoplane_worker::{BoundPort, Dataplane, Handle, Poll};
 
 use crate::flows;
+use crate::ipsec::Service;
 use crate::ports::PortChanges;
 
 /// The data plane behind the control socket.
@@ -23,6 +24,7 @@ pub(crate) struct Daemon {
     /// Those of the workers.
     timeouts: Timeouts,
     saved: Option<Arc<StateJournal>>,
+    ipsec: Option<Arc<Service>>,
     startup: Duration,
 }
 
@@ -34,6 +36,7 @@ impl Daemon {
         attachments: Arc<Attachments>,
         timeouts: Timeouts,
         saved: Option<Arc<StateJournal>>,
+        ipsec: Option<Arc<Service>>,
         startup: Duration,
     ) -> Self {
         Self {
@@ -42,6 +45,7 @@ impl Daemon {
             attachments,
             timeouts,
             saved,
+            ipsec,
             startup,
         }
     }
@@ -193,6 +197,10 @@ impl Services for Daemon {
 
     fn attachments(&self) -> Option<Arc<Attachments>> {
         Some(Arc::clone(&self.attachments))
+    }
+
+    fn ipsec(&self) -> Option<Arc<dyn IpsecControl>> {
+        self.ipsec.clone().map(|ipsec| ipsec as _)
     }
 
     fn drops(&self) -> Vec<v1::Drop> {

@@ -7,7 +7,7 @@ use crossbeam::queue::ArrayQueue;
 use dpdk::mempool::MempoolError;
 use dpdk::port::port_by_name;
 use dpdk::{Eal, Mempool, Port, PortError};
-use octoplane_engine::{EngineConfig, HostMac, NeighbourEvent};
+use octoplane_engine::{EngineConfig, HostMac, IpsecConfig, NeighbourEvent};
 use octoplane_flow::{FlowError, FlowTable, Kept, SegmentError};
 use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
@@ -15,6 +15,7 @@ use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
 use crate::backoff::Poll;
 use crate::bind::{BindFailed, BoundPort, Crew, PortPlan, bind, least_loaded};
 use crate::clock::Clock;
+use crate::crypto::{Crypto, CryptoOptions, CryptoSetupError};
 use crate::handle::{Handle, StartError, Worker};
 use crate::handoff::Handoff;
 use crate::hotplug::attach;
@@ -51,6 +52,17 @@ pub struct Plan {
     pub connections: u32,
     /// What the engines are told.
     pub engine: EngineConfig,
+    /// How packets between nodes are encrypted, if they are.
+    pub ipsec: Option<IpsecPlan>,
+}
+
+/// How packets between nodes are encrypted.
+#[derive(Debug, Clone)]
+pub struct IpsecPlan {
+    /// What the engines are told.
+    pub config: IpsecConfig,
+    /// Who does the cryptography.
+    pub crypto: CryptoOptions,
 }
 
 /// Why a data plane did not come up.
@@ -95,6 +107,9 @@ pub enum BringupError {
     /// The tables could not be set up.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The crypto devices could not be set up.
+    #[error(transparent)]
+    Crypto(#[from] CryptoSetupError),
     /// A worker could not be started.
     #[error(transparent)]
     Worker(#[from] StartError),
@@ -112,6 +127,8 @@ pub struct Dataplane {
     pub workers: Vec<Handle>,
     /// The tables.
     pub store: SharedStore,
+    /// Who does the cryptography for the workers, if packets between nodes are encrypted. Ends before the buffers do.
+    pub crypto: Option<Crypto>,
     /// The packet buffers.
     pub pool: Mempool,
     /// The connections of all workers.
@@ -205,7 +222,16 @@ impl Dataplane {
             clock,
             kept,
             connections,
-        } = remember(resume.connections, plan.connections)?;
+        } = remember(resume.connections, plan.connections, plan.ipsec.is_some())?;
+        let (crypto, mut providers) = match &plan.ipsec {
+            Some(ipsec) => {
+                let (crypto, providers) = Crypto::open(eal, ipsec.crypto.clone(), count, &pool)?;
+                (Some(crypto), providers)
+            }
+            None => (None, Vec::new()),
+        };
+        // The last worker's is the last.
+        providers.reverse();
         let mut workers = Vec::new();
         for (number, (ports, &core)) in queues.into_iter().zip(&plan.cores).enumerate() {
             let worker = Worker {
@@ -217,6 +243,11 @@ impl Dataplane {
                 pool: pool.clone(),
                 host_mac: Arc::clone(&host_mac),
                 engine: plan.engine.clone(),
+                ipsec: plan
+                    .ipsec
+                    .as_ref()
+                    .map(|it| it.config.clone())
+                    .zip(providers.pop()),
                 memory: memory.part(number, plan.cores.len())?,
                 ports,
                 inbox: Arc::clone(&inboxes[number]),
@@ -227,6 +258,7 @@ impl Dataplane {
         let dataplane = Self {
             workers,
             store: SharedStore::new(store),
+            crypto,
             pool,
             flows: Arc::clone(&memory.flows),
             connections,

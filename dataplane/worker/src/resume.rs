@@ -79,13 +79,21 @@ pub(crate) struct Remembered {
     pub(crate) connections: Connections,
 }
 
+/// In the version of what is kept: with encryption, other things are decided about connections. None may go on in the clear
+/// that a daemon without it left.
+const ENCRYPTED: u64 = 1 << 32;
+
 /// Memory for so many connections, with those that are in the directory.
-pub(crate) fn remember(directory: Option<&Path>, connections: u32) -> Result<Remembered, BringupError> {
+pub(crate) fn remember(
+    directory: Option<&Path>,
+    connections: u32,
+    encrypted: bool,
+) -> Result<Remembered, BringupError> {
     let Some(path) = directory else {
         return forget(connections, Connections::NotKept);
     };
     let purpose = Purpose {
-        meaning: MEANING,
+        meaning: MEANING | if encrypted { ENCRYPTED } else { 0 },
         boot: boot(),
         capacities: Memory::kept_capacities(connections),
     };

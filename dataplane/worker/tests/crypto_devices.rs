@@ -176,13 +176,12 @@ fn devices() {
     let eal = Eal::init(&EalOptions::without_hardware(512)).unwrap();
     let pool = Mempool::new(&eal, "packets", 8191, 64, 2176, None).unwrap();
     useless(&eal, &pool);
-    for (name, least) in [
-        // How many of the algorithms above each knows, at the least.
-        ("crypto_openssl", 10),
-        ("crypto_aesni_gcm", 10),
-        ("crypto_aesni_mb", 16),
-    ] {
-        interoperates(&eal, &pool, name, least);
+    // How many of the algorithms above each knows, at the least.
+    interoperates(&eal, &pool, "crypto_openssl", 10);
+    if cfg!(target_arch = "x86_64") {
+        // Debian has them for this architecture only.
+        interoperates(&eal, &pool, "crypto_aesni_gcm", 10);
+        interoperates(&eal, &pool, "crypto_aesni_mb", 16);
     }
     comes_and_goes(&eal, &pool);
     assert_eq!(pool.in_use(), 0);
@@ -388,11 +387,11 @@ fn interoperates(eal: &Eal, pool: &Mempool, name: &str, least: usize) {
 
 /// Two workers send without a pause while the device is taken away and comes back. Nothing is lost, nothing reordered.
 fn comes_and_goes(eal: &Eal, pool: &Mempool) {
-    let name = "crypto_aesni_gcm4";
+    let name = "crypto_openssl4";
     let (crypto, providers) = open(eal, pool, &[name], 2).unwrap();
     assert!(matches!(crypto.add(name), Err(CryptoSetupError::Known(_))));
     assert!(matches!(
-        crypto.add("crypto_openssl4"),
+        crypto.add("crypto_openssl5"),
         Err(CryptoSetupError::NobodyWaits(_))
     ));
     let mut sessions = Sessions::default();

@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::{HEADER, gcm, job, packet, run};
+use common::{HEADER, drivers, gcm, job, packet, run};
 use dpdk::crypto::{CryptoConfig, CryptoDevice, Direction, Status, attach};
 use dpdk::eal::Memory;
 use dpdk::{Eal, EalOptions, Mempool, PacketBuf};
@@ -42,7 +42,7 @@ fn there_and_back() {
     };
     let eal = Eal::init(&options).unwrap();
     let pool = Mempool::new(&eal, "packets", 255, 0, 2176, None).unwrap();
-    for name in ["crypto_openssl", "crypto_aesni_gcm", "crypto_aesni_mb"] {
+    for &name in drivers() {
         let mut device = CryptoDevice::open(&eal, attach(&eal, name).unwrap()).unwrap();
         let mut queue = device.start(&CryptoConfig::default()).unwrap().remove(0);
         let sessions = device.session_maker();

@@ -10,7 +10,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{HEADER, collect, gcm, job, packet, run};
+use common::{HEADER, collect, drivers, gcm, job, packet, run};
 use dpdk::crypto::{
     BadJob, CRYPTO_BURST, CryptoAlgorithm, CryptoConfig, CryptoDevice, CryptoError, CryptoId, CryptoJob,
     CryptoQueue, Direction, Enqueued, Refusal, Status, Transform, attach, capability, detach, device_by_name,
@@ -34,11 +34,12 @@ fn life() {
     let pool = Mempool::new(&eal, "packets", 2047, 32, 2176, None).unwrap();
     names(&eal);
     null(&eal, &pool);
-    for name in ["crypto_openssl3", "crypto_aesni_gcm3", "crypto_aesni_mb3"] {
-        limits(&eal, &pool, name);
-        full(&eal, &pool, name);
-        dropped(&eal, &pool, name);
-        two_queues(&eal, &pool, name);
+    for name in drivers() {
+        let name = format!("{name}3");
+        limits(&eal, &pool, &name);
+        full(&eal, &pool, &name);
+        dropped(&eal, &pool, &name);
+        two_queues(&eal, &pool, &name);
     }
     many_sessions(&eal);
     assert_eq!(devices(&eal).count(), 0);
@@ -371,7 +372,7 @@ fn two_queues(eal: &Eal, pool: &Mempool, name: &str) {
 
 /// More sessions than a pool has.
 fn many_sessions(eal: &Eal) {
-    let (device, queues) = open(eal, "crypto_aesni_gcm5", CryptoConfig::default());
+    let (device, queues) = open(eal, "crypto_openssl5", CryptoConfig::default());
     let sessions = device.session_maker();
     for _ in 0..2 {
         let all: Vec<_> = (0..2000u32)

@@ -10,15 +10,12 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{HEADER, gcm, hex, job, packet, run};
+use common::{HEADER, drivers, gcm, hex, job, packet, run};
 use dpdk::crypto::{
     CryptoAlgorithm, CryptoConfig, CryptoDevice, CryptoQueue, CryptoSession, Direction, SessionMaker, Status,
     Transform, attach, capability, info_of,
 };
 use dpdk::{Eal, EalOptions, Mempool, PacketBuf};
-
-/// Debian's `librte-crypto-openssl23` and `librte-crypto-ipsec-mb23`.
-const DEVICES: [&str; 3] = ["crypto_openssl", "crypto_aesni_gcm", "crypto_aesni_mb"];
 
 struct Vector {
     what: &'static str,
@@ -274,7 +271,7 @@ fn out_of_place(sessions: &SessionMaker, queue: &mut CryptoQueue, pool: &Mempool
 fn vectors() {
     let eal = Eal::init(&EalOptions::without_hardware(256)).unwrap();
     let pool = Mempool::new(&eal, "packets", 1023, 32, 2176, None).unwrap();
-    for name in DEVICES {
+    for &name in drivers() {
         let id = attach(&eal, name).unwrap();
         let mut device = CryptoDevice::open(&eal, id).unwrap();
         let info = info_of(&eal, id).unwrap();

@@ -10,7 +10,7 @@ use Kind::{Call, Endless};
 pub enum Kind {
     /// It has an end of its own: the answer must begin in time.
     Call,
-    /// It lasts until one side has enough.
+    /// It lasts until one side has enough, or has limits of its own.
     Endless,
 }
 
@@ -35,6 +35,8 @@ pub const METHODS: &[Method] = &[
     method("/octoplane.v1.Config/Apply", Program, Call),
     method("/octoplane.v1.Config/ApplyStream", Program, Call),
     method("/octoplane.v1.Config/Replace", Program, Call),
+    // It has a limit of its own: how long nothing may come.
+    method("/octoplane.v1.Config/Resync", Program, Endless),
     method("/octoplane.v1.Config/AddPort", Program, Call),
     method("/octoplane.v1.Config/RemovePort", Program, Call),
     method("/octoplane.v1.Config/ListEndpoints", Read, Call),
@@ -56,10 +58,22 @@ pub const METHODS: &[Method] = &[
     method("/octoplane.v1.Flows/ListFlows", Debug, Call),
     method("/octoplane.v1.Flows/GetFlow", Debug, Call),
     method("/octoplane.v1.Flows/FlushFlows", Program, Call),
+    method("/octoplane.v1.Attachments/Reserve", Program, Call),
+    method("/octoplane.v1.Attachments/Attach", Program, Call),
+    method("/octoplane.v1.Attachments/Detach", Program, Call),
+    method("/octoplane.v1.Attachments/GetAttachment", Read, Call),
+    method("/octoplane.v1.Attachments/ListAttachments", Read, Call),
+    method("/octoplane.v1.Attachments/ListPools", Read, Call),
     method("/octoplane.v1.Stats/GetStatus", Read, Call),
     method("/octoplane.v1.Stats/GetPortStats", Read, Call),
     method("/octoplane.v1.Stats/GetDrops", Read, Call),
     method("/octoplane.v1.Stats/GetStages", Read, Call),
+    method("/octoplane.v1.Ipsec/GetIpsecStatus", Read, Call),
+    method("/octoplane.v1.Ipsec/SetIpsecNodes", Program, Call),
+    method("/octoplane.v1.Ipsec/ListIpsecNodes", Read, Call),
+    method("/octoplane.v1.Ipsec/ListIpsecSas", Read, Call),
+    method("/octoplane.v1.Ipsec/ListIpsecPolicies", Read, Call),
+    method("/octoplane.v1.Ipsec/GetIpsecCounters", Read, Call),
     method("/grpc.health.v1.Health/Check", Read, Call),
     method("/grpc.health.v1.Health/Watch", Read, Endless),
     method(

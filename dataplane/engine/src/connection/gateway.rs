@@ -38,8 +38,7 @@ pub(super) fn exit(snapshot: &Snapshot, out: &Tuple) -> Result<Exit, DropReason>
     let Some(rule) = rule else {
         return Ok(Exit::Anywhere);
     };
-    let identity = remote(snapshot, out.dst()).identity;
-    if !WORLD.contains(&identity) && !CIDRS.contains(&identity) {
+    if !is_world(remote(snapshot, out.dst()).identity) {
         return Ok(Exit::Anywhere);
     }
     match rule.gateway {
@@ -50,6 +49,11 @@ pub(super) fn exit(snapshot: &Snapshot, out: &Tuple) -> Result<Exit, DropReason>
         }
         EgressGateway::Node(_) => Ok(Exit::Node(rule.tunnel_end)),
     }
+}
+
+/// Whether an identity is one of those outside of the cluster.
+pub(crate) fn is_world(identity: u32) -> bool {
+    WORLD.contains(&identity) || CIDRS.contains(&identity)
 }
 
 fn is_here(snapshot: &Snapshot, addr: IpAddr) -> bool {

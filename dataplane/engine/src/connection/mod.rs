@@ -19,6 +19,7 @@ mod view;
 
 use std::net::IpAddr;
 
+use octoplane_esp::Sa;
 use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
@@ -27,6 +28,8 @@ use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, ident
 
 pub(crate) use affinity::{refresh, resume as resume_affinity};
 use gateway::Exit;
+pub(crate) use gateway::is_world;
+pub(crate) use masquerade::reserves;
 pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
@@ -37,6 +40,7 @@ pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
+use crate::ipsec::is_protected;
 use crate::overlay;
 use crate::rate;
 use crate::slow::{Verdict, send};
@@ -62,16 +66,18 @@ impl Sender {
 /// Where packets go.
 #[derive(Clone, Copy)]
 struct Path {
-    /// Number of the target, or of the other end of a tunnel.
+    /// Number of the target, or of the other end of a tunnel, or of the node that packets are encrypted for.
     number: u32,
     /// Whether it is the way to another node, in a tunnel.
     tunnel: bool,
+    /// Whether it is the way to another node, encrypted, without a tunnel.
+    encrypt: bool,
 }
 
 impl Path {
-    /// The target that leads on, and the other end of the tunnel.
+    /// The target that leads on, and the other node, whether there is a tunnel to it or not.
     fn resolve<'a>(&self, snapshot: &'a Snapshot) -> (&'a Target, Option<&'a TunnelEnd>) {
-        match self.tunnel {
+        match self.tunnel || self.encrypt {
             false => (snapshot.target(self.number), None),
             true => {
                 let end = snapshot.tunnel_end(self.number);
@@ -155,14 +161,14 @@ impl<P: BufPool> Core<P> {
             }
             return Ok(flow);
         }
-        let (path, exit) = way(rx.snapshot, &out, true).map_err(Verdict::Drop)?;
+        let (path, exit) = way(rx, &out, true, sender.identity).map_err(Verdict::Drop)?;
         let own = match (away, exit) {
             // Without an address for it nothing can come back.
             (true, _) => {
                 Some(masquerade::own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
             }
             (false, Exit::Here(addr)) => Some(addr),
-            (false, _) => masquerade::address(rx.snapshot, &out, sender, path),
+            (false, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
         };
         if let Some(addr) = own {
             return self.masquerade(rx, packet, sender, &out, addr);
@@ -247,7 +253,7 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        let (way, _) = way(rx.snapshot, &out, flow.is_forward()).map_err(Verdict::Drop)?;
+        let (way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
         let mut flags = flag::COMPILED;
         if self.is_served_elsewhere(rx, packet, &out, sender) {
             flags |= flag::ANY_CHANGE;
@@ -257,6 +263,9 @@ impl<P: BufPool> Core<P> {
         }
         if way.tunnel {
             flags |= flag::ENCAPSULATE;
+        }
+        if way.encrypt {
+            flags |= flag::ENCRYPT;
         }
         if flow.is_forward() && self.prolong(rx, packet, &out) {
             flags |= flag::AFFINE;
@@ -294,6 +303,7 @@ impl<P: BufPool> Core<P> {
         let way = Path {
             number: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
+            encrypt: action.flags & flag::ENCRYPT != 0,
         };
         if action.flags & flag::LIMITED != 0 {
             let (target, _) = way.resolve(rx.snapshot);
@@ -320,7 +330,12 @@ impl<P: BufPool> Core<P> {
     ) -> Verdict {
         let (target, end) = way.resolve(rx.snapshot);
         let mut target: Target = *target;
-        if !way.tunnel && matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway) {
+        let local = matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway);
+        if way.encrypt && local {
+            // Not by way of the kernel, which would send it as it is.
+            return Verdict::Drop(DropReason::Unroutable);
+        }
+        if !way.tunnel && local {
             // This machine's kernel has it. It is no hop, and takes any size.
             return match change(buf.data_mut()) {
                 Err(reason) => Verdict::Drop(reason),
@@ -336,7 +351,15 @@ impl<P: BufPool> Core<P> {
         } else {
             ttl(buf.data(), out.is_v6())
         };
-        if let Some(end) = end {
+        let sa = match sealing(rx, end) {
+            Ok(sa) => sa,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        if let Some(sa) = sa {
+            target.mtu = sa.max_len(target.mtu.into()) as u16;
+        }
+        let tunnel = end.filter(|_| way.tunnel);
+        if let Some(end) = tunnel {
             target.mtu = target.mtu.saturating_sub(end.len);
         }
         // Who allows fragments is not told, but cut (RFC 1191).
@@ -344,7 +367,7 @@ impl<P: BufPool> Core<P> {
             .data()
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
-        let may_cut = !out.is_v6() && !df && !way.tunnel;
+        let may_cut = !out.is_v6() && !df && !way.tunnel && sa.is_none();
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
         let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
@@ -362,16 +385,22 @@ impl<P: BufPool> Core<P> {
         if let Err(reason) = change(frame) {
             return Verdict::Drop(reason);
         }
-        if let Some(end) = end {
+        if let Some(end) = tunnel {
             let hash = self.flows.table().hash(&packet.tuple);
             return match overlay::encapsulate(buf, end, &target, identity, hash) {
-                Ok(()) => Verdict::Send(target.port),
+                Ok(()) => match sa {
+                    Some(sa) => Verdict::Seal(sa.id(), target.port),
+                    None => Verdict::Send(target.port),
+                },
                 Err(reason) => Verdict::Drop(reason),
             };
         }
         one_hop_further(frame, out.is_v6());
         frame[..12].copy_from_slice(&target.macs);
-        send(&target, size)
+        match sa {
+            Some(sa) => Verdict::Seal(sa.id(), target.port),
+            None => send(&target, size),
+        }
     }
 }
 
@@ -386,14 +415,15 @@ pub(crate) fn remote(snapshot: &Snapshot, addr: IpAddr) -> &Remote {
 /// Where packets with these addresses go: to an endpoint here, through the tunnel to its node, or as routed
 /// (specification, 1.2 step 14); and where they leave the cluster from if this is the direction of the connection's first
 /// packet.
-fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), DropReason> {
-    let dst = out.dst();
+fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Exit), DropReason> {
+    let (snapshot, dst) = (rx.snapshot, out.dst());
     let target = find(snapshot, dst);
     let action = snapshot.target(target).action;
     let local = !matches!(action, Way::None | Way::Forward | Way::Resolve | Way::Glean);
     let routed = Path {
         number: target,
         tunnel: false,
+        encrypt: false,
     };
     if local {
         return Ok((routed, Exit::Anywhere));
@@ -404,6 +434,7 @@ fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), 
             let path = Path {
                 number: remote.tunnel_end,
                 tunnel: true,
+                encrypt: false,
             };
             return Ok((path, Exit::Anywhere));
         }
@@ -413,10 +444,41 @@ fn way(snapshot: &Snapshot, out: &Tuple, forward: bool) -> Result<(Path, Exit), 
         false => Exit::Anywhere,
     };
     let path = match exit {
-        Exit::Node(number) => Path { number, tunnel: true },
-        Exit::Here(_) | Exit::Anywhere => routed,
+        Exit::Node(number) => Path {
+            number,
+            tunnel: true,
+            encrypt: false,
+        },
+        Exit::Here(_) => routed,
+        Exit::Anywhere => encrypted(rx, dst, sender).unwrap_or(routed),
     };
     Ok((path, exit))
+}
+
+/// The way to another node's endpoint if packets of this sender are encrypted on it (specification, 1.9).
+fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
+    rx.ipsec?;
+    let remote = remote(rx.snapshot, dst);
+    (remote.tunnel.is_some() && remote.key != 0 && is_protected(sender)).then_some(Path {
+        number: remote.tunnel_end,
+        tunnel: false,
+        encrypt: true,
+    })
+}
+
+/// What packets for a node are encrypted with, in a tunnel to it or without one.
+///
+/// # Errors
+/// Reason to drop them: they would have to be encrypted.
+#[inline]
+pub(crate) fn sealing<'a>(rx: &Rx<'a>, node: Option<&TunnelEnd>) -> Result<Option<&'a Sa>, DropReason> {
+    let (Some(ipsec), Some(node)) = (rx.ipsec, node) else {
+        return Ok(None);
+    };
+    match node.addr {
+        Some(addr) => ipsec.towards(addr),
+        None => Err(DropReason::NoNodeId),
+    }
 }
 
 /// Whether another node's endpoint sent this packet here for it to leave the cluster.

@@ -68,6 +68,15 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
+    /// Whether it asks for an echo, as opposed to being one.
+    pub(crate) fn is_echo_request(&self) -> bool {
+        let request = match self.tuple.is_v6() {
+            true => icmp6::ECHO_REQUEST,
+            false => icmp4::ECHO_REQUEST,
+        };
+        self.upper == Upper::Echo && self.port == request.into()
+    }
+
     /// Reads an IPv4 packet whose header was checked.
     pub(crate) fn v4(frame: &[u8]) -> Result<Self, DropReason> {
         let packet = frame.get(ETHERNET_LEN..).unwrap_or_default();

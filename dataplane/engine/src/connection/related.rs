@@ -61,7 +61,7 @@ impl<P: BufPool> Core<P> {
             packet.tuple.zone(),
         );
         let ip = packet.l4 + ICMP_LEN;
-        let way = match way(rx.snapshot, &out, false) {
+        let way = match way(rx, &out, false, sender.identity) {
             Ok((way, _)) => way,
             Err(reason) => return Verdict::Drop(reason),
         };

@@ -23,12 +23,15 @@ pub(crate) mod flag {
     pub(crate) const LIMITED: u16 = 16;
     /// Depends on addresses that packets of this direction do not have: any change of the tables has it decided again.
     pub(crate) const ANY_CHANGE: u16 = 32;
+    /// Sent to another node encrypted, without a tunnel around it.
+    pub(crate) const ENCRYPT: u16 = 64;
 }
 
 /// The first two words: what to do with packets of a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Action {
-    /// Number of the target in the forwarding tables, or of the tunnel's other end with [`flag::ENCAPSULATE`].
+    /// Number of the target in the forwarding tables, or of the other node with [`flag::ENCAPSULATE`] or
+    /// [`flag::ENCRYPT`].
     pub(crate) target: u32,
     /// The port they come in by, or [`FROM_TUNNEL`].
     pub(crate) port: u16,

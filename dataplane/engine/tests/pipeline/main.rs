@@ -19,6 +19,7 @@ mod forward;
 mod fragments;
 mod host;
 mod icmp;
+mod ipsec;
 mod masquerade;
 mod model;
 mod mtu;

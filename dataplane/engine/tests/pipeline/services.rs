@@ -7,7 +7,7 @@ use octoplane_tables::model::{
     ServiceFrontend,
 };
 
-use crate::common::bytes::ip;
+use crate::common::bytes::{internet_checksum, ip, ip4, put16};
 use crate::common::flows::{end, ends, packet};
 use crate::common::*;
 
@@ -131,10 +131,26 @@ fn without_backends_the_sender_is_told() {
     );
     gone.backends[0].state = BackendState::Maintenance;
     lab.apply(vec![put(gone)]);
-    let frame = packet(6, ("10.0.0.1", 4000), ("10.96.0.10", 80), SYN, (OURS[0], EP1));
+    let mut frame = packet(6, ("10.0.0.1", 4000), ("10.96.0.10", 80), SYN, (OURS[0], EP1));
+    frame.extend([0; 40]);
+    let len = frame.len() as u16 - 14;
+    put16(&mut frame, 16, len);
+    put16(&mut frame, 24, 0);
+    let sum = internet_checksum(&frame[14..34]);
+    put16(&mut frame, 24, sum);
     let outcome = lab.one(POD0, &frame);
     let (code, sent) = outcome.dropped_and_sent();
     assert_eq!((code, &sent[0].1[34..36]), (158, &[3, 3][..]));
+    // In the name of the service: TOS 0, id 0, no "don't fragment", TTL 64; the first 64 bytes of the packet at most.
+    let answer = &sent[0].1[14..];
+    assert_eq!(answer[..10], [0x45, 0, 0, 28 + 64, 0, 0, 0, 0, 64, 1]);
+    assert_eq!(answer[12..20], [10, 96, 0, 10, 10, 0, 0, 1]);
+    assert_eq!(
+        (internet_checksum(&answer[..20]), internet_checksum(&answer[20..])),
+        (0, 0)
+    );
+    assert!(frame.len() - 14 > 64, "{}", frame.len());
+    assert_eq!(answer[28..], frame[14..14 + 64]);
     lab.apply(vec![Change::PutNode(Box::new(Node {
         no_backend: NoBackend::Drop,
         ..Node::default()
@@ -364,4 +380,31 @@ fn external_addresses_from_an_uplink() {
             }
         }
     }
+}
+
+/// The checksum of SCTP is over its ports (RFC 9260, section 6.8): as scapy has it for both; a wrong one stays visible.
+#[test]
+fn sctp_gets_a_right_checksum_if_it_had_one() {
+    let mut lab = lab();
+    lab.apply(vec![put(service(
+        "ns/svc:p",
+        Protocol::Sctp,
+        ("10.96.0.10", 80),
+        &[("10.0.0.2", 8080)],
+    ))]);
+    let message = |port: [u8; 2], sum: [u8; 4]| {
+        let parts: [&[u8]; 5] = [&[0x9c, 0x40], &port, &[0, 0, 0, 9], &sum, b"abcdefgh"];
+        parts.concat()
+    };
+    let frame = |sum| {
+        ip4("10.0.0.1", "10.96.0.10")
+            .payload(132, message([0, 80], sum))
+            .frame(OURS[0], EP1)
+    };
+    let outcome = lab.one(POD0, &frame([0x16, 0x16, 0x78, 0xdd]));
+    assert_eq!(
+        outcome.only().1[34..],
+        message([0x1f, 0x90], [0xd7, 0x15, 0xcc, 0xbb])
+    );
+    assert_eq!(lab.one(POD0, &frame([0x16, 0x16, 0x78, 0xdc])).dropped(), 154);
 }

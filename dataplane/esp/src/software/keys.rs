@@ -108,6 +108,15 @@ impl SoftwareKeys {
         Ok(Self { icv_len, kind })
     }
 
+    /// Reads the start of the keys, for their being read.
+    #[inline]
+    pub(crate) fn read(&self) -> u8 {
+        match &self.kind {
+            Kind::Aead { choice, ring, .. } => choice[0] as u8 ^ ring.as_ref().map_or(0, RingKey::read),
+            Kind::CbcHmac(_) => 0,
+        }
+    }
+
     /// Encrypts `packet[text..end]` and writes the ICV behind it. `esp` is where the ESP header starts.
     #[inline]
     #[allow(clippy::too_many_arguments, reason = "what a job consists of")]

@@ -18,6 +18,16 @@ use dpdk::{ArrayVec, Mbuf, Mempool, PacketBuf};
 /// Bytes in front of what is encrypted, as an ESP header and an IV would be.
 pub const HEADER: usize = 24;
 
+/// Drivers that encrypt on the CPU: Debian's `librte-crypto-openssl23`, and `librte-crypto-ipsec-mb23` where there is one.
+pub fn drivers() -> &'static [&'static str] {
+    const ALL: [&str; 3] = ["crypto_openssl", "crypto_aesni_gcm", "crypto_aesni_mb"];
+    if cfg!(target_arch = "x86_64") {
+        &ALL
+    } else {
+        &ALL[..1]
+    }
+}
+
 /// Bytes from hexadecimal digits.
 pub fn hex(text: &str) -> Vec<u8> {
     assert!(text.len().is_multiple_of(2), "{text}");
