@@ -315,7 +315,9 @@ impl<P: BufPool> Core<P> {
     /// Begins to look up the connection of a packet.
     #[inline(always)]
     fn look_up(&mut self, index: usize, tuple: Tuple, upper: Upper) -> u16 {
-        let hash = self.flows.table().hash(&tuple);
+        let table = self.flows.table();
+        let hash = table.hash(&tuple);
+        table.prefetch(hash);
         let pending = Pending {
             index,
             hash,
@@ -341,19 +343,12 @@ impl<P: BufPool> Core<P> {
         sealing: &mut Sealing,
     ) {
         let table = self.flows.table();
-        let touched = self
-            .pending
-            .iter()
-            .fold(0, |touched, pending| touched ^ table.touch(pending.hash));
-        std::hint::black_box(touched);
-        let mut touched = 0;
         for pending in &mut self.pending {
             pending.candidate = table.candidate(pending.hash);
-            if let Some(half) = pending.candidate.and_then(|flow| table.half(flow)) {
-                touched ^= half.word::<2>();
+            if let Some(flow) = pending.candidate {
+                table.prefetch_half(flow);
             }
         }
-        std::hint::black_box(touched);
         for pending in &self.pending {
             if let (Some(buf), Some(way)) = (burst.get_mut(pending.index), ports.get_mut(pending.index)) {
                 *way = self.follow_known(rx, buf, pending, sealing);
