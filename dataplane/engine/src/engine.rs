@@ -12,7 +12,7 @@ use octoplane_tables::{PortView, Reader, Snapshot};
 use crate::connection::{self, Timeouts};
 use crate::drop_reason::{Direction, DropReason};
 use crate::event::NeighbourEvent;
-use crate::fast::Pending;
+use crate::known::Pending;
 use crate::ipsec::{Ipsec, IpsecConfig};
 use crate::limiter::Limiter;
 use crate::memory::MemoryPart;

@@ -21,7 +21,8 @@ mod identity {
     pub(super) const WORLD_IPV6: u32 = 10;
 }
 
-/// Puts the frame in `buf` into a tunnel packet for `end`, which `target` leads to. `hash` is that of the connection.
+/// Puts the frame in `buf` into a tunnel packet for `end`, which `target` leads to. `hash` is that of the connection, `ecn` the
+/// congestion notification of the packet inside.
 #[inline(always)]
 pub(crate) fn encapsulate<B: PacketBuf>(
     buf: &mut B,
@@ -29,8 +30,8 @@ pub(crate) fn encapsulate<B: PacketBuf>(
     target: &Target,
     identity: u32,
     hash: u64,
+    ecn: u8,
 ) -> Result<(), DropReason> {
-    let ecn = traffic_class(buf.data()) & 3;
     // Ephemeral ports, so that the underlay spreads connections and keeps each in order (RFC 7348, section 5).
     let sport = 0xc000 | (hash >> 50) as u16;
     let vni = on_the_wire(identity);
@@ -208,7 +209,7 @@ fn set_traffic_class(frame: &mut [u8], class: u8, v6: bool) -> Result<(), DropRe
 }
 
 /// DSCP and ECN of the IP packet in a frame.
-fn traffic_class(frame: &[u8]) -> u8 {
+pub(crate) fn traffic_class(frame: &[u8]) -> u8 {
     match frame.get(12..16) {
         Some(&[0x08, 0x00, _, tos]) => tos,
         Some(&[0x86, 0xdd, first, second]) => first << 4 | second >> 4,

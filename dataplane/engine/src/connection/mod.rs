@@ -15,6 +15,7 @@ mod related;
 mod service;
 mod state;
 mod translate;
+mod translation;
 mod view;
 
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ pub(crate) use service::is_served;
 pub use state::Timeouts;
 pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
 pub(crate) use translate::translate;
+pub(crate) use translation::{Translation, set_addresses6};
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
@@ -217,7 +219,11 @@ impl<P: BufPool> Core<P> {
         let look = rx
             .second
             .saturating_add(self.timeouts.syn.min(self.timeouts.other));
-        let flow = self.flows.insert([&packet.tuple, back], payloads, look)?;
+        let translations = [(&packet.tuple, back), (back, &packet.tuple)]
+            .map(|(from, other)| Translation::between(from, &other.reverse()).words());
+        let flow = self
+            .flows
+            .insert_with([&packet.tuple, back], payloads, translations, look)?;
         self.stats.flows_created.add(1);
         Ok(flow)
     }
@@ -387,7 +393,8 @@ impl<P: BufPool> Core<P> {
         }
         if let Some(end) = tunnel {
             let hash = self.flows.table().hash(&packet.tuple);
-            return match overlay::encapsulate(buf, end, &target, identity, hash) {
+            let ecn = overlay::traffic_class(buf.data()) & 3;
+            return match overlay::encapsulate(buf, end, &target, identity, hash, ecn) {
                 Ok(()) => match sa {
                     Some(sa) => Verdict::Seal(sa.id(), target.port),
                     None => Verdict::Send(target.port),

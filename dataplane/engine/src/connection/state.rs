@@ -5,6 +5,7 @@ use octoplane_tables::LastChanged;
 use octoplane_tables::model::MAX_IDENTITY;
 
 use super::packet::{Upper, tcp};
+use super::translation::Translation;
 
 /// In place of a port: packets of this direction come out of a tunnel.
 pub(crate) const FROM_TUNNEL: u16 = u16::MAX;
@@ -140,8 +141,9 @@ pub(crate) fn is_proxied(half: &Half<'_>) -> bool {
 /// process's: the next packet of each direction has it decided again, by the tables as they are. Where it stands and what it
 /// is translated to stay.
 pub(crate) fn resume(there: &Half<'_>, back: &Half<'_>, now: u32) {
-    for half in [there, back] {
+    for (half, other) in [(there, back), (back, there)] {
         Action::default().store(half);
+        half.set_spare(Translation::between(&half.tuple(), &other.tuple().reverse()).words());
         let state = half.word::<2>();
         if state & SEEN > u64::from(now) {
             half.set_word::<2>(state & !SEEN | u64::from(now));
