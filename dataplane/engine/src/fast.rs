@@ -65,24 +65,23 @@ impl<P: BufPool> Core<P> {
         let packets = burst.len();
         let mut ports = [SLOW; BURST];
         let mut sealing = Sealing::new();
-        let (mut bytes, mut others, mut first) = (0, 0, None);
+        let mut bytes = 0;
         for (index, way) in ports.iter_mut().enumerate().take(packets) {
             if let Some(next) = burst.get(index + AHEAD) {
                 next.prefetch();
             }
             let Some(buf) = burst.get_mut(index) else { break };
             bytes += buf.len();
-            let port = self.one::<POD>(rx, &door, buf, index, ours);
-            others |= port ^ *first.get_or_insert(port);
-            *way = port;
+            *way = self.one::<POD>(rx, &door, buf, index, ours);
         }
         if !self.pending.is_empty() {
-            self.established(rx, burst, &mut ports, &mut sealing);
-            let ways = ports.iter().take(packets);
-            first = ports.first().copied();
-            others = ways.fold(0, |others, port| others | port ^ ports[0]);
+            self.established::<POD>(rx, burst, &mut ports, &mut sealing);
         }
-        let first = first.unwrap_or(SLOW);
+        let first = ports[0];
+        let others = ports
+            .iter()
+            .take(packets)
+            .fold(0, |others, port| others | port ^ first);
         self.stats.port(rx.port).rx_bytes.add(bytes as u64);
         if others == 0 && first < OPEN {
             self.stats.fast.packets.add(packets as u64);
@@ -211,7 +210,12 @@ impl<P: BufPool> Core<P> {
                 return SLOW;
             };
             let [sport, dport] = pair(ports);
-            return self.look_up(index, Tuple::v4(src, dst, sport, dport, protocol, 0), flags, (rx.port, 0));
+            return self.look_up(
+                index,
+                Tuple::v4(src, dst, sport, dport, protocol, 0),
+                flags,
+                (rx.port, 0),
+            );
         }
         if !routable4(src) {
             return SLOW;
@@ -240,7 +244,12 @@ impl<P: BufPool> Core<P> {
                 return SLOW;
             };
             let [sport, dport] = pair(ports);
-            return self.look_up(index, Tuple::v4(src, dst, sport, dport, protocol, 0), flags, (rx.port, 0));
+            return self.look_up(
+                index,
+                Tuple::v4(src, dst, sport, dport, protocol, 0),
+                flags,
+                (rx.port, 0),
+            );
         }
         if !fits(target, len) {
             return special(rx, target, (second >> 8) as u8, data);
@@ -307,7 +316,12 @@ impl<P: BufPool> Core<P> {
                     return SLOW;
                 };
                 let [sport, dport] = pair(ports);
-                self.look_up(index, Tuple::v6(src, dst, sport, dport, protocol, 0), flags, (rx.port, 0))
+                self.look_up(
+                    index,
+                    Tuple::v6(src, dst, sport, dport, protocol, 0),
+                    flags,
+                    (rx.port, 0),
+                )
             }
         }
     }

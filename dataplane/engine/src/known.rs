@@ -12,7 +12,7 @@ use octoplane_tables::model::PortId;
 
 use crate::connection::{self, FROM_TUNNEL, Progress, Translation, Upper, flag, progress};
 use crate::engine::{BURST, Core, Rx};
-use crate::fast::{PENDING, SEAL, SLOW, V4, V6, be16, fits, older, le64};
+use crate::fast::{PENDING, SEAL, SLOW, V4, V6, be16, fits, le64, older};
 use crate::overlay;
 use crate::rate;
 
@@ -68,7 +68,7 @@ impl<P: BufPool> Core<P> {
     /// Sends on packets of connections that are known and were decided by the tables as they are. What a pass reads of the
     /// table, the one before has fetched, for many packets at once.
     #[inline(always)]
-    pub(crate) fn established(
+    pub(crate) fn established<const POD: bool>(
         &mut self,
         rx: &Rx<'_>,
         burst: &mut ArrayVec<P::Buf, BURST>,
@@ -89,14 +89,14 @@ impl<P: BufPool> Core<P> {
         for pending in &self.pending {
             let index = usize::from(pending.index);
             if let (Some(buf), Some(way)) = (burst.get_mut(index), ports.get_mut(index)) {
-                *way = self.follow_known(table, rx, buf, pending, sealing);
+                *way = self.follow_known::<POD>(table, rx, buf, pending, sealing);
             }
         }
         self.pending.clear();
     }
 
     #[inline(always)]
-    fn follow_known(
+    fn follow_known<const POD: bool>(
         &self,
         table: &FlowTable,
         rx: &Rx<'_>,
@@ -104,31 +104,37 @@ impl<P: BufPool> Core<P> {
         pending: &Pending,
         sealing: &mut Sealing,
     ) -> u16 {
-        let Some(flow) = table.confirm(pending.candidate, pending.hash, &pending.tuple) else {
+        let Some((flow, half)) = table.confirm(pending.candidate, pending.hash, &pending.tuple) else {
             return SLOW;
         };
-        let Some(half) = table.half(flow) else { return SLOW };
         let action = connection::Action::of(&half);
         if action.flags & flag::COMPILED == 0 || action.port != pending.port {
             return SLOW;
         }
-        let special = action.flags & !PLAIN != 0
-            || action.flags & flag::ENCAPSULATE != 0 && rx.ipsec.is_some();
+        let special =
+            action.flags & !PLAIN != 0 || action.flags & flag::ENCAPSULATE != 0 && rx.ipsec.is_some();
         if special {
             if pending.port == FROM_TUNNEL {
                 return SLOW;
             }
             return self.follow_changed(rx, buf, pending, flow, action, sealing);
         }
-        match pending.tuple.is_v6() {
-            false => self.follow_plain::<false>(table, rx, buf, pending, (flow, half, action)),
-            true => self.follow_plain::<true>(table, rx, buf, pending, (flow, half, action)),
+        let found = (flow, half, action);
+        let same = action.flags & (flag::TRANSLATE | flag::ENCAPSULATE) == 0;
+        // One branch that is guessed right for most of a burst, instead of one wherever they differ.
+        match (pending.tuple.is_v6(), !POD && pending.port == FROM_TUNNEL, same) {
+            (false, false, true) => self.follow_plain::<false, false, true>(table, rx, buf, pending, found),
+            (false, false, false) => self.follow_plain::<false, false, false>(table, rx, buf, pending, found),
+            (false, true, _) => self.follow_plain::<false, true, false>(table, rx, buf, pending, found),
+            (true, false, true) => self.follow_plain::<true, false, true>(table, rx, buf, pending, found),
+            (true, false, false) => self.follow_plain::<true, false, false>(table, rx, buf, pending, found),
+            (true, true, _) => self.follow_plain::<true, true, false>(table, rx, buf, pending, found),
         }
     }
 
-    /// What goes to an endpoint or on, other than it came or not, out of a tunnel or into one or neither.
+    /// What goes to an endpoint or on: out of a tunnel or not, and if not, translated or into a tunnel, or the `SAME` as it came.
     #[inline(always)]
-    fn follow_plain<const IPV6: bool>(
+    fn follow_plain<const IPV6: bool, const FROM: bool, const SAME: bool>(
         &self,
         table: &FlowTable,
         rx: &Rx<'_>,
@@ -137,18 +143,17 @@ impl<P: BufPool> Core<P> {
         (flow, half, action): (FlowRef, Half<'_>, connection::Action),
     ) -> u16 {
         let changed = action.flags & (flag::TRANSLATE | flag::ENCAPSULATE) != 0;
-        if changed && connection::begins(pending.upper) && flow.is_forward() {
+        if !SAME && changed && connection::begins(pending.upper) && flow.is_forward() {
             // Its backend may take no new connections.
             return SLOW;
         }
-        let from_tunnel = pending.port == FROM_TUNNEL;
-        if from_tunnel && pending.identity != action.identity {
+        if FROM && pending.identity != action.identity {
             return SLOW;
         }
         if action.revision != rx.snapshot.revision() && !self.holds(rx, pending, flow, &half, action) {
             return SLOW;
         }
-        let (end, number) = match action.flags & flag::ENCAPSULATE != 0 {
+        let (end, number) = match !SAME && action.flags & flag::ENCAPSULATE != 0 {
             true => {
                 let end = rx.snapshot.tunnel_end(action.target);
                 (Some(end), end.target)
@@ -156,7 +161,7 @@ impl<P: BufPool> Core<P> {
             false => (None, action.target),
         };
         let target = rx.snapshot.target(number);
-        let around = if from_tunnel { TUNNEL_HEADERS_V4 } else { 0 };
+        let around = if FROM { TUNNEL_HEADERS_V4 } else { 0 };
         // Such a packet was seen to have as many bytes in front.
         let len = buf.len().wrapping_sub(around);
         if let Some(end) = end {
@@ -170,11 +175,11 @@ impl<P: BufPool> Core<P> {
         if progress(table, flow, &half, pending.upper, rx.second) != Progress::Known {
             return SLOW;
         }
-        if from_tunnel && buf.trim_front(around).is_err() {
+        if FROM && buf.trim_front(around).is_err() {
             return SLOW;
         }
         let frame = buf.data_mut();
-        let translated = action.flags & flag::TRANSLATE != 0;
+        let translated = !SAME && action.flags & flag::TRANSLATE != 0;
         let class;
         if IPV6 {
             let Some((header, upper)) = frame.split_first_chunk_mut::<V6>() else {
@@ -182,9 +187,11 @@ impl<P: BufPool> Core<P> {
             };
             class = header[15] >> 4;
             if translated {
-                let out = self.outgoing(flow);
-                Translation::between(&pending.tuple, &out).apply_upper(upper, pending.upper);
-                connection::set_addresses6(header, &out);
+                let Some(back) = table.half(flow.other()) else {
+                    return SLOW;
+                };
+                Translation::of6(&half, &back).apply_upper(upper, pending.upper);
+                connection::set_addresses6(header, &back);
             }
             if end.is_none() {
                 header[21] -= 1;

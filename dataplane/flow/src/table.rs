@@ -279,14 +279,28 @@ impl FlowTable {
         (slot >> 32 == hash >> 32 && slot as u32 != 0).then(|| FlowRef((slot as u32).wrapping_sub(1)))
     }
 
-    /// [`FlowTable::find`] with the answer that [`FlowTable::candidate`] had.
+    /// [`FlowTable::find`] with the answer that [`FlowTable::candidate`] had, and what is stored of the direction.
     #[inline(always)]
     #[must_use]
-    pub fn confirm(&self, candidate: Option<FlowRef>, hash: u64, tuple: &Tuple) -> Option<FlowRef> {
-        match candidate {
-            Some(flow) if self.half(flow).is_some_and(|half| half.is(tuple)) => Some(flow),
-            _ => self.find(hash, tuple),
+    pub fn confirm(
+        &self,
+        candidate: Option<FlowRef>,
+        hash: u64,
+        tuple: &Tuple,
+    ) -> Option<(FlowRef, Half<'_>)> {
+        if let Some(flow) = candidate
+            && let Some(half) = self.half(flow)
+            && half.is(tuple)
+        {
+            return Some((flow, half));
         }
+        self.find_slowly(hash, tuple)
+    }
+
+    #[inline(never)]
+    fn find_slowly(&self, hash: u64, tuple: &Tuple) -> Option<(FlowRef, Half<'_>)> {
+        let flow = self.find(hash, tuple)?;
+        Some((flow, self.half(flow)?))
     }
 
     #[inline(always)]

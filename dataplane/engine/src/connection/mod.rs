@@ -207,23 +207,30 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         back: &Tuple,
     ) -> Result<FlowRef, FlowError> {
-        let payload = |forward| {
+        let translations = [(&packet.tuple, back), (back, &packet.tuple)]
+            .map(|(from, other)| Translation::between(from, &other.reverse()));
+        let payload = |forward, translation: Translation| {
             let [first, second] = Action {
                 port: if forward { sender.port } else { 0 },
                 ..Action::default()
             }
             .words();
-            [first, second, state::first_word(packet.upper, rx.second, forward)]
+            [
+                first,
+                second,
+                state::first_word(packet.upper, rx.second, forward, translation.upper_change()),
+            ]
         };
-        let payloads = [payload(true), payload(false)];
+        let payloads = [payload(true, translations[0]), payload(false, translations[1])];
         let look = rx
             .second
             .saturating_add(self.timeouts.syn.min(self.timeouts.other));
-        let translations = [(&packet.tuple, back), (back, &packet.tuple)]
-            .map(|(from, other)| Translation::between(from, &other.reverse()).words());
-        let flow = self
-            .flows
-            .insert_with([&packet.tuple, back], payloads, translations, look)?;
+        let flow = self.flows.insert_with(
+            [&packet.tuple, back],
+            payloads,
+            translations.map(Translation::words),
+            look,
+        )?;
         self.stats.flows_created.add(1);
         Ok(flow)
     }

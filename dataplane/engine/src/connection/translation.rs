@@ -5,6 +5,7 @@ use octoplane_flow::{Half, SPARE, Tuple};
 use octoplane_packet::checksum::fold;
 
 use super::packet::Upper;
+use super::state;
 use super::translate::{address_change, delta};
 
 /// One less TTL, as a change of the sum over the header (RFC 1624, equation 3): the complement of a word and the same word
@@ -55,6 +56,24 @@ impl Translation {
             ip: (second >> 32) as u16,
             upper: (second >> 48) as u16,
         }
+    }
+
+    /// The same for the upper layer of an IPv6 direction: its third word has the change of the checksum, and the other
+    /// direction, `back`, the ports.
+    #[inline(always)]
+    pub(crate) fn of6(half: &Half<'_>, back: &Half<'_>) -> Self {
+        let back = back.tuple();
+        Self {
+            addresses: 0,
+            ports: (u32::from(back.dport()) << 16 | u32::from(back.sport())).swap_bytes(),
+            ip: 0,
+            upper: state::upper_change(half.word::<2>()),
+        }
+    }
+
+    /// What the complement of the upper layer's checksum grows by.
+    pub(crate) fn upper_change(self) -> u16 {
+        self.upper
     }
 
     /// The IPv4 tuple that a packet which arrives with this one leaves with.
@@ -117,10 +136,11 @@ fn adjusted(sum: u16, change: u32) -> u16 {
     !((sum + (sum >> 16)) as u16)
 }
 
-/// Writes the addresses of an IPv6 tuple behind an Ethernet header.
+/// Writes the addresses of what arrives by the direction `back`, turned round, behind an Ethernet header, in IPv6.
 #[inline(always)]
-pub(crate) fn set_addresses6(header: &mut [u8; 54], to: &Tuple) {
-    let ([a, b], [c, d]) = (to.src6(), to.dst6());
+pub(crate) fn set_addresses6(header: &mut [u8; 54], back: &Half<'_>) {
+    let back = back.tuple();
+    let ([a, b], [c, d]) = (back.dst6(), back.src6());
     for (place, word) in header[22..].as_chunks_mut::<8>().0.iter_mut().zip([a, b, c, d]) {
         *place = word.to_be_bytes();
     }
