@@ -15,6 +15,7 @@ mod related;
 mod service;
 mod state;
 mod translate;
+mod translation;
 mod view;
 
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ pub(crate) use service::is_served;
 pub use state::Timeouts;
 pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
 pub(crate) use translate::translate;
+pub(crate) use translation::{Translation, set_addresses6};
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
@@ -223,19 +225,30 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         back: &Tuple,
     ) -> Result<FlowRef, FlowError> {
-        let payload = |forward| {
+        let translations = [(&packet.tuple, back), (back, &packet.tuple)]
+            .map(|(from, other)| Translation::between(from, &other.reverse()));
+        let payload = |forward, translation: Translation| {
             let [first, second] = Action {
                 port: if forward { sender.port } else { 0 },
                 ..Action::default()
             }
             .words();
-            [first, second, state::first_word(packet.upper, rx.second, forward)]
+            [
+                first,
+                second,
+                state::first_word(packet.upper, rx.second, forward, translation.upper_change()),
+            ]
         };
-        let payloads = [payload(true), payload(false)];
+        let payloads = [payload(true, translations[0]), payload(false, translations[1])];
         let look = rx
             .second
             .saturating_add(self.timeouts.syn.min(self.timeouts.other));
-        let flow = self.flows.insert([&packet.tuple, back], payloads, look)?;
+        let flow = self.flows.insert_with(
+            [&packet.tuple, back],
+            payloads,
+            translations.map(Translation::words),
+            look,
+        )?;
         self.stats.flows_created.add(1);
         Ok(flow)
     }
@@ -414,7 +427,8 @@ impl<P: BufPool> Core<P> {
         }
         if let Some(end) = tunnel {
             let hash = self.flows.table().hash(&packet.tuple);
-            return match overlay::encapsulate(buf, end, &target, identity, hash) {
+            let ecn = overlay::traffic_class(buf.data()) & 3;
+            return match overlay::encapsulate(buf, end, &target, identity, hash, ecn) {
                 Ok(()) => match sa {
                     Some(sa) => Verdict::Seal(sa.id(), target.port),
                     None => Verdict::Send(target.port),
@@ -486,11 +500,13 @@ pub(crate) fn copy(to: &mut FlowHandle, live: &FlowTable, tuple: &Tuple) -> bool
     };
     let words = |half: &Half<'_>| [half.word::<0>(), half.word::<1>(), half.word::<2>()];
     let (tuples, payloads) = ([there.tuple(), back.tuple()], [words(&there), words(&back)]);
+    let spare = |half: &Half<'_>| [half.spare::<0>(), half.spare::<1>(), half.spare::<2>()];
+    let spares = [spare(&there), spare(&back)];
     // A record may become another connection's while it is read.
     live.find(live.hash(tuple), tuple) == Some(flow)
         && tuples.contains(tuple)
         && !matches!(
-            to.insert([&tuples[0], &tuples[1]], payloads, u32::MAX),
+            to.insert_with([&tuples[0], &tuples[1]], payloads, spares, u32::MAX),
             Err(FlowError::Full)
         )
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use octoplane_flow::Tuple;
 use octoplane_packet::BufPool;
-use octoplane_tables::model::{HOST_ENDPOINT, Routing};
-use octoplane_tables::{Action as Way, EndpointPolicy, Snapshot, Verdict as Decided, identity};
+use octoplane_tables::model::{AuthKey, HOST_ENDPOINT, Routing};
+use octoplane_tables::{Action as Way, Decision, EndpointPolicy, Snapshot, Verdict as Decided, identity};
 
 use super::service::is_loopback_address;
 use super::{Packet, Sender, Upper, remote};
@@ -132,9 +132,21 @@ impl<P: BufPool> Core<P> {
         first: bool,
     ) -> Result<u16, DropReason> {
         let key = (asked.egress, asked.remote, out.protocol(), port);
-        let decided = asked.policy.map_or(Decided::UNENFORCED, |policy| {
+        let mut decided = asked.policy.map_or(Decided::UNENFORCED, |policy| {
             policy.lookup(key.0, key.1, key.2, key.3)
         });
+        if decided.decision == Decision::AuthRequired {
+            let other = if asked.egress { out.dst() } else { out.src() };
+            let sides = AuthKey {
+                local_identity: asked.local,
+                remote_identity: asked.remote,
+                remote_node: remote(rx.snapshot, other).tunnel,
+                auth_type: decided.auth_type,
+            };
+            if rx.snapshot.has_authenticated(&sides) {
+                decided.decision = Decision::Allow;
+            }
+        }
         if decided.audited {
             self.stats.audited.add(1);
         }
