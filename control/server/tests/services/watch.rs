@@ -192,7 +192,10 @@ async fn only_some_kinds() {
         };
         let error = watch(&lab, request).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
-        assert_eq!(error.message(), format!("kinds: {kind} is none, expected 1 to 10"));
+        assert_eq!(
+            error.message(),
+            format!("kinds: {kind} is none, expected 1 to 10")
+        );
     }
 }
 
