@@ -13,6 +13,7 @@ mod address;
 mod arp;
 mod connection;
 mod drop_reason;
+mod dsr;
 mod engine;
 mod event;
 mod fast;

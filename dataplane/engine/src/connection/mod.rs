@@ -6,6 +6,7 @@
 //! ([`follow`](Core::follow)), policy included, but keeps the translation.
 
 mod affinity;
+mod direct;
 mod gateway;
 mod masquerade;
 mod packet;
@@ -27,6 +28,7 @@ use octoplane_tables::model::{Role, Routing};
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
 pub(crate) use affinity::{refresh, resume as resume_affinity};
+pub(crate) use direct::{destination, hears_ipip, is_station, refined, speaks};
 use gateway::Exit;
 pub(crate) use gateway::is_world;
 pub(crate) use masquerade::reserves;
@@ -38,6 +40,7 @@ pub(crate) use translate::translate;
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
+use crate::dsr::{self, Note, Told};
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
 use crate::ipsec::is_protected;
@@ -74,6 +77,28 @@ struct Path {
     encrypt: bool,
 }
 
+/// What a packet is when it leaves, and how it goes.
+struct Leaving<'a> {
+    /// Its addresses and ports.
+    out: &'a Tuple,
+    way: Path,
+    /// Its sender's identity.
+    identity: u32,
+    /// What goes with it.
+    note: Note,
+}
+
+/// Who answers the packets of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// Somebody whose answers come by here.
+    Here,
+    /// Somebody who has to answer to an address of ours.
+    ByUs,
+    /// A service's backend on another node, which answers the client.
+    Directly,
+}
+
 impl Path {
     /// The target that leads on, and the other node, whether there is a tunnel to it or not.
     fn resolve<'a>(&self, snapshot: &'a Snapshot) -> (&'a Target, Option<&'a TunnelEnd>) {
@@ -95,11 +120,16 @@ impl<P: BufPool> Core<P> {
         buf: &mut P::Buf,
         packet: &Packet,
         sender: Sender,
+        told: Told,
     ) -> Verdict {
         if let Some((flow, quoted)) = self.related(buf.data(), packet) {
             return self.pass_on(rx, buf, packet, flow, &quoted, sender);
         }
-        match self.follow(rx, packet, sender) {
+        let told = match direct::told(rx, buf.data(), packet, sender, told) {
+            Ok(told) => told,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        match self.follow(rx, packet, sender, told) {
             Ok((flow, action)) => self.carry_out(rx, buf, packet, flow, action),
             Err(verdict) => verdict,
         }
@@ -113,7 +143,13 @@ impl<P: BufPool> Core<P> {
     }
 
     /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
-    fn follow(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(FlowRef, Action), Verdict> {
+    fn follow(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+        told: Told,
+    ) -> Result<(FlowRef, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
         let known = match self.flows.table().find(hash, &packet.tuple) {
             Some(flow) if flow.is_forward() => {
@@ -121,7 +157,11 @@ impl<P: BufPool> Core<P> {
                 let meant = self.meant_for(rx, packet, flow, sender);
                 let proxy = self.allowed(rx, packet, &meant, sender)?;
                 let moves = match self.proxy_of(flow) {
-                    0 => proxy != 0 || self.has_to_move(rx, packet, flow, sender),
+                    0 => {
+                        proxy != 0
+                            || self.has_to_move(rx, packet, flow, sender)
+                            || self.is_told_otherwise(packet, flow, told)
+                    }
                     now => proxy != now,
                 };
                 if moves {
@@ -143,16 +183,35 @@ impl<P: BufPool> Core<P> {
         // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
         let flow = match known {
             Some(flow) => flow,
-            None => self.create(rx, packet, sender)?,
+            None => self.create(rx, packet, sender, told)?,
         };
         let action = self.compile(rx, packet, flow, sender)?;
         Ok((flow, action))
     }
 
     /// Decides about the first packet of a connection, and stores it.
-    fn create(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<FlowRef, Verdict> {
-        let (out, away) = self.serve(rx, packet, sender)?;
+    fn create(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+        told: Told,
+    ) -> Result<FlowRef, Verdict> {
+        let (out, answers) = match told {
+            Told::For(backend) => (
+                service::to_backend(rx.snapshot, &packet.tuple, backend),
+                Answers::Here,
+            ),
+            Told::Nothing | Told::Used(_) => self.serve(rx, packet, sender)?,
+        };
         let proxy = self.allowed(rx, packet, &out, sender)?;
+        if let Told::Used(front) = told {
+            // What a proxy answers would not be answered in the name of what the client used.
+            return match proxy {
+                0 => self.store_answered_as(rx, packet, sender, front),
+                _ => Err(Verdict::Drop(DropReason::ProxyMissing)),
+            };
+        }
         if proxy != 0 {
             let out = proxy::to_proxy(rx.snapshot, &out, proxy).map_err(Verdict::Drop)?;
             let flow = self.store_between(rx, packet, sender, &out)?;
@@ -162,13 +221,20 @@ impl<P: BufPool> Core<P> {
             return Ok(flow);
         }
         let (path, exit) = way(rx, &out, true, sender.identity).map_err(Verdict::Drop)?;
-        let own = match (away, exit) {
+        let own = match (answers, exit) {
             // Without an address for it nothing can come back.
-            (true, _) => {
+            (Answers::ByUs, _) => {
                 Some(masquerade::own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
             }
-            (false, Exit::Here(addr)) => Some(addr),
-            (false, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
+            (Answers::Directly, _) => {
+                let flow = self.store_between(rx, packet, sender, &out)?;
+                if let Some(half) = self.flows.table().half(flow) {
+                    state::set_direct(&half);
+                }
+                return Ok(flow);
+            }
+            (Answers::Here, Exit::Here(addr)) => Some(addr),
+            (Answers::Here, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
         };
         if let Some(addr) = own {
             return self.masquerade(rx, packet, sender, &out, addr);
@@ -184,7 +250,7 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         out: &Tuple,
     ) -> Result<FlowRef, Verdict> {
-        match self.store(rx, packet, sender, &out.reverse()) {
+        match self.store(rx, packet, sender, [&packet.tuple, &out.reverse()]) {
             // Another worker was faster, or the reply came first.
             Ok(flow) | Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
             Ok(_) | Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
@@ -197,13 +263,13 @@ impl<P: BufPool> Core<P> {
         table.half(flow).is_some_and(|half| half.tuple() == *there) && self.outgoing(flow) == *out
     }
 
-    /// Stores a connection whose replies arrive with the tuple `back`.
+    /// Stores a connection between two tuples, that of its first packet's direction and that of its replies.
     fn store(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
-        back: &Tuple,
+        between: [&Tuple; 2],
     ) -> Result<FlowRef, FlowError> {
         let payload = |forward| {
             let [first, second] = Action {
@@ -217,7 +283,7 @@ impl<P: BufPool> Core<P> {
         let look = rx
             .second
             .saturating_add(self.timeouts.syn.min(self.timeouts.other));
-        let flow = self.flows.insert([&packet.tuple, back], payloads, look)?;
+        let flow = self.flows.insert(between, payloads, look)?;
         self.stats.flows_created.add(1);
         Ok(flow)
     }
@@ -253,10 +319,19 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        let (way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
-        let mut flags = flag::COMPILED;
+        let (mut way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
+        let (mut flags, mut identity) = (flag::COMPILED, sender.identity);
+        if self.is_direct(flow) && !service::is_local(rx.snapshot, out.dst()) {
+            flags |= flag::DIRECT;
+            if let Some(path) = direct::tunnel(rx.snapshot, out.dst()).map_err(Verdict::Drop)? {
+                (way, identity) = (path, direct::WORLD);
+            }
+        }
         if self.is_served_elsewhere(rx, packet, &out, sender) {
             flags |= flag::ANY_CHANGE;
+        }
+        if self.answered_as(flow).is_some() {
+            flags |= flag::ANSWERED_AS;
         }
         if out != packet.tuple {
             flags |= flag::TRANSLATE;
@@ -278,7 +353,7 @@ impl<P: BufPool> Core<P> {
             port: sender.port,
             flags,
             revision: rx.snapshot.revision(),
-            identity: sender.identity,
+            identity,
         };
         if let Some(half) = self.flows.table().half(flow) {
             action.store(&half);
@@ -311,23 +386,37 @@ impl<P: BufPool> Core<P> {
                 return Verdict::Drop(reason);
             }
         }
-        self.leave(rx, buf, packet, &out, way, action.identity, |frame| {
-            translate(frame, packet, &out)
+        let note = match action.flags & flag::DIRECT {
+            0 => Note::None,
+            _ => direct::note(rx.snapshot, packet, &out),
+        };
+        let leaving = Leaving {
+            out: &out,
+            way,
+            identity: action.identity,
+            note,
+        };
+        self.leave(rx, buf, packet, leaving, |frame| match note {
+            Note::Ipip(_) => Ok(()),
+            _ => translate(frame, packet, &out),
         })
     }
 
-    /// Sends a packet that `change` makes ready, with addresses and ports `out`, on its way.
-    #[allow(clippy::too_many_arguments, reason = "all of it is known in two places only")]
+    /// Sends a packet that `change` makes ready on its way.
     fn leave(
         &self,
         rx: &Rx<'_>,
         buf: &mut P::Buf,
         packet: &Packet,
-        out: &Tuple,
-        way: Path,
-        identity: u32,
+        leaving: Leaving<'_>,
         change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
     ) -> Verdict {
+        let Leaving {
+            out,
+            way,
+            identity,
+            note,
+        } = leaving;
         let (target, end) = way.resolve(rx.snapshot);
         let mut target: Target = *target;
         let local = matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway);
@@ -345,8 +434,9 @@ impl<P: BufPool> Core<P> {
             };
         }
         let size = packet.end - ETHERNET_LEN;
+        let around = matches!(note, Note::Ipip(_));
         // A tunnel is no hop.
-        let ttl = if way.tunnel {
+        let ttl = if way.tunnel || around {
             u8::MAX
         } else {
             ttl(buf.data(), out.is_v6())
@@ -362,12 +452,13 @@ impl<P: BufPool> Core<P> {
         if let Some(end) = tunnel {
             target.mtu = target.mtu.saturating_sub(end.len);
         }
+        target.mtu = target.mtu.saturating_sub(note.len());
         // Who allows fragments is not told, but cut (RFC 1191).
         let df = buf
             .data()
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
-        let may_cut = !out.is_v6() && !df && !way.tunnel && sa.is_none();
+        let may_cut = !out.is_v6() && !df && !way.tunnel && !around && sa.is_none();
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
         let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
@@ -381,13 +472,21 @@ impl<P: BufPool> Core<P> {
         if buf.len() - ETHERNET_LEN > usize::from(target.mtu) && buf.trim_back(padding).is_err() {
             return Verdict::Drop(DropReason::InvalidPacket);
         }
-        let frame = buf.data_mut();
-        if let Err(reason) = change(frame) {
+        let changed = change(buf.data_mut()).and_then(|()| match &note {
+            Note::None | Note::Geneve(_) => Ok(()),
+            Note::Option(front) => dsr::option::insert(buf, front),
+            Note::Ipip(dst) => dsr::ipip::encapsulate(buf, size, rx.snapshot.node(), &packet.tuple, *dst),
+        });
+        if let Err(reason) = changed {
             return Verdict::Drop(reason);
         }
         if let Some(end) = tunnel {
             let hash = self.flows.table().hash(&packet.tuple);
-            return match overlay::encapsulate(buf, end, &target, identity, hash) {
+            let done = match &note {
+                Note::Geneve(front) => overlay::encapsulate_direct(buf, end, &target, identity, hash, front),
+                _ => overlay::encapsulate(buf, end, &target, identity, hash),
+            };
+            return match done {
                 Ok(()) => match sa {
                     Some(sa) => Verdict::Seal(sa.id(), target.port),
                     None => Verdict::Send(target.port),
@@ -395,11 +494,17 @@ impl<P: BufPool> Core<P> {
                 Err(reason) => Verdict::Drop(reason),
             };
         }
-        one_hop_further(frame, out.is_v6());
+        let frame = buf.data_mut();
+        if !around {
+            one_hop_further(frame, out.is_v6());
+        }
         frame[..12].copy_from_slice(&target.macs);
         match sa {
             Some(sa) => Verdict::Seal(sa.id(), target.port),
-            None => send(&target, size),
+            None => {
+                target.mtu = target.mtu.saturating_add(note.len());
+                send(&target, size + usize::from(note.len()))
+            }
         }
     }
 }
