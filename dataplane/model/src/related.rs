@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::config::Role;
+use crate::config::{Dispatch, Role};
 use crate::conntrack::Kind;
 use crate::fib::Target;
 use crate::model::{Model, Rx};
@@ -21,6 +21,8 @@ pub struct Connection {
     pub leaves: Tuple,
     /// Those of its conntrack entry: behind services, before masquerading.
     pub entry: Tuple,
+    /// A backend on another node answers its client directly.
+    pub direct: bool,
 }
 
 /// What an error is about.
@@ -30,6 +32,8 @@ pub(crate) struct About {
     quoted: Tuple,
     /// The same as its sender sent it.
     original: Tuple,
+    /// It is a reply to a client whom the backend's node answers directly.
+    direct: bool,
 }
 
 impl Model {
@@ -63,6 +67,7 @@ impl Model {
                     arrives,
                     leaves: mapping.map_or(*tuple, |mapping| mapping.translated),
                     entry: *tuple,
+                    direct: entry.direct,
                 }
             })
             .collect()
@@ -72,14 +77,18 @@ impl Model {
     pub(crate) fn about(&self, pkt: &Packet) -> Option<About> {
         let quoted = pkt.quoted()?;
         self.connections().into_iter().find_map(|it| {
-            let original = if quoted == it.leaves {
-                it.arrives
+            let (original, direct) = if quoted == it.leaves {
+                (it.arrives, false)
             } else if quoted == it.arrives.reversed() {
-                it.leaves.reversed()
+                (it.leaves.reversed(), it.direct)
             } else {
                 return None;
             };
-            Some(About { quoted, original })
+            Some(About {
+                quoted,
+                original,
+                direct,
+            })
         })
     }
 
@@ -95,7 +104,15 @@ impl Model {
 
     /// Sends an error to whom the packet that it is about came from.
     pub(crate) fn pass_on(&mut self, rx: &mut Rx<'_>, pkt: &Packet, about: About, src_id: u32) -> Flow {
-        let About { quoted, original } = about;
+        let About {
+            quoted,
+            original,
+            direct,
+        } = about;
+        if direct && self.state.node.dsr.dispatch == Dispatch::Ipip {
+            // The backend's node knows the flow as its client does.
+            return self.send_around(rx, pkt, original.src);
+        }
         let mut new = pkt.clone();
         new.set_quoted(&original);
         // Who was talked to is known by the name that was used; a router on the way by its own.

@@ -2,8 +2,8 @@
 
 use octoplane_packet::MacAddr;
 use octoplane_state::{
-    Backend, EgressGateway, Endpoint, Frontend, Ipcache, Neighbour, Node, Policy, PolicyEntry, Port, Route,
-    Service, State, Target, Tunnel,
+    Backend, Dsr, EgressGateway, Endpoint, Frontend, Ipcache, Neighbour, Node, Policy, PolicyEntry, Port,
+    Route, Service, State, Target, Tunnel,
 };
 use octoplane_tables::model::{Port as Table, PortId, Role};
 use proptest::collection::vec;
@@ -285,6 +285,8 @@ fn node() -> impl Strategy<Value = Node> {
             audit,
             policy_deny_response,
             no_backend,
+            forwarding: String::new(),
+            dsr: Dsr::default(),
         }
     })
 }
