@@ -525,7 +525,15 @@ impl Packet {
         }
         let quoted = self.payload().get(8..)?;
         let (header, protocol) = if self.v6 {
-            (40, *quoted.get(6)?)
+            // A balancer may have put options in front of what is quoted (specification, 3.6).
+            let (mut header, mut protocol) = (40, *quoted.get(6)?);
+            for _ in 0..MAX_EXTENSIONS {
+                if matches!(protocol, 0 | 60) {
+                    protocol = *quoted.get(header)?;
+                    header += usize::from(*quoted.get(header + 1)?) * 8 + 8;
+                }
+            }
+            (header, protocol)
         } else {
             let header = usize::from(*quoted.first()? & 15) * 4;
             if header < 20 || be16(quoted, 6) & 0x1fff != 0 {

@@ -251,6 +251,7 @@ fn answer_in_tunnel(
         geneve: tunnel.protocol == TunnelProtocol::Geneve,
         odd: None,
         with_sum: true,
+        told: None,
         port: tunnel.port,
     };
     Some(tunnel.wrap(to, from, &inner))
