@@ -157,7 +157,8 @@ fn on_the_wire(identity: u32) -> u32 {
         identity::HOST => identity::REMOTE_NODE,
         identity::WORLD_IPV4 | identity::WORLD_IPV6 => identity::WORLD,
         // Identities of other scopes mean nothing there, and do not fit.
-        _ => identity & 0xff_ffff,
+        _ if identity > 0xff_ffff => identity::WORLD,
+        _ => identity,
     }
 }
 

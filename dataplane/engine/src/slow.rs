@@ -376,9 +376,12 @@ impl<P: BufPool> Core<P> {
             if own && rx.view.role == Role::Uplink && is_tunnel(rx, &packet) {
                 return Some(Whose::Tunnel((packet.l4 - ETHERNET_LEN, packet.end)));
             }
-            // Replies to what left under our address, or to an endpoint that reached itself, and services.
-            if !always && (forwarded || !self.knows(frame, &packet)) && !is_served(rx.snapshot, &packet.tuple)
-            {
+            // Replies to what left under our address, or to an endpoint that reached itself, errors about them, and services.
+            let known = match forwarded {
+                true => near_service && self.tells_of_known(frame, &packet),
+                false => self.knows(frame, &packet),
+            };
+            if !always && !known && !is_served(rx.snapshot, &packet.tuple) {
                 return None;
             }
         }

@@ -9,7 +9,7 @@ use crate::lb;
 use crate::model::{Model, Rx, routable};
 use crate::outcome::{Flow, Stop, code};
 use crate::overlay::ecn_out;
-use crate::wire::{End, Packet, TCP, be16, build4, build6, byte, octets, put};
+use crate::wire::{End, Packet, TCP, be16, build4, build6, byte, octets, put, uncut};
 
 /// What a client used.
 type Front = (IpAddr, u16);
@@ -119,24 +119,11 @@ impl Model {
             byte(&pkt.bytes, 1)
         };
         let bytes = match (self.outer_source(pkt), backend) {
-            (Some(IpAddr::V4(src)), IpAddr::V4(dst)) => {
-                let mut bytes = build4(src, dst, 4, class, 0, &pkt.bytes);
-                put(&mut bytes, 6, &[0x40, 0]);
-                bytes
-            }
+            (Some(IpAddr::V4(src)), IpAddr::V4(dst)) => uncut(build4(src, dst, 4, class, 0, &pkt.bytes)),
             (Some(IpAddr::V6(src)), IpAddr::V6(dst)) => build6(src, dst, 41, class, &pkt.bytes),
             _ => return Err(rx.drop(code::NO_TUNNEL_ENDPOINT)),
         };
-        let mut outer = if pkt.v6 {
-            Packet::parse(true, &bytes).map_err(|code| rx.drop(code))?
-        } else {
-            // Its checksum is made with the bit that was set.
-            let mut bytes = bytes;
-            put(&mut bytes, 10, &[0, 0]);
-            let sum = !crate::wire::sum(&[bytes.get(..20).unwrap_or_default()]);
-            put(&mut bytes, 10, &sum.to_be_bytes());
-            Packet::parse(false, &bytes).map_err(|code| rx.drop(code))?
-        };
+        let mut outer = Packet::parse(pkt.v6, &bytes).map_err(|code| rx.drop(code))?;
         outer.tail = pkt.tail.clone();
         self.transmit(rx, &outer, &exit)
     }
@@ -207,6 +194,10 @@ impl Model {
         let (status, entry) = self.ct.lookup(self.now, tuple, Kind::Out, filter, flags);
         if status != Status::New && entry.nat == Some(front) {
             return Ok(());
+        }
+        // A flow of the same addresses and ports that began at the other end is over: what is said last holds.
+        for kind in [Kind::Out, Kind::In] {
+            self.ct.entries.remove(&(tuple.reversed(), kind));
         }
         let entry = Entry {
             dsr: true,

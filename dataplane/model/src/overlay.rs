@@ -6,7 +6,7 @@ use crate::config::{Direction, Routing, TunnelProtocol};
 use crate::fib::{Target, identity};
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, Stop, Told, code};
-use crate::wire::{Packet, UDP, be16, build4, build6, byte, l4_checksum, put};
+use crate::wire::{Packet, UDP, be16, build4, build6, byte, l4_checksum, put, uncut};
 
 /// UDP, tunnel and inner Ethernet headers.
 const OVERHEAD: u16 = 8 + 8 + 14;
@@ -121,7 +121,9 @@ impl Model {
         };
         let bytes = match (local, peer) {
             (Some(IpAddr::V4(local)), IpAddr::V4(peer)) => {
-                build4(local, peer, UDP, pkt.ecn(), rx.choices.outer_ip_id(), &udp)
+                // What is inside was made to fit.
+                let id = rx.choices.outer_ip_id();
+                uncut(build4(local, peer, UDP, pkt.ecn(), id, &udp))
             }
             (Some(IpAddr::V6(local)), IpAddr::V6(peer)) => {
                 let checksum = match l4_checksum(local.into(), peer.into(), UDP, &udp) {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use crate::config::{Dispatch, Role};
 use crate::conntrack::Kind;
 use crate::fib::Target;
+use crate::lb;
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, code};
 use crate::wire::{End, Packet, Tuple};
@@ -23,6 +24,8 @@ pub struct Connection {
     pub entry: Tuple,
     /// A backend on another node answers its client directly.
     pub direct: bool,
+    /// A balancer on another node has said what its client used.
+    pub dsr: bool,
 }
 
 /// What an error is about.
@@ -68,6 +71,7 @@ impl Model {
                     leaves: mapping.map_or(*tuple, |mapping| mapping.translated),
                     entry: *tuple,
                     direct: entry.direct,
+                    dsr: entry.dsr,
                 }
             })
             .collect()
@@ -81,6 +85,12 @@ impl Model {
                 (it.arrives, false)
             } else if quoted == it.arrives.reversed() {
                 (it.leaves.reversed(), it.direct)
+            } else if it.dsr
+                && quoted == it.leaves.reversed()
+                && self.state.node.dsr.dispatch != Dispatch::Ipip
+            {
+                // The balancer's node has seen to it.
+                (quoted, false)
             } else {
                 return None;
             };
@@ -96,7 +106,8 @@ impl Model {
     pub(crate) fn is_tracked(&self, rx: &Rx<'_>, dst: IpAddr) -> bool {
         match (rx.port.role, self.target(dst)) {
             (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
-            (Role::Uplink, target) => !matches!(target, Target::Exit(_)),
+            (Role::Uplink, Target::Exit(_)) => lb::is_frontend(&self.state, dst),
+            (Role::Uplink, _) => true,
             (Role::Host, Target::Exit(_)) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
             (Role::Host, _) => true,
         }

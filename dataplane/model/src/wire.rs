@@ -659,6 +659,15 @@ pub(crate) fn build4(
     bytes
 }
 
+/// The same packet with "don't fragment" set.
+pub(crate) fn uncut(mut bytes: Vec<u8>) -> Vec<u8> {
+    put(&mut bytes, 6, &[0x40, 0]);
+    put(&mut bytes, 10, &[0, 0]);
+    let checksum = !sum(&[bytes.get(..20).unwrap_or_default()]);
+    put(&mut bytes, 10, &checksum.to_be_bytes());
+    bytes
+}
+
 /// A new IPv6 header in front of `payload`.
 pub(crate) fn build6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, class: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x60 | class >> 4, class << 4, 0, 0];

@@ -68,21 +68,40 @@ impl<P: BufPool> Core<P> {
             protocol,
             Tuple::ANSWERS_ONLY,
         );
-        match self.store(rx, packet, sender, [&there, &tuple.reverse()]) {
-            // Another worker was faster.
-            Ok(flow) | Err(FlowError::Taken(flow))
-                if self
-                    .flows
-                    .table()
-                    .half(flow)
-                    .is_some_and(|half| half.tuple() == there) =>
-            {
-                Ok(flow)
+        self.store_over(rx, packet, sender, [&there, &tuple.reverse()])
+    }
+
+    /// Stores a connection that a load balancer has told of, between two tuples, in place of any that is in its way: the same
+    /// client has reached the same backend by another way before, and what is said last holds.
+    pub(super) fn store_over(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+        between: [&Tuple; 2],
+    ) -> Result<FlowRef, Verdict> {
+        for _ in 0..MOST_IN_THE_WAY {
+            match self.store(rx, packet, sender, between) {
+                Ok(flow) => return Ok(flow),
+                Err(FlowError::Taken(flow)) => {
+                    let table = self.flows.table();
+                    let stored = |flow| table.half(flow).map(|half| half.tuple());
+                    let [there, back] = between;
+                    // Another worker was faster.
+                    if stored(flow) == Some(*there) && stored(flow.other()) == Some(*back) {
+                        return Ok(flow);
+                    }
+                    self.flows.remove(flow);
+                }
+                Err(_) => break,
             }
-            Ok(_) | Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
         }
+        Err(Verdict::Drop(DropReason::CtInsertion))
     }
 }
+
+/// Connections that can be in the way of one: one with each of its tuples, and one that another worker has made meanwhile.
+const MOST_IN_THE_WAY: usize = 4;
 
 /// Whether a load balancer says something with this packet: with the first one of TCP, with all others.
 fn tells(packet: &Packet) -> bool {

@@ -138,8 +138,12 @@ impl<P: BufPool> Core<P> {
     /// Whether a packet belongs to a connection that is known, or tells of one.
     pub(crate) fn knows(&self, frame: &[u8], packet: &Packet) -> bool {
         let table = self.flows.table();
-        table.find(table.hash(&packet.tuple), &packet.tuple).is_some()
-            || self.related(frame, packet).is_some()
+        table.find(table.hash(&packet.tuple), &packet.tuple).is_some() || self.tells_of_known(frame, packet)
+    }
+
+    /// Whether a packet is an error about one of a connection that is known.
+    pub(crate) fn tells_of_known(&self, frame: &[u8], packet: &Packet) -> bool {
+        self.related(frame, packet).is_some()
     }
 
     /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
@@ -169,6 +173,8 @@ impl<P: BufPool> Core<P> {
                 }
                 Some(flow).filter(|_| !moves)
             }
+            // What a load balancer says is about a connection that begins at the other end.
+            Some(_) if told != Told::Nothing => None,
             known => known,
         };
         let known = known.filter(|&flow| {
@@ -211,6 +217,9 @@ impl<P: BufPool> Core<P> {
                 0 => self.store_answered_as(rx, packet, sender, front),
                 _ => Err(Verdict::Drop(DropReason::ProxyMissing)),
             };
+        }
+        if proxy == 0 && matches!(told, Told::For(_)) {
+            return self.store_over(rx, packet, sender, [&packet.tuple, &out.reverse()]);
         }
         if proxy != 0 {
             let out = proxy::to_proxy(rx.snapshot, &out, proxy).map_err(Verdict::Drop)?;

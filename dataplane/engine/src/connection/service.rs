@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::BufPool;
+use octoplane_packet::headers::protocol;
 use octoplane_tables::model::{Algorithm, BackendState, FrontendType, NoBackend};
 use octoplane_tables::services::maglev::{Seed, hash4, hash6};
 use octoplane_tables::{Action as Way, Backend, Frontend, Snapshot};
@@ -28,7 +29,9 @@ pub(crate) fn is_loopback_address(addr: IpAddr) -> bool {
 
 /// Whether packets to this address and port are a service's.
 pub(crate) fn is_served(snapshot: &Snapshot, tuple: &Tuple) -> bool {
-    frontend(snapshot, tuple).is_some() || wildcard(snapshot, tuple)
+    // Of other protocols nothing is a service's, not even at its address (3.6 step 1).
+    matches!(tuple.protocol(), protocol::TCP | protocol::UDP | protocol::SCTP)
+        && (frontend(snapshot, tuple).is_some() || wildcard(snapshot, tuple))
 }
 
 fn frontend<'a>(snapshot: &'a Snapshot, tuple: &Tuple) -> Option<&'a Frontend> {
@@ -130,7 +133,9 @@ impl<P: BufPool> Core<P> {
         let forwarding = frontend.forwarding.unwrap_or(rx.snapshot.node().forwarding);
         let answers = match !inside && !is_local(rx.snapshot, addr) {
             false => Answers::Here,
-            true if forwarding.is_direct(frontend.protocol) => Answers::Directly,
+            true if forwarding.is_direct(frontend.protocol) && !is_own(rx.snapshot, addr) => {
+                Answers::Directly
+            }
             // A backend on another node has to answer through us (3.6 step 4).
             true => Answers::ByUs,
         };
@@ -179,6 +184,14 @@ impl<P: BufPool> Core<P> {
             refresh(&self.affinities, &packet.tuple, rx.second);
         }
         affine
+    }
+}
+
+/// Whether an address is the node's.
+fn is_own(snapshot: &Snapshot, addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => snapshot.node().own4(addr.to_bits()),
+        IpAddr::V6(addr) => snapshot.node().own6(addr.to_bits()),
     }
 }
 

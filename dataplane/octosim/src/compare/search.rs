@@ -238,7 +238,7 @@ fn answer_in_tunnel(
     let outer = dissect(frame)?;
     let state = comparison.sim().state();
     let tunnel = &state.node().tunnel;
-    let inner = answer.to(frame.get(udp + 16..)?)?;
+    let inner = answer.to(frame.get(udp + 16 + comparison.options(frame, udp)..)?)?;
     let (to, from) = (
         frame.get(6..12)?.try_into().ok()?,
         frame.get(..6)?.try_into().ok()?,
