@@ -81,16 +81,14 @@ impl Model {
     pub(crate) fn about(&self, pkt: &Packet) -> Option<About> {
         let quoted = pkt.quoted()?;
         self.connections().into_iter().find_map(|it| {
+            // Errors about answers to what a balancer has told of come by way of the balancer, which has seen to them.
+            let told = it.dsr && self.state.node.dsr.dispatch != Dispatch::Ipip;
             let (original, direct) = if quoted == it.leaves {
                 (it.arrives, false)
-            } else if quoted == it.arrives.reversed() {
-                (it.leaves.reversed(), it.direct)
-            } else if it.dsr
-                && quoted == it.leaves.reversed()
-                && self.state.node.dsr.dispatch != Dispatch::Ipip
-            {
-                // The balancer's node has seen to it.
+            } else if told && quoted == it.leaves.reversed() {
                 (quoted, false)
+            } else if !told && quoted == it.arrives.reversed() {
+                (it.leaves.reversed(), it.direct)
             } else {
                 return None;
             };
