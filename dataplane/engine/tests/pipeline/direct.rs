@@ -6,7 +6,7 @@ use octoplane_tables::model::{
     TunnelProtocol,
 };
 
-use crate::common::bytes::{be16, icmp4, internet_checksum, ip, ip4, ip6, put16, udp};
+use crate::common::bytes::{self, be16, icmp4, internet_checksum, ip, ip4, ip6, put16, udp};
 use crate::common::flows::{end, ends, packet, upper_checksum};
 use crate::common::*;
 
@@ -145,6 +145,9 @@ fn a_backend_is_told_in_an_ipv4_option() {
             (0x45, (end(CLIENT4, 4000), end(FAR4, 8080)))
         );
     }
+    // By the fast path.
+    let next = packet(TCP, (CLIENT4, 4000), ("10.96.0.1", 80), ACK, (OURS[2], ROUTER));
+    assert_eq!(lab.one(UPLINK, &next).slow, 0);
     let again = lab.one(UPLINK, &there);
     assert_eq!(without_options(again.only().1).0, option);
     assert_eq!(lab.flows.len(), 1);
@@ -596,7 +599,7 @@ fn a_client_s_packet_goes_to_the_backend_in_an_ip_packet() {
                     );
                     let addresses: Vec<u8> = [OWN6, FAR6]
                         .iter()
-                        .flat_map(|it| crate::common::bytes::v6(it).octets())
+                        .flat_map(|it| bytes::v6(it).octets())
                         .collect();
                     assert_eq!(sent[22..54], addresses);
                 } else {
