@@ -158,6 +158,7 @@ impl fmt::Display for Config {
         writeln!(f, "policies = {}", capacity.policies)?;
         writeln!(f, "policy_entries = {}", capacity.policy_entries)?;
         writeln!(f, "egress_gateways = {}", capacity.egress_gateways)?;
+        writeln!(f, "authentications = {}", capacity.authentications)?;
 
         ports
             .iter()

@@ -94,6 +94,7 @@ pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
     let policies = section.integer("policies", 1..=MOST, "policies", default.policies);
     let policy_entries = section.integer("policy_entries", 1..=1 << 20, "entries", default.policy_entries);
     let egress_gateways = section.integer("egress_gateways", 1..=MOST, "rules", default.egress_gateways);
+    let authentications = section.integer("authentications", 1..=MOST, "pairs", default.authentications);
     section.finish();
     Capacity {
         endpoints,
@@ -111,5 +112,6 @@ pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
         policies,
         policy_entries,
         egress_gateways,
+        authentications,
     }
 }

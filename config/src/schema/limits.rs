@@ -123,6 +123,8 @@ pub struct Capacity {
     pub policy_entries: usize,
     /// Rules of egress gateways, 1 to 16,777,216. Default 65,536.
     pub egress_gateways: usize,
+    /// Authentications, 1 to 16,777,216. Default 524,288.
+    pub authentications: usize,
 }
 
 impl Default for Capacity {
@@ -143,6 +145,7 @@ impl Default for Capacity {
             policies: 131_072,
             policy_entries: 65_536,
             egress_gateways: 65_536,
+            authentications: 524_288,
         }
     }
 }

@@ -20,5 +20,6 @@ pub use file::{
 };
 pub use position::line;
 pub use schema::{
-    Backend, Dsr, EgressGateway, Frontend, Ipcache, Node, Policy, PolicyEntry, Service, Tunnel,
+    Authentication, Backend, Dsr, EgressGateway, Frontend, Ipcache, Node, Policy, PolicyEntry, Service,
+    Tunnel,
 };

@@ -12,6 +12,7 @@
 mod address;
 mod arp;
 mod connection;
+mod door;
 mod drop_reason;
 mod dsr;
 mod engine;
@@ -21,6 +22,7 @@ mod fragment;
 mod fragment_ports;
 mod icmp;
 mod ipsec;
+mod known;
 mod limiter;
 mod memory;
 mod ndp;

@@ -141,6 +141,15 @@ impl Tuple {
         (self.last >> 16) as u8
     }
 
+    /// The tuple that packets of its direction arrive with, `other` being the other direction's.
+    #[must_use]
+    pub fn arriving(&self, other: &Self) -> Self {
+        match self.zone() {
+            Self::ANSWERS_ONLY => other.reverse(),
+            _ => *self,
+        }
+    }
+
     /// The same in another zone.
     #[must_use]
     pub fn in_zone(&self, zone: u8) -> Self {

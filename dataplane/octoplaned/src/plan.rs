@@ -99,6 +99,7 @@ pub(crate) fn dataplane(config: &Config, ipsec: Option<IpsecConfig>) -> Plan {
             policies: config.capacity.policies,
             policy_entries: config.capacity.policy_entries,
             egress_gateways: config.capacity.egress_gateways,
+            authentications: config.capacity.authentications,
         },
         connections: u32::try_from(config.capacity.connections).unwrap_or(u32::MAX),
         engine: EngineConfig {

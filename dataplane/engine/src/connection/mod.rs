@@ -16,6 +16,7 @@ mod related;
 mod service;
 mod state;
 mod translate;
+mod translation;
 mod view;
 
 use std::net::IpAddr;
@@ -37,6 +38,7 @@ pub(crate) use service::is_served;
 pub use state::Timeouts;
 pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
 pub(crate) use translate::translate;
+pub(crate) use translation::{Translation, set_addresses6};
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
@@ -280,19 +282,28 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         between: [&Tuple; 2],
     ) -> Result<FlowRef, FlowError> {
-        let payload = |forward| {
+        let [there, back] = between;
+        let translations = [(there, back), (back, there)]
+            .map(|(from, other)| Translation::between(&from.arriving(other), &other.reverse()));
+        let payload = |forward, translation: Translation| {
             let [first, second] = Action {
                 port: if forward { sender.port } else { 0 },
                 ..Action::default()
             }
             .words();
-            [first, second, state::first_word(packet.upper, rx.second, forward)]
+            [
+                first,
+                second,
+                state::first_word(packet.upper, rx.second, forward, translation.upper_change()),
+            ]
         };
-        let payloads = [payload(true), payload(false)];
+        let payloads = [payload(true, translations[0]), payload(false, translations[1])];
         let look = rx
             .second
             .saturating_add(self.timeouts.syn.min(self.timeouts.other));
-        let flow = self.flows.insert(between, payloads, look)?;
+        let flow = self
+            .flows
+            .insert_with(between, payloads, translations.map(Translation::words), look)?;
         self.stats.flows_created.add(1);
         Ok(flow)
     }
@@ -491,9 +502,12 @@ impl<P: BufPool> Core<P> {
         }
         if let Some(end) = tunnel {
             let hash = self.flows.table().hash(&packet.tuple);
+            let ecn = overlay::traffic_class(buf.data()) & 3;
             let done = match &note {
-                Note::Geneve(front) => overlay::encapsulate_direct(buf, end, &target, identity, hash, front),
-                _ => overlay::encapsulate(buf, end, &target, identity, hash),
+                Note::Geneve(front) => {
+                    overlay::encapsulate_direct(buf, end, &target, identity, hash, ecn, front)
+                }
+                _ => overlay::encapsulate(buf, end, &target, identity, hash, ecn),
             };
             return match done {
                 Ok(()) => match sa {
