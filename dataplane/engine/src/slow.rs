@@ -440,9 +440,8 @@ impl<P: BufPool> Core<P> {
     /// Takes a packet that another node's load balancer has sent to an endpoint out of the IP packet around it, and to the
     /// endpoint (specification, 3.6). `place` is where that one is.
     fn unwrap_ipip(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, (len, total): (usize, usize)) -> Verdict {
-        let backend = match connection::destination(buf.data()) {
-            Some(backend) => backend,
-            None => return Drop(DropReason::InvalidPacket),
+        let Some(backend) = connection::destination(buf.data()) else {
+            return Drop(DropReason::InvalidPacket);
         };
         let read = ipip::decapsulate(buf, len, total).and_then(|()| match backend {
             IpAddr::V4(_) => overlay::check4(buf.data()).and_then(|()| Packet::v4(buf.data())),

@@ -130,7 +130,9 @@ impl<P: BufPool> Core<P> {
             (false, _) => tuple.src(),
         };
         let out = Tuple::new(src, addr, tuple.sport(), port, tuple.protocol(), tuple.zone());
-        let forwarding = frontend.forwarding.unwrap_or(rx.snapshot.node().forwarding);
+        let forwarding = frontend
+            .forwarding
+            .unwrap_or_else(|| rx.snapshot.node().forwarding);
         let answers = match !inside && !is_local(rx.snapshot, addr) {
             false => Answers::Here,
             true if forwarding.is_direct(frontend.protocol) && !is_own(rx.snapshot, addr) => {
@@ -212,7 +214,7 @@ pub(super) fn to_backend(snapshot: &Snapshot, tuple: &Tuple, backend: IpAddr) ->
         tuple.src(),
         backend,
         tuple.sport(),
-        known.map_or(tuple.dport(), |known| known.port),
+        known.map_or_else(|| tuple.dport(), |known| known.port),
         tuple.protocol(),
         tuple.zone(),
     )
