@@ -252,7 +252,16 @@ impl<P: BufPool> Core<P> {
             );
         }
         if !fits(target, len) {
-            return special(rx, target, (second >> 8) as u8, data);
+            let (protocol, fragment) = ((second >> 8) as u8, (first >> 48) as u16 & FRAGMENT != 0);
+            return match ports(target, data, protocol, V4, total + ETHERNET_LEN).filter(|_| !fragment) {
+                Some(([sport, dport], flags)) => self.look_up(
+                    index,
+                    Tuple::v4(src, dst, sport, dport, protocol, 0),
+                    flags,
+                    (rx.port, 0),
+                ),
+                None => special(rx, target, protocol, data),
+            };
         }
         let Some(header) = data.first_chunk_mut::<V4>() else {
             return SLOW;
@@ -296,7 +305,15 @@ impl<P: BufPool> Core<P> {
         match target {
             Some(target) if target.action != Action::Deliver => {
                 if !fits(target, len) {
-                    return special(rx, target, protocol, data);
+                    return match ports(target, data, protocol, V6, end) {
+                        Some(([sport, dport], flags)) => self.look_up(
+                            index,
+                            Tuple::v6(src, dst, sport, dport, protocol, 0),
+                            flags,
+                            (rx.port, 0),
+                        ),
+                        None => special(rx, target, protocol, data),
+                    };
                 }
                 header[21] -= 1;
                 header[..12].copy_from_slice(&target.macs);
@@ -325,6 +342,17 @@ impl<P: BufPool> Core<P> {
             }
         }
     }
+}
+
+/// Ports of a packet that no route forwards: one to a service, or the reply to what left under our address. `None` where there is
+/// a route, and it is too large for that.
+#[inline(never)]
+fn ports(target: &Target, data: &[u8], protocol: u8, at: usize, end: usize) -> Option<([u16; 2], Upper)> {
+    if target.limit != 0 {
+        return None;
+    }
+    let ports = data.get(at..)?.first_chunk()?;
+    Some((pair(*ports), upper(data, protocol, at, end)?))
 }
 
 /// What becomes of a packet that is not sent on: one from another node is decrypted here.

@@ -262,6 +262,10 @@ impl<P: BufPool> Core<P> {
             // Its backend may take no new connections.
             return SLOW;
         }
+        if action.flags & flag::DIRECT != 0 && connection::speaks(rx.snapshot, upper) {
+            // The backend's node is told something with it.
+            return SLOW;
+        }
         let v6 = tuple.is_v6();
         let out = self.outgoing(flow);
         let revision = rx.snapshot.revision();

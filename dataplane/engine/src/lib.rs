@@ -14,6 +14,7 @@ mod arp;
 mod connection;
 mod door;
 mod drop_reason;
+mod dsr;
 mod engine;
 mod event;
 mod fast;

@@ -4,14 +4,17 @@
 use octoplane_packet::PacketBuf;
 use octoplane_packet::checksum::{checksum, fold, pseudo_header, sum};
 use octoplane_packet::headers::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, protocol};
-use octoplane_tables::model::TunnelProtocol;
+use octoplane_tables::model::{DsrDispatch, TunnelProtocol};
 use octoplane_tables::{Snapshot, TUNNEL_HEADERS_V4, TUNNEL_HEADERS_V6, Target, TunnelEnd};
 use zerocopy::FromBytes;
 
 use crate::drop_reason::DropReason;
+use crate::dsr::{self, Front};
 
 /// Bytes of a UDP header and of a VXLAN or Geneve header without options.
 const UDP_AND_TUNNEL: usize = 16;
+/// Bytes of the latter.
+const TUNNEL: usize = 8;
 /// Identities that mean something else on another node.
 mod identity {
     pub(super) const HOST: u32 = 1;
@@ -39,6 +42,27 @@ pub(crate) fn encapsulate<B: PacketBuf>(
         return encapsulate4(buf, &end.headers, target, ecn, sport, vni);
     }
     encapsulate6(buf, end, target, ecn, sport, vni)
+}
+
+/// The same with a Geneve option that says what the client of a service used (specification, 3.6).
+#[allow(clippy::too_many_arguments, reason = "those of a tunnel packet, and one more")]
+pub(crate) fn encapsulate_direct<B: PacketBuf>(
+    buf: &mut B,
+    end: &TunnelEnd,
+    target: &Target,
+    identity: u32,
+    hash: u64,
+    ecn: u8,
+    front: &Front,
+) -> Result<(), DropReason> {
+    let flags = dsr::geneve::prepend(buf, front)?;
+    let mut end = *end;
+    let tunnel = usize::from(end.len)
+        .checked_sub(TUNNEL)
+        .and_then(|at| end.headers.get_mut(at..at + 2))
+        .ok_or(DropReason::NoTunnelEndpoint)?;
+    tunnel.copy_from_slice(&flags);
+    encapsulate(buf, &end, target, identity, hash, ecn)
 }
 
 /// Over IPv4. Eight bytes at a time: what is prepared, with the packet's own in between. Words have the least significant byte
@@ -125,17 +149,18 @@ fn on_the_wire(identity: u32) -> u32 {
         identity::HOST => identity::REMOTE_NODE,
         identity::WORLD_IPV4 | identity::WORLD_IPV6 => identity::WORLD,
         // Identities of other scopes mean nothing there, and do not fit.
-        _ => identity & 0xff_ffff,
+        _ if identity > 0xff_ffff => identity::WORLD,
+        _ => identity,
     }
 }
 
 /// Takes the tunnel's headers, of which the first `ip_len` bytes behind Ethernet are the IP header, off a frame in which the IP
-/// packet ends at `end`. Returns the sender's identity.
+/// packet ends at `end`. Returns the sender's identity, and what the client of a service used if the tunnel packet says so.
 pub(crate) fn decapsulate<B: PacketBuf>(
     buf: &mut B,
     snapshot: &Snapshot,
     (ip_len, end): (usize, usize),
-) -> Result<u32, DropReason> {
+) -> Result<(u32, Option<Front>), DropReason> {
     let node = snapshot.node();
     let frame = buf.data();
     let outer = traffic_class(frame) & 3;
@@ -155,9 +180,21 @@ pub(crate) fn decapsulate<B: PacketBuf>(
         TunnelProtocol::Geneve if tunnel[0] >> 6 != 0 || tunnel[2..4] != [0x65, 0x58] => {
             return Err(DropReason::InvalidPacket);
         }
-        // A control message is for nobody here, and an option that must be understood is not (RFC 8926, section 3.4).
-        TunnelProtocol::Geneve if tunnel[1] & 0xc0 != 0 => return Err(DropReason::InvalidPacket),
+        // A control message is for nobody here (RFC 8926, section 3.4).
+        TunnelProtocol::Geneve if tunnel[1] & 0x80 != 0 => return Err(DropReason::InvalidPacket),
         TunnelProtocol::Geneve => usize::from(tunnel[0] & 0x3f) * 4,
+    };
+    let critical = node.tunnel.protocol == TunnelProtocol::Geneve && tunnel[1] & 0x40 != 0;
+    let front = match options {
+        0 if critical => return Err(DropReason::InvalidPacket),
+        0 => None,
+        _ => {
+            let options = frame
+                .get(headers..headers + options)
+                .filter(|_| headers + options <= end);
+            let known = snapshot.returns_directly() && node.dsr.dispatch == DsrDispatch::Geneve;
+            dsr::geneve::read(options.ok_or(DropReason::InvalidPacket)?, critical, known)?
+        }
     };
     let vni = u32::from_be_bytes([0, tunnel[4], tunnel[5], tunnel[6]]);
     buf.trim_back(beyond)
@@ -170,17 +207,21 @@ pub(crate) fn decapsulate<B: PacketBuf>(
         None => return Err(DropReason::InvalidPacket),
     };
     congestion(buf.data_mut(), outer, v6)?;
-    match vni {
-        // No other node speaks for this one.
-        identity::HOST => Err(DropReason::InvalidIdentity),
-        identity::WORLD if node.dual_stack && v6 => Ok(identity::WORLD_IPV6),
-        identity::WORLD if node.dual_stack => Ok(identity::WORLD_IPV4),
-        vni => Ok(vni),
+    if front.is_some_and(|front| front.addr.is_ipv6() != v6) {
+        return Err(DropReason::InvalidPacket);
     }
+    let identity = match vni {
+        // No other node speaks for this one.
+        identity::HOST => return Err(DropReason::InvalidIdentity),
+        identity::WORLD if node.dual_stack && v6 => identity::WORLD_IPV6,
+        identity::WORLD if node.dual_stack => identity::WORLD_IPV4,
+        vni => vni,
+    };
+    Ok((identity, front))
 }
 
 /// Carries congestion that the tunnel met over to the packet inside (RFC 6040, section 4.2).
-fn congestion(frame: &mut [u8], outer: u8, v6: bool) -> Result<(), DropReason> {
+pub(crate) fn congestion(frame: &mut [u8], outer: u8, v6: bool) -> Result<(), DropReason> {
     const EXPERIENCED: u8 = 3;
     let inner = traffic_class(frame);
     match (inner & 3, outer) {

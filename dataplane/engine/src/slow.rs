@@ -16,6 +16,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::address::{may_send4, may_send6, routable4, routable6};
 use crate::connection::{self, FROM_TUNNEL, Packet, Part, Sender, Upper, is_served, leaves_here};
 use crate::drop_reason::DropReason;
+use crate::dsr::{Told, ipip};
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
 use crate::ipsec::{EspIn, esp_in, is_protected, source};
@@ -56,6 +57,8 @@ use Verdict::{Drop, Punt, Refuse};
 enum Whose {
     /// A connection, or the one that it begins.
     Connection(Packet, Sender),
+    /// What is in an IP packet to an endpoint, of which the header has this many bytes, and all of it that many.
+    Ipip((usize, usize)),
     /// What is in the tunnel packet, whose IP header has this many bytes, and which ends there in the frame.
     Tunnel((usize, usize)),
     /// Nothing: it is dropped.
@@ -83,7 +86,7 @@ impl<P: BufPool> Core<P> {
         mut buf: P::Buf,
         out: &mut Output<P::Buf>,
     ) {
-        let verdict = self.inner(rx, &mut buf, identity);
+        let verdict = self.inner(rx, &mut buf, identity, Told::Nothing);
         self.finish(rx, verdict, buf, out);
     }
 
@@ -361,6 +364,9 @@ impl<P: BufPool> Core<P> {
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
+        if target.action == Action::Deliver && connection::hears_ipip(rx, &packet) {
+            return Some(Whose::Ipip((packet.l4 - ETHERNET_LEN, packet.end - ETHERNET_LEN)));
+        }
         let always =
             always || rx.view.role == Role::Host && forwarded && connection::reserves(rx.snapshot, &packet);
         // What no route forwards may be a service's. What the kernel sends is not held up for that.
@@ -374,9 +380,12 @@ impl<P: BufPool> Core<P> {
             if own && rx.view.role == Role::Uplink && is_tunnel(rx, &packet) {
                 return Some(Whose::Tunnel((packet.l4 - ETHERNET_LEN, packet.end)));
             }
-            // Replies to what left under our address, or to an endpoint that reached itself, and services.
-            if !always && (forwarded || !self.knows(frame, &packet)) && !is_served(rx.snapshot, &packet.tuple)
-            {
+            // Replies to what left under our address, or to an endpoint that reached itself, errors about them, and services.
+            let known = match forwarded {
+                true => near_service && self.tells_of_known(frame, &packet),
+                false => self.knows(frame, &packet),
+            };
+            if !always && !known && !is_served(rx.snapshot, &packet.tuple) {
                 return None;
             }
         }
@@ -410,7 +419,8 @@ impl<P: BufPool> Core<P> {
 
     fn stateful(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, whose: Whose) -> Verdict {
         match whose {
-            Whose::Connection(packet, sender) => self.connection(rx, buf, &packet, sender),
+            Whose::Connection(packet, sender) => self.connection(rx, buf, &packet, sender, Told::Nothing),
+            Whose::Ipip(place) => self.unwrap_ipip(rx, buf, place),
             Whose::Tunnel(place) => self.unwrap_tunnel(rx, buf, place),
             Whose::Nobodys(reason) => Drop(reason),
             Whose::Unknown(first) => Verdict::Park(Awaited::FirstFragment(first)),
@@ -425,15 +435,42 @@ impl<P: BufPool> Core<P> {
                 return Drop(DropReason::Unencrypted);
             }
         }
-        let identity = match overlay::decapsulate(buf, rx.snapshot, place) {
-            Ok(identity) => identity,
+        match overlay::decapsulate(buf, rx.snapshot, place) {
+            Ok((identity, front)) => self.inner(rx, buf, identity, front.map_or(Told::Nothing, Told::Used)),
+            Err(reason) => Drop(reason),
+        }
+    }
+
+    /// Takes a packet that another node's load balancer has sent to an endpoint out of the IP packet around it, and to the
+    /// endpoint (specification, 3.6). `place` is where that one is.
+    fn unwrap_ipip(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, (len, total): (usize, usize)) -> Verdict {
+        let Some(backend) = connection::destination(buf.data()) else {
+            return Drop(DropReason::InvalidPacket);
+        };
+        let read = ipip::decapsulate(buf, len, total).and_then(|()| match backend {
+            IpAddr::V4(_) => overlay::check4(buf.data()).and_then(|()| Packet::v4(buf.data())),
+            IpAddr::V6(_) => overlay::check6(buf.data()).and_then(|()| Packet::v6(buf.data())),
+        });
+        let mut packet = match read {
+            Ok(packet) => packet,
             Err(reason) => return Drop(reason),
         };
-        self.inner(rx, buf, identity)
+        let src = packet.tuple.src();
+        if plain_refused(rx, src) {
+            return Drop(DropReason::Unencrypted);
+        }
+        if !connection::is_station(src) || !connection::is_station(packet.tuple.dst()) {
+            return Drop(DropReason::InvalidPacket);
+        }
+        // One that waits would not be known again for what it is.
+        if self.find_ports(rx, buf.data(), &mut packet).is_err() {
+            return Drop(DropReason::FragmentNotFound);
+        }
+        self.connection(rx, buf, &packet, sender(rx, src), Told::For(backend))
     }
 
     /// Takes a packet that came out of a tunnel to its endpoint.
-    fn inner(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, identity: u32) -> Verdict {
+    fn inner(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, identity: u32, told: Told) -> Verdict {
         let read = match buf.data().get(12..14) {
             Some([0x08, 0x00]) => overlay::check4(buf.data()).and_then(|()| Packet::v4(buf.data())),
             _ => overlay::check6(buf.data()).and_then(|()| Packet::v6(buf.data())),
@@ -462,11 +499,11 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::Unroutable);
         }
         let sender = Sender {
-            identity,
+            identity: connection::refined(rx.snapshot, identity, packet.tuple.src()),
             endpoint: 0,
             port: FROM_TUNNEL,
         };
-        match self.connection(rx, buf, &packet, sender) {
+        match self.connection(rx, buf, &packet, sender, told) {
             Verdict::Park(awaited) => Verdict::ParkInner(awaited, identity),
             verdict => verdict,
         }
