@@ -77,7 +77,7 @@ pub(crate) enum Format {
 }
 
 /// Options of `octobench forward`. Names are those of dpdk-testpmd where it has the same option.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ForwardArgs {
     /// What the packets are and where they go.
     #[arg(long, value_enum, default_value_t = Scenario::Uplink)]
@@ -88,6 +88,25 @@ pub(crate) struct ForwardArgs {
     /// Flows from each source.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub(crate) flows: u32,
+    /// Services; all are used.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) services: u32,
+    /// Entries of each endpoint's policy.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) policy_entries: u32,
+    /// What is known of addresses besides those that are used, in each family.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) ipcache: u32,
+    /// Table transactions a second that have nothing to do with the traffic.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) churn: u32,
+    /// Have each packet begin a new connection; the flows are from where to where. With the generator only.
+    #[arg(long)]
+    pub(crate) new_connections: bool,
+    /// Connections that the table holds meanwhile: time passes as fast as that takes.
+    #[arg(long, default_value_t = 1_000_000, requires = "new_connections",
+        value_parser = clap::value_parser!(u32).range(1000..=1_500_000))]
+    pub(crate) hold: u32,
     /// Order of the flows.
     #[arg(long, value_enum, default_value_t = Order::Sequential)]
     pub(crate) order: Order,
@@ -197,6 +216,16 @@ pub(crate) enum Case {
     Uplink4,
     /// IPv6 between uplinks.
     Uplink6,
+    /// IPv4 from pods to services on another node.
+    PodToService4,
+    /// The same in IPv6.
+    PodToService6,
+    /// The answers, IPv4.
+    FromTunnel4,
+    /// The same in IPv6.
+    FromTunnel6,
+    /// First packets of IPv4 connections from pods to services on another node.
+    NewConnection4,
     /// Nothing: the harness's own loop, to be subtracted.
     Bare,
 }

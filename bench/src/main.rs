@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod churn;
 mod cli;
 mod cpus;
 mod esp;
@@ -15,6 +16,7 @@ mod macswap;
 mod measure;
 mod pcap;
 mod ports;
+mod prime;
 mod report;
 mod sample;
 mod scenario;

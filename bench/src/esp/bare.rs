@@ -163,7 +163,6 @@ fn measure(setup: &Setup, cipher: &impl Cipher) -> anyhow::Result<Sample> {
         packets,
         seconds,
         cycles_per_packet: Some(spent as f64 / packets as f64),
-        mean_burst: None,
-        drops: std::collections::BTreeMap::new(),
+        ..Sample::default()
     })
 }

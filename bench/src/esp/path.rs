@@ -82,6 +82,7 @@ fn inner(size: u16) -> anyhow::Result<Frame> {
         src: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
         dst: IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1)),
         src_port: 1024,
+        dst_port: 9,
     };
     Ok(build(&flow, len + ETHERNET as u16 + FCS))
 }

@@ -1,6 +1,5 @@
 //! The yardstick for devices: `dpdk-test-crypto-perf` on the same driver and size.
 
-use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
@@ -115,8 +114,7 @@ fn parse(text: &str) -> anyhow::Result<Sample> {
         packets,
         seconds: packets as f64 / mpps / 1e6,
         cycles_per_packet: Some(cycles.parse()?),
-        mean_burst: None,
-        drops: BTreeMap::new(),
+        ..Sample::default()
     })
 }
 

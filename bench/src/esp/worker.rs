@@ -245,5 +245,6 @@ fn sample(before: &Totals, after: &Totals, seconds: f64) -> Sample {
             })
             .filter(|(_, n)| *n > 0)
             .collect(),
+        ..Sample::default()
     }
 }

@@ -2,16 +2,20 @@
 //!
 //! A reader never stops at a mistake: it notes it and goes on with the default, so that one pass finds them all.
 
+mod access;
+mod cni;
 mod control;
 mod crypto;
 mod device;
 mod eal;
+mod ipsec;
 mod item;
 mod limits;
 mod memory;
 mod mistakes;
 mod ports;
 mod section;
+mod state;
 mod suggest;
 mod text;
 mod workers;
@@ -43,6 +47,9 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         &neighbours,
     );
     let control = control::control(root.table("control"));
+    let state = state::read(root.table("state"));
+    let cni = cni::read(root.table("cni"), &ports);
+    let ipsec = ipsec::read(root.table("ipsec"));
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
     root.finish();
@@ -52,9 +59,12 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         memory: memory?,
         workers: workers?,
         control,
+        state,
         gateway,
+        cni,
         ports,
         crypto,
+        ipsec,
         exception,
         icmp,
         neighbours,

@@ -34,7 +34,7 @@ pub(crate) fn decapsulate<B: PacketBuf>(
     {
         return Err(Cause::Padding);
     }
-    match (sa.config().mode, next_header) {
+    match (sa.mode, next_header) {
         (_, ip::NO_NEXT) => Err(Cause::Dummy),
         (Mode::Tunnel, ip::IPV4 | ip::IPV6) => tunnel(buf, sa, start, payload_len, next_header),
         (Mode::Tunnel, _) => Err(Cause::WrongMode),
@@ -58,7 +58,7 @@ fn tunnel<B: PacketBuf>(
         return Err(Cause::WrongMode);
     }
     allowed(sa, &inner)?;
-    let ecn = match sa.config().outer.ecn {
+    let ecn = match sa.ecn {
         true => ecn::decapsulate(inner.class, outer_class).ok_or(Cause::Ecn)?,
         false => inner.class & ecn::MASK,
     };
@@ -81,7 +81,7 @@ fn transport<B: PacketBuf>(
     next_header: u8,
     state: u64,
 ) -> Result<(), Cause> {
-    let in_udp = sa.config().nat_traversal.is_some();
+    let in_udp = sa.in_udp;
     let kept = if in_udp { esp - crate::sa::UDP_LEN } else { esp };
     let behind = buf.len() - start - payload_len;
     buf.trim_back(behind).map_err(|_| Cause::Malformed)?;
@@ -101,7 +101,7 @@ fn transport<B: PacketBuf>(
 /// Whether the packet inside is one that this security association may carry (RFC 4301, section 5.2).
 #[inline]
 fn allowed(sa: &Sa, inner: &ip::Packet) -> Result<(), Cause> {
-    if sa.inner.is_empty() || sa.inner.iter().any(|selector| selector.matches(inner)) {
+    if sa.any_inner || sa.inner.iter().any(|selector| selector.matches(inner)) {
         return Ok(());
     }
     Err(Cause::Selector)

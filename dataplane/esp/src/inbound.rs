@@ -1,5 +1,7 @@
 //! Decapsulation (RFC 4303, section 3.4): before the cryptography and after it.
 
+use std::hint::black_box;
+
 use arrayvec::ArrayVec;
 use octoplane_packet::PacketBuf;
 use octoplane_packet::headers::protocol;
@@ -11,7 +13,7 @@ use crate::ip;
 use crate::outbound::Processed;
 use crate::provider::{Job, JobStatus, Operation, Span};
 use crate::replay::Replay;
-use crate::sa::{ESP_HEADER_LEN, Sa, SaId, TRAILER_LEN, UDP_LEN, Used};
+use crate::sa::{ESP_HEADER_LEN, Sa, SaId, TRAILER_LEN, UDP_LEN, Used, warm};
 use crate::view::Sad;
 
 /// A packet to decrypt. It starts with its outer IP header; what is behind its IP length is cut off.
@@ -68,14 +70,65 @@ impl Inbound {
         jobs: &mut Vec<Job<B>>,
         refused: &mut Vec<Processed<B>>,
     ) {
-        for packet in packets.drain(..) {
-            let ToDecrypt {
-                mut buf,
-                mark,
-                cookie,
-            } = packet;
-            let mut found = None;
-            match examine(sad, now, &mut buf, mark, &mut found) {
+        while !packets.is_empty() {
+            self.prepare_chunk(sad, now, packets, jobs, refused);
+        }
+    }
+
+    fn prepare_chunk<B: PacketBuf>(
+        &mut self,
+        sad: &Sad,
+        now: u64,
+        packets: &mut Vec<ToDecrypt<B>>,
+        jobs: &mut Vec<Job<B>>,
+        refused: &mut Vec<Processed<B>>,
+    ) {
+        let count = packets.len().min(CHUNK);
+        let burst = packets.iter().take(count);
+        let outers: ArrayVec<Result<Outer, Cause>, CHUNK> = burst
+            .map(|packet| outer(packet.buf.data(), packet.mark))
+            .collect();
+        let keys = || {
+            outers
+                .iter()
+                .map(|outer| outer.as_ref().ok().map(|outer| outer.key))
+        };
+        if keys().zip(keys().skip(1)).any(|(one, other)| one != other) {
+            // Fetched side by side.
+            let touch = |(spi, dst, src, _)| sad.touch_inbound(spi, dst, src);
+            black_box(keys().flatten().filter(|key| touch(*key)).count());
+        }
+        let mut sas: ArrayVec<Option<&Sa>, CHUNK> = ArrayVec::new();
+        let mut last = None;
+        for outer in &outers {
+            let key = outer.as_ref().ok().map(|outer| outer.key);
+            if key != last || sas.is_empty() {
+                sas.push(
+                    key.and_then(|(spi, dst, src, mark)| sad.inbound(spi, dst, src, mark))
+                        .map(|sa| &**sa),
+                );
+                last = key;
+            } else {
+                sas.push(sas.last().copied().flatten());
+            }
+        }
+        if warm(&sas) {
+            let lows = outers
+                .iter()
+                .map(|outer| outer.as_ref().map_or(0, |outer| outer.low));
+            let words = sas
+                .iter()
+                .zip(lows)
+                .filter_map(|(sa, low)| Some(sa.as_ref()?.state.replay.touch(low)));
+            black_box(words.fold(0, |all, word| all ^ word));
+        }
+        for ((packet, outer), sa) in packets.drain(..count).zip(outers).zip(sas) {
+            let ToDecrypt { mut buf, cookie, .. } = packet;
+            let examined = outer.and_then(|outer| {
+                let sa = sa.ok_or(Cause::UnknownSpi)?;
+                examine(sa, now, &mut buf, &outer)
+            });
+            match examined {
                 Ok(job) => jobs.push(Job {
                     buf,
                     session: job.session,
@@ -90,7 +143,7 @@ impl Inbound {
                     esp_state: job.esp_state,
                     cookie,
                 }),
-                Err(cause) => refused.push(self.refuse(found, buf, cookie, cause)),
+                Err(cause) => refused.push(self.refuse(sa, buf, cookie, cause)),
             }
         }
     }
@@ -209,7 +262,7 @@ impl<'a> Accepting<'a> {
                 bytes += len;
             }
         }
-        let mut used = self.sa.spend(packets, bytes);
+        let mut used = self.sa.state.spend(packets, bytes);
         for ((member, len), accepted) in self.members.iter().zip(&lens).zip(accepted) {
             let Some(verdict) = verdicts.get_mut(usize::from(*member)) else {
                 continue;
@@ -242,24 +295,30 @@ struct Examined {
     esp_state: u64,
 }
 
-/// Everything before the cryptography. `found` is set when the security association is known.
+/// What the headers in front of ESP say.
+struct Outer {
+    /// What the security association is found by: SPI, destination, source, mark.
+    key: (u32, ip::Addr, ip::Addr, u32),
+    /// Lower half of the sequence number.
+    low: u32,
+    /// Where the ESP header starts, and the ICV ends.
+    esp: usize,
+    end: usize,
+    /// For [`Job::esp_state`].
+    state: u64,
+}
+
+/// The first look: what the security association is found by.
 #[inline]
-fn examine<'a, B: PacketBuf>(
-    sad: &'a Sad,
-    now: u64,
-    buf: &mut B,
-    mark: u32,
-    found: &mut Option<&'a Sa>,
-) -> Result<Examined, Cause> {
-    let data = buf.data();
-    let outer = ip::parse(data)?;
-    let upper = ip::upper(data, &outer, true)?;
+fn outer(data: &[u8], mark: u32) -> Result<Outer, Cause> {
+    let packet = ip::parse(data)?;
+    let upper = ip::upper(data, &packet, true)?;
     let mut state = upper.named_at as u64;
     let (esp, end) = match upper.protocol {
-        ip::ESP => (upper.offset, outer.len),
+        ip::ESP => (upper.offset, packet.len),
         protocol::UDP => {
             state |= UDP;
-            in_udp(data, upper.offset, outer.len)?
+            in_udp(data, upper.offset, packet.len)?
         }
         _ => return Err(Cause::NotEsp),
     };
@@ -268,35 +327,44 @@ fn examine<'a, B: PacketBuf>(
         .and_then(|data| data.first_chunk())
         .ok_or(Cause::TooShort)?;
     let [s0, s1, s2, s3, n0, n1, n2, n3] = *header;
-    let (spi, low) = (
-        u32::from_be_bytes([s0, s1, s2, s3]),
-        u32::from_be_bytes([n0, n1, n2, n3]),
-    );
-    let sa: &Sa = sad
-        .inbound(spi, outer.dst, outer.src, mark)
-        .ok_or(Cause::UnknownSpi)?;
-    *found = Some(sa);
-    if sa.config().nat_traversal.is_some() != (state & UDP != 0) {
+    let spi = u32::from_be_bytes([s0, s1, s2, s3]);
+    Ok(Outer {
+        key: (spi, packet.dst, packet.src, mark),
+        low: u32::from_be_bytes([n0, n1, n2, n3]),
+        esp,
+        end,
+        state,
+    })
+}
+
+/// Everything else before the cryptography.
+#[inline]
+fn examine<B: PacketBuf>(sa: &Sa, now: u64, buf: &mut B, outer: &Outer) -> Result<Examined, Cause> {
+    let Outer {
+        low, esp, end, state, ..
+    } = *outer;
+    if sa.in_udp != (state & UDP != 0) {
         return Err(Cause::Encapsulation);
     }
     if now >= sa.deadline || (sa.limited && sa.over(sa.used())) {
         return Err(Cause::Expired);
     }
-    let text = esp + ESP_HEADER_LEN + sa.iv_len;
+    let text = esp + ESP_HEADER_LEN + usize::from(sa.iv_len);
     let cipher_len = end
-        .checked_sub(text + sa.icv_len)
+        .checked_sub(text + usize::from(sa.icv_len))
         .filter(|len| *len >= TRAILER_LEN)
         .ok_or(Cause::TooShort)?;
-    if cipher_len % sa.alignment != 0 {
+    if cipher_len % usize::from(sa.alignment) != 0 {
         return Err(Cause::Malformed);
     }
-    let sequence = match sa.config().esn {
+    let sequence = match sa.esn {
         true => sa.state.replay.infer(low).ok_or(Cause::ReplayOld)?,
         false => low.into(),
     };
     sa.state.replay.check(sequence).map_err(Replay::cause)?;
+    let data = buf.data();
     let iv = data.get(esp + ESP_HEADER_LEN..text).ok_or(Cause::TooShort)?;
-    let nonce = sa.nonce(iv);
+    let nonce = sa.nonce(iv).ok_or(Cause::TooShort)?;
     let excess = data.len() - end;
     if excess > 0 {
         buf.trim_back(excess).map_err(|_| Cause::Malformed)?;

@@ -66,6 +66,19 @@ pub(crate) struct Packet {
     pub dst: Addr,
 }
 
+/// What the outer header takes over from the packet inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inner {
+    /// 4 or 6.
+    pub version: u8,
+    /// Type of service or traffic class.
+    pub class: u8,
+    /// IPv4: the flags and fragment offset.
+    pub flags_fragment: u16,
+    /// Bytes of header and payload.
+    pub len: u16,
+}
+
 /// Reads the fixed header of the packet that starts here.
 #[inline]
 pub(crate) fn parse(data: &[u8]) -> Result<Packet, Cause> {

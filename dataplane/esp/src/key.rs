@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, zeroize_stack};
 
 /// Secret bytes. Their memory is overwritten when they are dropped; `Debug` shows the length only.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -127,6 +127,14 @@ impl KeyMaterial {
 
     /// What these keys are known by.
     pub fn fingerprint(&self) -> Fingerprint {
+        let fingerprint = self.hash();
+        // What was on the stack meanwhile.
+        zeroize_stack::<4096>();
+        fingerprint
+    }
+
+    #[inline(never)]
+    fn hash(&self) -> Fingerprint {
         let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         hash.update(b"octoplane esp key 1");
         for part in [self.cipher.expose(), &self.salt.0, self.auth.expose()] {

@@ -1,14 +1,15 @@
 //! Encapsulation (RFC 4303, section 3.3): before the cryptography and after it.
 
 use arrayvec::ArrayVec;
-use octoplane_packet::headers::{IPV6_LEN, protocol};
+use octoplane_packet::headers::protocol;
 use octoplane_packet::{PacketBuf, checksum};
 
 use crate::cause::{Cause, CauseCounters};
 use crate::groups::{CHUNK, Groups};
 use crate::ip;
+use crate::ip::Inner;
 use crate::provider::{Job, JobStatus, Operation, Span};
-use crate::sa::{Direction, ESP_HEADER_LEN, Mode, Sa, SaId, TRAILER_LEN, UDP_LEN, Used, udp_header};
+use crate::sa::{Direction, ESP_HEADER_LEN, Mode, Sa, SaId, TRAILER_LEN, UDP_LEN, Used, udp_header, warm};
 use crate::sequence::NoNumbers;
 use crate::view::Sad;
 
@@ -73,15 +74,15 @@ pub struct Outbound {
 
 /// What the first look at a packet found.
 struct Plan {
-    group: usize,
-    inner: ip::Packet,
-    /// Bytes before what is encrypted: 0 in tunnel mode, the headers in transport mode.
-    kept: usize,
-    /// The byte that names the protocol behind those.
-    named_at: usize,
+    group: u8,
     /// For the trailer.
     next_header: u8,
-    padding: usize,
+    padding: u8,
+    inner: Inner,
+    /// Bytes before what is encrypted: 0 in tunnel mode, the headers in transport mode.
+    kept: u16,
+    /// The byte that names the protocol behind those.
+    named_at: u16,
 }
 
 /// A group's share of what all workers share.
@@ -90,11 +91,9 @@ struct Share<'a> {
     packets: u64,
     bytes: u64,
     sequence: std::ops::Range<u64>,
-    used: Used,
+    /// Bytes used before this burst, then before the next packet of it.
+    used: u64,
 }
-
-/// Padding of any length (RFC 4303, section 2.4).
-const PADDING: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
 
 /// In [`Job::esp_state`]: the UDP checksum has to be made. IPv6 knows no UDP without one, and Linux insists.
 const UDP_CHECKSUM: u64 = 1;
@@ -136,12 +135,17 @@ impl Outbound {
         let count = packets.len().min(CHUNK);
         let mut groups = Groups::new();
         let mut plans: ArrayVec<Result<Plan, Cause>, CHUNK> = ArrayVec::new();
-        for packet in packets.iter().take(count) {
-            plans.push(plan(sad, now, packet, &mut groups));
+        let burst = packets.iter().take(count);
+        let sas: ArrayVec<Option<&Sa>, CHUNK> = burst.map(|packet| sad.place(packet.sa)).collect();
+        warm(&sas);
+        for (packet, sa) in packets.iter().zip(&sas) {
+            let sa = sa.filter(|sa| sa.id() == packet.sa);
+            plans.push(plan(sa, now, packet, &mut groups));
         }
         for share in groups.iter_mut() {
-            share.used = share.sa.spend(share.packets, share.bytes);
-            share.sequence = share.sa.state.shared.sequence.take(share.packets);
+            let state = &share.sa.state;
+            share.sequence = state.sequence.take(share.packets);
+            share.used = state.spend_bytes(share.bytes);
         }
         for (packet, plan) in packets.drain(..count).zip(plans) {
             let ToEncrypt { mut buf, sa, cookie } = packet;
@@ -213,13 +217,13 @@ impl Outbound {
 /// The first look: everything that does not need a sequence number.
 #[inline]
 fn plan<'a, B: PacketBuf>(
-    sad: &'a Sad,
+    sa: Option<&'a Sa>,
     now: u64,
     packet: &ToEncrypt<B>,
     groups: &mut Groups<Share<'a>>,
 ) -> Result<Plan, Cause> {
-    let sa = sad.get(packet.sa).ok_or(Cause::NoSa)?;
-    if sa.config().direction != Direction::Outbound {
+    let sa = sa.ok_or(Cause::NoSa)?;
+    if sa.direction != Direction::Outbound {
         return Err(Cause::NoSa);
     }
     if now >= sa.deadline {
@@ -227,7 +231,11 @@ fn plan<'a, B: PacketBuf>(
     }
     let data = packet.buf.data();
     let inner = ip::parse(data)?;
-    let (kept, named_at, next_header) = match sa.config().mode {
+    // With an outer header it must not be above 65,535 bytes, and an IPv6 packet may be.
+    if inner.len > usize::from(u16::MAX) {
+        return Err(Cause::TooLarge);
+    }
+    let (kept, named_at, next_header) = match sa.mode {
         Mode::Tunnel if inner.version == 4 => (0, 0, ip::IPV4),
         Mode::Tunnel => (0, 0, ip::IPV6),
         Mode::Transport => {
@@ -236,25 +244,30 @@ fn plan<'a, B: PacketBuf>(
         }
     };
     let text = inner.len - kept + TRAILER_LEN;
-    let padded = text.next_multiple_of(sa.alignment);
+    let padded = text.next_multiple_of(sa.alignment.into());
     let new = || Share {
         sa,
         packets: 0,
         bytes: 0,
         sequence: 0..0,
-        used: Used::default(),
+        used: 0,
     };
     let group = groups.of(packet.sa, new).ok_or(Cause::Malformed)?;
     let share = groups.get_mut(group).ok_or(Cause::Malformed)?;
     share.packets += 1;
     share.bytes += padded as u64;
     Ok(Plan {
-        group,
-        inner,
-        kept,
-        named_at,
+        group: group as u8,
         next_header,
-        padding: padded - text,
+        padding: (padded - text) as u8,
+        inner: Inner {
+            version: inner.version,
+            class: inner.class,
+            flags_fragment: inner.flags_fragment,
+            len: inner.len as u16,
+        },
+        kept: kept as u16,
+        named_at: named_at as u16,
     })
 }
 
@@ -276,44 +289,49 @@ fn build<B: PacketBuf>(
     groups: &mut Groups<Share<'_>>,
 ) -> Result<Built, Cause> {
     let plan = plan?;
-    let share = groups.get_mut(plan.group).ok_or(Cause::NoSa)?;
+    let share = groups.get_mut(plan.group.into()).ok_or(Cause::NoSa)?;
     let sa = share.sa;
-    let cipher_len = plan.inner.len - plan.kept + plan.padding + TRAILER_LEN;
+    let (inner_len, kept, padding) = (
+        usize::from(plan.inner.len),
+        usize::from(plan.kept),
+        usize::from(plan.padding),
+    );
+    let cipher_len = inner_len - kept + padding + TRAILER_LEN;
     // Each packet has its own place in the count, whatever other workers do: hard limits are exact.
-    let used = share.used;
-    share.used.packets += 1;
-    share.used.bytes += cipher_len as u64;
-    if sa.over(used) {
-        return Err(Cause::Expired);
-    }
+    let bytes = share.used;
+    share.used += cipher_len as u64;
     let sequence = share
         .sequence
         .next()
-        .ok_or_else(|| match sa.state.shared.sequence.why_none() {
+        .ok_or_else(|| match sa.state.sequence.why_none() {
             NoNumbers::Exhausted => Cause::SequenceExhausted,
             NoNumbers::NotReserved => Cause::SequenceNotReserved,
         })?;
+    let packets = sa.state.given(sequence);
+    if sa.over(Used { bytes, packets }) {
+        return Err(Cause::Expired);
+    }
 
-    let nat_traversal = sa.config().nat_traversal;
-    let (outer_len, udp_len) = match (&sa.outer, nat_traversal) {
-        (Some(outer), _) => (outer.len, 0),
-        (None, Some(_)) => (plan.kept, UDP_LEN),
-        (None, None) => (plan.kept, 0),
+    let (outer_len, udp_len) = match (&sa.outer, sa.in_udp) {
+        (Some(outer), _) => (outer.len(), 0),
+        (None, true) => (kept, UDP_LEN),
+        (None, false) => (kept, 0),
     };
+    let (iv_len, icv_len) = (usize::from(sa.iv_len), usize::from(sa.icv_len));
     let esp = outer_len + udp_len;
-    let text = esp + ESP_HEADER_LEN + sa.iv_len;
+    let text = esp + ESP_HEADER_LEN + iv_len;
     let icv = text + cipher_len;
-    let total = icv + sa.icv_len;
+    let total = icv + icv_len;
     if total > usize::from(u16::MAX) {
         return Err(Cause::TooLarge);
     }
     let room = |_| Cause::NoRoom;
-    let excess = buf.len() - plan.inner.len;
+    let excess = buf.len() - inner_len;
     if excess > 0 {
         buf.trim_back(excess).map_err(room)?;
     }
-    buf.prepend(text - plan.kept).map_err(room)?;
-    let tail = plan.padding + TRAILER_LEN + sa.icv_len;
+    buf.prepend(text - kept).map_err(room)?;
+    let tail = padding + TRAILER_LEN + icv_len;
     buf.append(tail).map_err(room)?;
     let (aad, esn_high) = sa.aad(sequence);
     if esn_high.is_some() && buf.tailroom() < 4 {
@@ -324,22 +342,18 @@ fn build<B: PacketBuf>(
     let mut state = 0;
     if let Some(outer) = &sa.outer {
         outer.write(data, &plan.inner, sequence as u16)?;
-        if nat_traversal.is_some() && outer.ip_len == IPV6_LEN {
+        if sa.in_udp && outer.is_ipv6() {
             state |= UDP_CHECKSUM;
         }
     } else {
-        let front = text - plan.kept;
-        data.copy_within(front..front + plan.kept, 0);
-        let next = if nat_traversal.is_some() {
-            protocol::UDP
-        } else {
-            ip::ESP
-        };
-        ip::rewrite(data, plan.kept, plan.named_at, next)?;
-        if let Some(ports) = nat_traversal {
+        let front = text - kept;
+        data.copy_within(front..front + kept, 0);
+        let next = if sa.in_udp { protocol::UDP } else { ip::ESP };
+        ip::rewrite(data, kept, plan.named_at.into(), next)?;
+        if let Some(ports) = sa.config().nat_traversal {
             let mut header = udp_header(ports);
-            header[4..6].copy_from_slice(&((total - plan.kept) as u16).to_be_bytes());
-            data.get_mut(plan.kept..esp)
+            header[4..6].copy_from_slice(&((total - kept) as u16).to_be_bytes());
+            data.get_mut(kept..esp)
                 .ok_or(Cause::NoRoom)?
                 .copy_from_slice(&header);
             if plan.inner.version == 6 {
@@ -348,24 +362,30 @@ fn build<B: PacketBuf>(
         }
     }
     let iv = sa.iv(sequence);
-    let iv = iv.get(..sa.iv_len).ok_or(Cause::NoRoom)?;
     let header = data.get_mut(esp..text).ok_or(Cause::NoRoom)?;
-    header[..4].copy_from_slice(&sa.config().spi.to_be_bytes());
+    header[..4].copy_from_slice(&sa.spi.to_be_bytes());
     header[4..8].copy_from_slice(&(sequence as u32).to_be_bytes());
-    header[8..].copy_from_slice(iv);
+    // Lengths that the compiler knows are two stores, others a call.
+    if let Some(short) = header[8..].first_chunk_mut::<8>().filter(|_| iv_len == 8) {
+        short.copy_from_slice(&iv[..8]);
+    } else if let Some(long) = header[8..].first_chunk_mut::<16>() {
+        *long = iv;
+    }
     let trailer = data
-        .get_mut(icv - TRAILER_LEN - plan.padding..icv)
+        .get_mut(icv - TRAILER_LEN - padding..icv)
         .ok_or(Cause::NoRoom)?;
-    trailer[..plan.padding].copy_from_slice(&PADDING[..plan.padding]);
-    trailer[plan.padding] = plan.padding as u8;
-    trailer[plan.padding + 1] = plan.next_header;
+    for (byte, value) in trailer.iter_mut().zip(1..=plan.padding) {
+        *byte = value;
+    }
+    trailer[padding] = plan.padding;
+    trailer[padding + 1] = plan.next_header;
     Ok(Built {
         esp: esp as u16,
         cipher: Span {
             offset: text as u16,
             len: cipher_len as u16,
         },
-        nonce: sa.nonce(iv),
+        nonce: sa.nonce_for(&iv),
         aad,
         esn_high,
         sequence,

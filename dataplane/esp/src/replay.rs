@@ -125,6 +125,13 @@ impl<W: Word> ReplayWindow<W> {
         self.words.get(block as usize & self.words.len().wrapping_sub(1))
     }
 
+    /// Reads where a packet with this lower half is remembered, for its being read.
+    #[inline(always)]
+    pub(crate) fn touch(&self, low: u32) -> u64 {
+        // The upper half makes no difference to the place: there are fewer than 2^32 numbers in all words together.
+        self.word(place(low.into()).0).map_or(0, W::load)
+    }
+
     /// Before the packet is verified: whether it is worth it. Changes nothing, and a yes may be a no later.
     #[inline]
     pub fn check(&self, sequence: u64) -> Result<(), Replay> {

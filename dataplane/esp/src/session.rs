@@ -20,14 +20,15 @@ pub struct SessionId {
 /// The cryptographic half of a security association: immutable, shared by all workers. A provider makes what it needs
 /// of it (a device session) when it first sees its id, and keeps it under [`SessionId::index`].
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Session {
     id: SessionId,
     operation: Operation,
     algorithm: Algorithm,
     esn: bool,
-    keys: KeyMaterial,
-    /// Expanded keys of the software provider; `None` if the libraries refused them.
+    /// Expanded keys of the software provider; `None` if the libraries refused them. Close to what is read before it.
     software: OnceLock<Option<SoftwareKeys>>,
+    keys: KeyMaterial,
 }
 
 /// Why keys do not make a session.
@@ -124,6 +125,12 @@ impl Session {
         self.software
             .get_or_init(|| SoftwareKeys::new(self.algorithm, self.operation, &self.keys, plan).ok())
             .as_ref()
+    }
+
+    /// Reads the start of its expanded keys, for their being read.
+    #[inline]
+    pub(crate) fn read(&self, plan: &Plan) -> u8 {
+        self.software(plan).map_or(0, SoftwareKeys::read)
     }
 
     /// The keys.

@@ -1,7 +1,12 @@
 //! Another implementation as the peer: scapy's IPsec layer, over Python's `cryptography`, which is OpenSSL. The tests are in
 //! `tests/scapy/`, in Python; here is what they drive: a server on a Unix socket, one node for each connection.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "helpers of tests"
+)]
 
 mod common;
 

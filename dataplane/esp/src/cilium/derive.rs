@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use aws_lc_rs::digest::{Context, SHA256, SHA512};
-use zeroize::Zeroizing;
+use zeroize::{Zeroizing, zeroize_stack};
 
 /// Bytes of a boot id: the text of `/proc/sys/kernel/random/boot_id`.
 pub const BOOT_ID_LEN: usize = 36;
@@ -43,6 +43,14 @@ pub fn derive(key: &[u8], source: End<'_>, destination: End<'_>) -> Result<Zeroi
     if key.len() > MAX_KEY_LEN {
         return Err(DeriveError::KeyLen(key.len()));
     }
+    let derived = hash(key, source, destination);
+    // What was on the stack meanwhile.
+    zeroize_stack::<4096>();
+    derived
+}
+
+#[inline(never)]
+fn hash(key: &[u8], source: End<'_>, destination: End<'_>) -> Result<Zeroizing<Vec<u8>>, DeriveError> {
     let mut hash = Context::new(if key.len() <= 32 { &SHA256 } else { &SHA512 });
     hash.update(key);
     for end in [source, destination] {

@@ -2,6 +2,7 @@
 
 mod config;
 mod outer;
+mod state;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,12 +15,13 @@ pub use config::{
     OuterHeader, SaConfig, SaConfigError, SaKey,
 };
 pub(crate) use outer::{OuterTemplate, UDP_LEN, udp_header};
+pub(crate) use state::SaState;
+pub use state::Used;
 
 use crate::cause::Cause;
 use crate::ip::{self, Addr};
 use crate::key::{Fingerprint, KeyMaterial};
 use crate::provider::Operation;
-use crate::replay::ReplayWindow;
 use crate::sequence::SequenceCounter;
 use crate::session::{Session, SessionId};
 
@@ -31,57 +33,74 @@ pub(crate) const ESP_HEADER_LEN: usize = 8;
 /// Bytes of the trailer behind the padding: pad length and next header.
 pub(crate) const TRAILER_LEN: usize = 2;
 
-/// What all workers write, in cache lines of its own. What is written together lies together.
-#[derive(Debug)]
-#[repr(align(128))]
-pub(crate) struct Shared {
-    /// Outbound: the numbers to give.
-    pub(crate) sequence: SequenceCounter,
-    bytes: AtomicU64,
-    packets: AtomicU64,
-}
-
-/// What changes while packets flow. Goes with the keys: when the configuration of a security association is changed and the
-/// keys stay, so does this, and no number is given or accepted twice.
-#[derive(Debug)]
-pub(crate) struct SaState {
-    pub(crate) shared: Shared,
-    /// Inbound.
-    pub(crate) replay: ReplayWindow,
-}
-
-/// How much of its lifetime is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Used {
-    /// Bytes encrypted or decrypted.
-    pub bytes: u64,
-    /// Packets.
-    pub packets: u64,
-}
-
-/// A security association, shared by all workers.
+/// A security association, shared by all workers. What they read for each packet comes first and lies together: with
+/// thousands of them, cache lines are what they cost.
+#[repr(C)]
 pub struct Sa {
-    session: Arc<Session>,
-    /// Without keys.
-    config: SaConfig,
-    fingerprint: Fingerprint,
-    /// Lengths, from the algorithm.
-    pub(crate) iv_len: usize,
-    pub(crate) icv_len: usize,
-    pub(crate) alignment: usize,
-    /// Outbound, tunnel mode.
-    pub(crate) outer: Option<OuterTemplate>,
-    /// AES-CBC: makes IVs that cannot be foretold out of sequence numbers.
-    iv_key: Option<aes::Aes128>,
-    /// Whether there are hard limits of bytes or packets.
-    pub(crate) limited: bool,
-    /// Time at which it was added, and at which it ends, in nanoseconds of the caller's clock.
-    added: u64,
+    id: SaId,
+    /// Time at which it ends, in nanoseconds of the caller's clock.
     pub(crate) deadline: u64,
     pub(crate) state: Arc<SaState>,
+    session: Arc<Session>,
+    pub(crate) spi: u32,
+    pub(crate) mark: Mark,
+    salt: [u8; 4],
+    pub(crate) direction: Direction,
+    pub(crate) mode: Mode,
+    pub(crate) iv_len: u8,
+    pub(crate) icv_len: u8,
+    pub(crate) alignment: u8,
+    pub(crate) esn: bool,
+    aead: bool,
+    /// Whether there are hard limits of bytes or packets.
+    pub(crate) limited: bool,
+    /// Whether it is in UDP.
+    pub(crate) in_udp: bool,
+    /// Whether ECN goes in and out.
+    pub(crate) ecn: bool,
+    /// Whether anything may come out: `inner` has nothing.
+    pub(crate) any_inner: bool,
+    /// Outbound, tunnel mode.
+    pub(crate) outer: Option<OuterTemplate>,
+    // The rest is for the few.
+    /// AES-CBC: makes IVs that cannot be foretold out of sequence numbers.
+    iv_key: Option<Box<aes::Aes128>>,
     /// Inbound: what may come out; empty for anything.
     pub(crate) inner: Box<[Inner]>,
+    /// Without keys.
+    config: Box<SaConfig>,
+    fingerprint: Fingerprint,
+    /// Time at which it was added.
+    added: u64,
     errors: Box<[AtomicU64]>,
+}
+
+/// Has the cache lines of many fetched side by side, before they are needed one after the other. Each loop does so little
+/// that the processor is in several rounds of it at once. Says whether there was more than one to fetch.
+#[inline]
+pub(crate) fn warm(sas: &[Option<&Sa>]) -> bool {
+    let different = |pair: &[Option<&Sa>; 2]| match pair {
+        [Some(one), Some(other)] => !std::ptr::eq(*one, *other),
+        _ => true,
+    };
+    if sas.array_windows().all(|pair| !different(pair)) {
+        return false;
+    }
+    let mut read = 0;
+    for sa in sas.iter().flatten() {
+        read ^= sa.iv_len ^ sa.outer.as_ref().map_or(0, |outer| outer.len() as u8);
+    }
+    for sa in sas.iter().flatten() {
+        read ^= sa.state.read();
+    }
+    std::hint::black_box(read);
+    true
+}
+
+impl Drop for Sa {
+    fn drop(&mut self) {
+        self.salt.zeroize();
+    }
 }
 
 /// An [`InnerSelector`] as it is compared.
@@ -118,14 +137,8 @@ impl Sa {
     pub fn new(id: SaId, config: SaConfig, now: u64, resume: u64) -> Result<Self, SaConfigError> {
         config.validate()?;
         let inbound = config.direction == Direction::Inbound;
-        let state = SaState {
-            shared: Shared {
-                sequence: SequenceCounter::new(if inbound { 1 } else { resume }, config.esn),
-                bytes: AtomicU64::new(0),
-                packets: AtomicU64::new(0),
-            },
-            replay: ReplayWindow::new(config.replay_window, if inbound { resume } else { 0 }),
-        };
+        let (first, top) = if inbound { (1, resume) } else { (resume, 0) };
+        let state = SaState::new(config.esn, first, config.replay_window, top);
         Self::with_state(id, config, now, Arc::new(state))
     }
 
@@ -175,32 +188,40 @@ impl Sa {
             source: ip::masked(selector.source),
             destination: ip::masked(selector.destination),
         });
+        let lifetime = &config.lifetime;
         Ok(Self {
-            session: Arc::new(session),
-            fingerprint,
-            iv_len: algorithm.iv_len(),
-            icv_len: algorithm.icv_len(),
-            alignment: algorithm.alignment(),
-            outer,
-            iv_key,
-            limited: config
-                .lifetime
-                .hard_bytes
-                .or(config.lifetime.hard_packets)
-                .is_some(),
-            added: now,
+            id,
             deadline,
             state,
+            salt: session.keys().salt(),
+            session: Arc::new(session),
+            spi: config.spi,
+            mark: config.mark,
+            direction: config.direction,
+            mode: config.mode,
+            iv_len: algorithm.iv_len() as u8,
+            icv_len: algorithm.icv_len() as u8,
+            alignment: algorithm.alignment() as u8,
+            esn,
+            aead: algorithm.is_aead(),
+            limited: lifetime.hard_bytes.or(lifetime.hard_packets).is_some(),
+            in_udp: config.nat_traversal.is_some(),
+            ecn: config.outer.ecn,
+            any_inner: config.inner.is_empty(),
+            outer,
+            iv_key: iv_key.map(Box::new),
             inner: inner.collect(),
+            fingerprint,
+            added: now,
             errors: Cause::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
-            config,
+            config: Box::new(config),
         })
     }
 
     /// Its name.
     #[inline]
     pub fn id(&self) -> SaId {
-        self.session.id()
+        self.id
     }
 
     /// Its cryptographic half.
@@ -227,7 +248,7 @@ impl Sa {
 
     /// Outbound: the sequence numbers.
     pub fn sequence(&self) -> &SequenceCounter {
-        &self.state.shared.sequence
+        &self.state.sequence
     }
 
     /// Inbound: the highest sequence number accepted.
@@ -237,10 +258,7 @@ impl Sa {
 
     /// How much of its lifetime is used.
     pub fn used(&self) -> Used {
-        Used {
-            bytes: self.state.shared.bytes.load(Ordering::Relaxed),
-            packets: self.state.shared.packets.load(Ordering::Relaxed),
-        }
+        self.state.used(self.direction == Direction::Outbound)
     }
 
     /// Packets refused for this cause, by all workers together.
@@ -254,35 +272,30 @@ impl Sa {
     /// padding there can be.
     pub fn overhead(&self, len: usize) -> usize {
         let (front, text) = match (&self.outer, self.config.nat_traversal) {
-            (Some(outer), _) => (outer.len, (len + TRAILER_LEN).next_multiple_of(self.alignment)),
+            (Some(outer), _) => (
+                outer.len(),
+                (len + TRAILER_LEN).next_multiple_of(self.alignment.into()),
+            ),
             (None, nat) => (
                 if nat.is_some() { UDP_LEN } else { 0 },
-                len + TRAILER_LEN + self.alignment - 1,
+                len + TRAILER_LEN + usize::from(self.alignment) - 1,
             ),
         };
-        front + ESP_HEADER_LEN + self.iv_len + text - len + self.icv_len
+        front + ESP_HEADER_LEN + usize::from(self.iv_len) + text - len + usize::from(self.icv_len)
     }
 
     /// The longest packet that makes none above `mtu` in tunnel mode; 0 if there is none.
     pub fn max_len(&self, mtu: usize) -> usize {
-        let front = self.outer.as_ref().map_or(0, |outer| outer.len);
-        let rest = mtu.saturating_sub(front + ESP_HEADER_LEN + self.iv_len + self.icv_len);
-        (rest - rest % self.alignment).saturating_sub(TRAILER_LEN)
+        let front = self.outer.as_ref().map_or(0, OuterTemplate::len);
+        let ends = usize::from(self.iv_len) + usize::from(self.icv_len);
+        let rest = mtu.saturating_sub(front + ESP_HEADER_LEN + ends);
+        (rest - rest % usize::from(self.alignment)).saturating_sub(TRAILER_LEN)
     }
 
     #[inline]
     pub(crate) fn count(&self, cause: Cause) {
         if let Some(counter) = self.errors.get(cause as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Counts a burst's packets and bytes; returns what was counted before.
-    #[inline]
-    pub(crate) fn spend(&self, packets: u64, bytes: u64) -> Used {
-        Used {
-            bytes: self.state.shared.bytes.fetch_add(bytes, Ordering::Relaxed),
-            packets: self.state.shared.packets.fetch_add(packets, Ordering::Relaxed),
         }
     }
 
@@ -311,16 +324,27 @@ impl Sa {
         iv
     }
 
-    /// The nonce for an IV: with the salt in front, but for AES-CBC.
-    #[inline]
-    pub(crate) fn nonce(&self, iv: &[u8]) -> [u8; 16] {
-        let mut nonce = [0; 16];
-        if let Some(iv) = iv.first_chunk::<16>() {
-            nonce = *iv;
-        } else if let Some(iv) = iv.first_chunk::<8>() {
-            nonce[..4].copy_from_slice(&self.session.keys().salt());
-            nonce[4..12].copy_from_slice(iv);
+    /// The nonce for the IV in a packet: with the salt in front, but for AES-CBC. `None` if it is not as long as it should be.
+    #[inline(always)]
+    pub(crate) fn nonce(&self, iv: &[u8]) -> Option<[u8; 16]> {
+        if !self.aead {
+            return iv.first_chunk().copied();
         }
+        let mut nonce = [0; 16];
+        nonce[..4].copy_from_slice(&self.salt);
+        nonce[4..12].copy_from_slice(iv.first_chunk::<8>()?);
+        Some(nonce)
+    }
+
+    /// The nonce for an IV that [`Sa::iv`] made.
+    #[inline]
+    pub(crate) fn nonce_for(&self, iv: &[u8; 16]) -> [u8; 16] {
+        if !self.aead {
+            return *iv;
+        }
+        let mut nonce = [0; 16];
+        nonce[..4].copy_from_slice(&self.salt);
+        nonce[4..12].copy_from_slice(&iv[..8]);
         nonce
     }
 
@@ -329,11 +353,11 @@ impl Sa {
     pub(crate) fn aad(&self, sequence: u64) -> ([u8; 12], Option<u32>) {
         let mut aad = [0; 12];
         let high = (sequence >> 32) as u32;
-        if !self.config.algorithm.is_aead() {
-            return (aad, self.config.esn.then_some(high));
+        if !self.aead {
+            return (aad, self.esn.then_some(high));
         }
-        aad[..4].copy_from_slice(&self.config.spi.to_be_bytes());
-        if self.config.esn {
+        aad[..4].copy_from_slice(&self.spi.to_be_bytes());
+        if self.esn {
             aad[4..].copy_from_slice(&sequence.to_be_bytes());
         } else {
             aad[4..8].copy_from_slice(&(sequence as u32).to_be_bytes());

@@ -19,9 +19,9 @@ const MAX_LEN: usize = IPV6_LEN + UDP_LEN;
 pub(crate) struct OuterTemplate {
     bytes: [u8; MAX_LEN],
     /// Bytes of both.
-    pub(crate) len: usize,
+    len: u8,
     /// Bytes of the IP header.
-    pub(crate) ip_len: usize,
+    ip_len: u8,
     options: OuterHeader,
     /// IPv4: sum of the words that are the same in each packet.
     sum: u64,
@@ -76,20 +76,37 @@ impl OuterTemplate {
         Self {
             sum: checksum::sum(&bytes[..IPV4_LEN]),
             bytes,
-            len,
-            ip_len,
+            len: len as u8,
+            ip_len: ip_len as u8,
             options,
             udp: nat_traversal.is_some(),
         }
     }
 
+    /// Bytes of all headers.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.len.into()
+    }
+
+    /// Whether it is IPv6.
+    #[inline(always)]
+    pub(crate) fn is_ipv6(&self) -> bool {
+        usize::from(self.ip_len) == IPV6_LEN
+    }
+
     /// Writes the headers to the start of `data`, the whole packet. `inner` is the packet inside; `id` identifies the
     /// packet in case that routers fragment it.
     #[inline]
-    pub(crate) fn write(&self, data: &mut [u8], inner: &ip::Packet, id: u16) -> Result<(), Cause> {
+    pub(crate) fn write(&self, data: &mut [u8], inner: &ip::Inner, id: u16) -> Result<(), Cause> {
         let total = u16::try_from(data.len()).map_err(|_| Cause::TooLarge)?;
-        let header = data.get_mut(..self.len).ok_or(Cause::NoRoom)?;
-        header.copy_from_slice(&self.bytes[..self.len]);
+        let header = data.get_mut(..self.len()).ok_or(Cause::NoRoom)?;
+        // The length is one of four: with each by itself, the compiler makes some stores of it instead of a call.
+        match header.len() {
+            IPV4_LEN => header.copy_from_slice(&self.bytes[..IPV4_LEN]),
+            IPV6_LEN => header.copy_from_slice(&self.bytes[..IPV6_LEN]),
+            _ => header.copy_from_slice(&self.bytes[..self.len()]),
+        }
         let dscp = match self.options.dscp {
             Dscp::Copy => inner.class & !ecn::MASK,
             Dscp::Set(dscp) => dscp << 2,
@@ -99,7 +116,7 @@ impl OuterTemplate {
         } else {
             dscp
         };
-        if self.ip_len == IPV4_LEN {
+        if !self.is_ipv6() {
             let dont_fragment = match self.options.dont_fragment {
                 DontFragment::Set => true,
                 DontFragment::Clear => false,
@@ -118,8 +135,8 @@ impl OuterTemplate {
             header[4..6].copy_from_slice(&(total - IPV6_LEN as u16).to_be_bytes());
         }
         if self.udp {
-            let at = self.ip_len + 4;
-            header[at..at + 2].copy_from_slice(&(total - self.ip_len as u16).to_be_bytes());
+            let at = usize::from(self.ip_len) + 4;
+            header[at..at + 2].copy_from_slice(&(total - u16::from(self.ip_len)).to_be_bytes());
         }
         Ok(())
     }

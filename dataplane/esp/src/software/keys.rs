@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zeroize::zeroize_stack;
+
 use super::Failed;
 use super::aws_aead::AwsKey;
 use super::cbc_hmac::CbcHmacKey;
@@ -13,6 +15,9 @@ use crate::algorithm::{Aead, Algorithm};
 use crate::key::KeyMaterial;
 use crate::provider::Operation;
 
+/// Bytes of stack that expanding keys takes at most, by a wide margin.
+const STACK: usize = 16_384;
+
 /// Expanded keys of one session: of the libraries that the plan has in mind for it.
 pub struct SoftwareKeys {
     icv_len: usize,
@@ -22,7 +27,7 @@ pub struct SoftwareKeys {
 enum Kind {
     Aead {
         choice: Choice,
-        rust: Option<Box<RustGcm>>,
+        rust: Option<RustGcm>,
         ring: Option<RingKey>,
         aws: Option<AwsKey>,
     },
@@ -56,6 +61,20 @@ impl SoftwareKeys {
         keys: &KeyMaterial,
         plan: &Plan,
     ) -> Result<Self, Failed> {
+        // What is on the stack is copied into the gaps of what is made there, and nobody erases gaps.
+        zeroize_stack::<STACK>();
+        let expanded = Self::expand(algorithm, operation, keys, plan);
+        zeroize_stack::<STACK>();
+        expanded
+    }
+
+    #[inline(never)]
+    fn expand(
+        algorithm: Algorithm,
+        operation: Operation,
+        keys: &KeyMaterial,
+        plan: &Plan,
+    ) -> Result<Self, Failed> {
         let icv_len = algorithm.icv_len();
         let kind = match algorithm {
             Algorithm::CbcHmac(key_len, hmac) => {
@@ -66,7 +85,7 @@ impl SoftwareKeys {
                 let key = keys.cipher.expose();
                 let rust = match aead {
                     Aead::AesGcm(key_len, icv) if choice.contains(&Library::RustCrypto) => {
-                        Some(Box::new(RustGcm::new(key_len, icv, key)?))
+                        Some(RustGcm::new(key_len, icv, key)?)
                     }
                     _ => None,
                 };
@@ -87,6 +106,15 @@ impl SoftwareKeys {
             }
         };
         Ok(Self { icv_len, kind })
+    }
+
+    /// Reads the start of the keys, for their being read.
+    #[inline]
+    pub(crate) fn read(&self) -> u8 {
+        match &self.kind {
+            Kind::Aead { choice, ring, .. } => choice[0] as u8 ^ ring.as_ref().map_or(0, RingKey::read),
+            Kind::CbcHmac(_) => 0,
+        }
     }
 
     /// Encrypts `packet[text..end]` and writes the ICV behind it. `esp` is where the ESP header starts.

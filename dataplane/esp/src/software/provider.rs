@@ -1,7 +1,9 @@
 //! The software provider.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use octoplane_packet::PacketBuf;
 
 use super::keys::SoftwareKeys;
@@ -9,6 +11,9 @@ use super::plan::Plan;
 use crate::algorithm::Algorithm;
 use crate::provider::{Job, JobStatus, Operation, Provider, SessionLookup};
 use crate::session::{Session, SessionId};
+
+/// Jobs that are looked at together.
+const CHUNK: usize = 64;
 
 /// Encrypts and decrypts in process. Expanded keys are kept with the session, so that all workers share them; the plan of
 /// the provider that sees a session first decides which libraries they are expanded for.
@@ -26,6 +31,36 @@ impl<B: PacketBuf> Software<B> {
             plan,
             done: Vec::with_capacity(capacity),
             capacity,
+        }
+    }
+
+    /// Does some jobs, at most [`CHUNK`].
+    fn run_all(&self, sessions: &dyn SessionLookup, jobs: &mut [Job<B>]) {
+        let mut found: ArrayVec<Option<&Session>, CHUNK> = ArrayVec::new();
+        let mut last: Option<SessionId> = None;
+        let mut different = 0;
+        for job in jobs.iter() {
+            if last == Some(job.session) {
+                found.push(found.last().copied().flatten());
+            } else {
+                found.push(sessions.session(job.session).map(|session| &**session));
+                last = Some(job.session);
+                different += 1;
+            }
+        }
+        if different > 1 {
+            // Has the keys' cache lines fetched side by side, before they are needed one after the other.
+            let mut read = 0;
+            for session in found.iter().flatten() {
+                read ^= session.read(&self.plan);
+            }
+            black_box(read);
+        }
+        for (job, session) in jobs.iter_mut().zip(found) {
+            match session {
+                Some(session) => self.run(session, job),
+                None => job.status = JobStatus::NoSession,
+            }
         }
     }
 
@@ -86,17 +121,8 @@ impl<B: PacketBuf> Provider<B> for Software<B> {
     fn submit(&mut self, sessions: &dyn SessionLookup, jobs: &mut Vec<Job<B>>) -> usize {
         let room = self.capacity - self.done.len().min(self.capacity);
         let count = jobs.len().min(room);
-        let mut last: Option<(SessionId, &Arc<Session>)> = None;
-        for job in jobs.iter_mut().take(count) {
-            if last.is_none_or(|(id, _)| id != job.session) {
-                last = sessions
-                    .session(job.session)
-                    .map(|session| (job.session, session));
-            }
-            match last {
-                Some((_, session)) => self.run(session, job),
-                None => job.status = JobStatus::NoSession,
-            }
+        for chunk in jobs[..count].chunks_mut(CHUNK) {
+            self.run_all(sessions, chunk);
         }
         transfer(jobs, &mut self.done, room)
     }

@@ -33,6 +33,12 @@ impl RingKey {
         })
     }
 
+    /// Reads some of the key, for its being read.
+    #[inline]
+    pub(super) fn read(&self) -> u8 {
+        std::ptr::from_ref(self.key.algorithm()).addr() as u8
+    }
+
     /// Writes the first `icv.len()` bytes of the tag.
     #[inline]
     pub(super) fn seal(

@@ -9,11 +9,12 @@ use aes_gcm::{AesGcm, KeyInit, Nonce, TagSize};
 use super::Failed;
 use crate::algorithm::{AesKey, IcvLen};
 
-/// A key, for one length of the ICV.
+/// A key, for one length of the ICV. Each in a box of its own size: what a larger one leaves unused would keep whatever was
+/// on the stack.
 pub(super) enum RustGcm {
-    Aes128(Tags<Aes128>),
-    Aes192(Tags<Aes192>),
-    Aes256(Tags<Aes256>),
+    Aes128(Box<Tags<Aes128>>),
+    Aes192(Box<Tags<Aes192>>),
+    Aes256(Box<Tags<Aes256>>),
 }
 
 /// The same cipher, seen as three types.
@@ -92,9 +93,9 @@ where
 impl RustGcm {
     pub(super) fn new(key_len: AesKey, icv: IcvLen, key: &[u8]) -> Result<Self, Failed> {
         Ok(match key_len {
-            AesKey::Aes128 => Self::Aes128(Tags::new(icv, key)?),
-            AesKey::Aes192 => Self::Aes192(Tags::new(icv, key)?),
-            AesKey::Aes256 => Self::Aes256(Tags::new(icv, key)?),
+            AesKey::Aes128 => Self::Aes128(Box::new(Tags::new(icv, key)?)),
+            AesKey::Aes192 => Self::Aes192(Box::new(Tags::new(icv, key)?)),
+            AesKey::Aes256 => Self::Aes256(Box::new(Tags::new(icv, key)?)),
         })
     }
 

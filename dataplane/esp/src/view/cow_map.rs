@@ -78,6 +78,16 @@ impl<K: Hash + Eq + Clone, V: Clone> CowMap<K, V> {
         shard.slots[at].as_ref().map(|(_, value)| value)
     }
 
+    /// Reads where the key would be, for its being read.
+    #[inline]
+    pub(crate) fn touch(&self, key: &K) -> bool {
+        let hash = hash(key);
+        self.shards.get(shard(hash)).is_some_and(|shard| {
+            let at = hash as usize & (shard.slots.len() - 1);
+            shard.slots[at].is_some()
+        })
+    }
+
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.iter().count()

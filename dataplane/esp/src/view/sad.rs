@@ -51,6 +51,12 @@ impl Sad {
         self.sas.get(id.index).filter(|sa| sa.id() == id)
     }
 
+    /// What is in this place of the table now, whatever its generation. Reads nothing of it.
+    #[inline(always)]
+    pub(crate) fn place(&self, id: SaId) -> Option<&Sa> {
+        self.sas.get(id.index).map(|sa| &**sa)
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Sa>> {
         self.sas.iter()
@@ -84,6 +90,17 @@ impl Sad {
         })
     }
 
+    /// Reads where [`Sad::inbound`] will look first, for its being read.
+    #[inline]
+    pub(crate) fn touch_inbound(&self, spi: u32, destination: Addr, source: Addr) -> bool {
+        self.by_key.touch(&Key {
+            outbound: false,
+            spi,
+            destination,
+            source,
+        })
+    }
+
     #[inline(always)]
     fn candidate(&self, key: &Key, mark: u32) -> Option<&Arc<Sa>> {
         let indices = self.by_key.get(key)?;
@@ -91,7 +108,7 @@ impl Sad {
             .iter()
             .take_while(|index| **index != NONE)
             .filter_map(|index| self.sas.get(*index))
-            .find(|sa| sa.config().mark.matches(mark))
+            .find(|sa| sa.mark.matches(mark))
     }
 
     /// The security association that is known by this.
