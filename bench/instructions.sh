@@ -40,7 +40,7 @@ per_packet() {
 }
 
 bare=$(per_packet bare)
-for case in pod-to-pod4 uplink4 uplink6; do
+for case in pod-to-pod4 uplink4 uplink6 pod-to-service4 pod-to-service6 from-tunnel4 from-tunnel6 new-connection4; do
     tenths=$(($(per_packet "$case") - bare))
     echo "$case $tenths"
 done >"$work/figures"

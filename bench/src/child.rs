@@ -17,15 +17,19 @@ pub(crate) fn run(subject: Subject, setup: &Setup) -> anyhow::Result<Sample> {
         subject,
         setup: setup.clone(),
     };
+    spawn("job", &serde_json::to_string(&job)?, &format!("{subject:?}"))
+}
+
+/// Runs a command of ours with a job in a process of its own and waits for the result.
+pub(crate) fn spawn(command: &str, spec: &str, what: &str) -> anyhow::Result<Sample> {
     let output = Command::new(env::current_exe()?)
-        .arg("job")
-        .arg(serde_json::to_string(&job)?)
+        .args([command, spec])
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
         .output()
         .context("no process for the measurement")?;
     if !output.status.success() {
-        bail!("the measurement of {subject:?} failed: {}", output.status);
+        bail!("the measurement of {what} failed: {}", output.status);
     }
     let text = String::from_utf8_lossy(&output.stdout);
     // DPDK may have written something, too.
@@ -33,7 +37,7 @@ pub(crate) fn run(subject: Subject, setup: &Setup) -> anyhow::Result<Sample> {
         .lines()
         .rev()
         .find(|line| line.starts_with('{'))
-        .with_context(|| format!("the measurement of {subject:?} printed no result"))?;
+        .with_context(|| format!("the measurement of {what} printed no result"))?;
     Ok(serde_json::from_str(line)?)
 }
 

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::esp::{Operation, Provider};
 use crate::scenario::Scenario;
 
 /// Measures the Octoplane data plane.
@@ -18,11 +19,19 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Packets per second through the worker loop, with yardsticks on request.
     Forward(ForwardArgs),
+    /// ESP in tunnel mode, with yardsticks on request.
+    Esp(EspArgs),
     /// The engine alone on heap buffers, for an instruction counter to watch.
     Instructions(InstructionArgs),
     /// One measurement in a process of its own; prints its result as one line of JSON.
     #[command(hide = true)]
     Job {
+        /// The job, in JSON.
+        spec: String,
+    },
+    /// The same for `esp`.
+    #[command(hide = true)]
+    EspJob {
         /// The job, in JSON.
         spec: String,
     },
@@ -68,7 +77,7 @@ pub(crate) enum Format {
 }
 
 /// Options of `octobench forward`. Names are those of dpdk-testpmd where it has the same option.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct ForwardArgs {
     /// What the packets are and where they go.
     #[arg(long, value_enum, default_value_t = Scenario::Uplink)]
@@ -79,6 +88,25 @@ pub(crate) struct ForwardArgs {
     /// Flows from each source.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
     pub(crate) flows: u32,
+    /// Services; all are used.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) services: u32,
+    /// Entries of each endpoint's policy.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) policy_entries: u32,
+    /// What is known of addresses besides those that are used, in each family.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub(crate) ipcache: u32,
+    /// Table transactions a second that have nothing to do with the traffic.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub(crate) churn: u32,
+    /// Have each packet begin a new connection; the flows are from where to where. With the generator only.
+    #[arg(long)]
+    pub(crate) new_connections: bool,
+    /// Connections that the table holds meanwhile: time passes as fast as that takes.
+    #[arg(long, default_value_t = 1_000_000, requires = "new_connections",
+        value_parser = clap::value_parser!(u32).range(1000..=1_500_000))]
+    pub(crate) hold: u32,
     /// Order of the flows.
     #[arg(long, value_enum, default_value_t = Order::Sequential)]
     pub(crate) order: Order,
@@ -131,6 +159,54 @@ pub(crate) struct ForwardArgs {
     pub(crate) output: Format,
 }
 
+/// Options of `octobench esp`. With several values of an option, every combination is a case.
+#[derive(Debug, Args)]
+pub(crate) struct EspArgs {
+    /// What is done.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "encrypt,decrypt")]
+    pub(crate) operation: Vec<Operation>,
+    /// Bytes that are encrypted: the packet inside the tunnel and two bytes of trailer. Multiples of 4.
+    #[arg(long, value_delimiter = ',', default_value = "64,1424", value_parser = clap::value_parser!(u16).range(32..=1800))]
+    pub(crate) size: Vec<u16>,
+    /// Security associations, which packets take by turns.
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) sas: Vec<u32>,
+    /// Who encrypts: software, or cryptodev:DEVICE with a PCI address or a virtual device (cryptodev:crypto_aesni_gcm).
+    #[arg(long, default_value = "software")]
+    pub(crate) provider: Provider,
+    /// Library of the software provider: aes-gcm, ring or aws-lc-rs; by default whichever is fastest for a size.
+    #[arg(long)]
+    pub(crate) library: Option<String>,
+    /// Packets at a time. With --yardstick the default is what suits dpdk-test-crypto-perf better of 32 and 64,
+    /// otherwise 64.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) burst: Option<u16>,
+    /// Workers, all on the same security associations.
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) nb_cores: Vec<u16>,
+    /// CPUs of the workers; by default the highest ones this process may use.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) core: Vec<usize>,
+    /// Memory of DPDK; by default huge pages if there are enough.
+    #[arg(long, value_enum)]
+    pub(crate) memory: Option<MemoryKind>,
+    /// Seconds measured in each run.
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) duration: f64,
+    /// Seconds before that, not measured.
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) warmup: f64,
+    /// Runs of each candidate; medians are compared.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+    /// Also measure dpdk-test-crypto-perf on the same device, or the bare AEAD of the fastest library, in turns with ours.
+    #[arg(long)]
+    pub(crate) yardstick: bool,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
 /// What the engine is given by `octobench instructions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Case {
@@ -140,6 +216,16 @@ pub(crate) enum Case {
     Uplink4,
     /// IPv6 between uplinks.
     Uplink6,
+    /// IPv4 from pods to services on another node.
+    PodToService4,
+    /// The same in IPv6.
+    PodToService6,
+    /// The answers, IPv4.
+    FromTunnel4,
+    /// The same in IPv6.
+    FromTunnel6,
+    /// First packets of IPv4 connections from pods to services on another node.
+    NewConnection4,
     /// Nothing: the harness's own loop, to be subtracted.
     Bare,
 }

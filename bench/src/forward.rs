@@ -8,6 +8,7 @@ use crate::cli::{Format, ForwardArgs, MemoryKind, Source};
 use crate::frames::IMIX;
 use crate::job::{Setup, Subject};
 use crate::report::Report;
+use crate::scenario::{MAX_HEADER, Scale, Scenario};
 use crate::{child, cpus, pcap, testpmd};
 
 /// Packets that one capture file may have: net_pcap keeps each in a buffer.
@@ -52,7 +53,7 @@ pub(crate) fn run(args: &ForwardArgs) -> anyhow::Result<()> {
     dir.close().context("temporary files cannot be removed")
 }
 
-fn setup(args: &ForwardArgs, dir: std::path::PathBuf) -> anyhow::Result<Setup> {
+pub(crate) fn setup(args: &ForwardArgs, dir: std::path::PathBuf) -> anyhow::Result<Setup> {
     ensure!(
         args.duration > 0.0 && args.duration < 86_400.0,
         "--duration: seconds, more than 0"
@@ -63,17 +64,24 @@ fn setup(args: &ForwardArgs, dir: std::path::PathBuf) -> anyhow::Result<Setup> {
     );
     ensure!(args.stats_period >= 0.0, "--stats-period: seconds, 0 or more");
     let cpus = cpus::pick(&args.core, args.nb_cores.into())?;
-    let sizes = if args.imix {
-        IMIX.to_vec()
-    } else {
-        args.txpkts.clone()
+    let least = match args.ipv6 && args.scenario.has_connections() {
+        true => MAX_HEADER,
+        false => 0,
     };
+    let sizes = if args.imix { &IMIX[..] } else { &args.txpkts };
+    let sizes: Vec<u16> = sizes.iter().map(|&size| size.max(least)).collect();
     let frames = args.flows.next_multiple_of(u32::try_from(sizes.len().max(1))?);
-    let source = args.source.unwrap_or(if frames <= MAX_CAPTURED {
-        Source::Pcap
-    } else {
-        Source::Generator
-    });
+    let source = args
+        .source
+        .unwrap_or(if frames <= MAX_CAPTURED && !args.new_connections {
+            Source::Pcap
+        } else {
+            Source::Generator
+        });
+    ensure!(
+        !args.new_connections || source == Source::Generator && args.scenario == Scenario::PodToService,
+        "--new-connections: with --source generator and --scenario pod-to-service"
+    );
     let held = match source {
         Source::Pcap => frames * u32::from(args.nb_cores) * args.scenario.sources() as u32,
         Source::Generator => 0,
@@ -85,6 +93,13 @@ fn setup(args: &ForwardArgs, dir: std::path::PathBuf) -> anyhow::Result<Setup> {
         scenario: args.scenario,
         ipv6: args.ipv6,
         flows: args.flows,
+        scale: Scale {
+            services: args.services,
+            policy: args.policy_entries,
+            ipcache: args.ipcache,
+        },
+        churn: args.churn,
+        hold: args.new_connections.then_some(args.hold),
         sizes,
         order: args.order,
         source,
@@ -104,7 +119,7 @@ fn setup(args: &ForwardArgs, dir: std::path::PathBuf) -> anyhow::Result<Setup> {
 }
 
 /// Huge pages if enough of them are free.
-fn memory_for(megabytes: u32) -> MemoryKind {
+pub(crate) fn memory_for(megabytes: u32) -> MemoryKind {
     let free: u64 = [(2048, 2), (1_048_576, 1024)]
         .into_iter()
         .filter_map(|(kilobytes, megabytes)| {

@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use dpdk::ArrayVec;
-use octoplane_engine::{BURST, Direction, DropReason, Engine, EngineConfig, HostMac, Output, WorkerStats};
-use octoplane_flow::{FlowHandle, FlowTable};
-use octoplane_packet::{HeapBuf, HeapPool};
+use octoplane_engine::{
+    BURST, Direction, DropReason, Engine, EngineConfig, HostMac, Memory, Output, WorkerStats,
+};
+use octoplane_flow::FlowTable;
+use octoplane_packet::{HeapBuf, HeapPool, PacketBuf};
 use octoplane_tables::Store;
 use octoplane_tables::model::MAX_PORTS;
 
 use crate::cli::{Case, InstructionArgs};
 use crate::frames::Frame;
 use crate::generator::model_ports;
-use crate::scenario::{GATEWAYS, Scenario};
+use crate::prime::prime;
+use crate::scenario::{GATEWAYS, MAX_HEADER, Scale, Scenario};
 use crate::worker::CAPACITY;
 
 /// Different packets, which are repeated.
@@ -25,27 +28,51 @@ pub(crate) fn run(args: &InstructionArgs) -> anyhow::Result<()> {
         Case::PodToPod4 => (Scenario::PodToPod, false),
         Case::Uplink4 | Case::Bare => (Scenario::Uplink, false),
         Case::Uplink6 => (Scenario::Uplink, true),
+        Case::PodToService4 | Case::NewConnection4 => (Scenario::PodToService, false),
+        Case::PodToService6 => (Scenario::PodToService, true),
+        Case::FromTunnel4 => (Scenario::FromTunnel, false),
+        Case::FromTunnel6 => (Scenario::FromTunnel, true),
     };
+    let (scale, fresh) = (Scale::default(), args.case == Case::NewConnection4);
     let mut store = Store::new(model_ports(scenario), GATEWAYS, CAPACITY)?;
-    store.apply(scenario.changes(FLOWS))?;
+    store.apply(scenario.changes(FLOWS, &scale))?;
+    let memory = Memory::new(Arc::new(FlowTable::new(131_072)?))?;
+    prime(
+        scenario.questions(ipv6, FLOWS, &scale),
+        store.reader(),
+        &memory,
+        1,
+        0,
+    )?;
     let stats = Arc::new(WorkerStats::default());
     let mut engine = Engine::new(
         store.reader(),
         HeapPool::default(),
         Arc::clone(&stats),
         Arc::new(HostMac::default()),
-        FlowHandle::new(Arc::new(FlowTable::new(65_536)?), 0, 1)?,
+        memory.part(0, 1)?,
         &EngineConfig::default(),
     );
-    let frames = scenario.frames(0, ipv6, FLOWS, &[64], false);
-    let size = u64::from(args.burst);
-    let bursts = args.packets / size;
+    let size = if ipv6 && scenario.has_connections() {
+        MAX_HEADER
+    } else {
+        64
+    };
+    let frames = scenario.frames(0, ipv6, FLOWS, &[size], false, &scale);
+    let per_burst = u64::from(args.burst);
+    let bursts = args.packets / per_burst;
     let mut out = Output::new(MAX_PORTS);
     let mut burst: ArrayVec<HeapBuf, BURST> = (0..args.burst).map(|_| HeapBuf::new(&[])).collect();
     let mut spare = ArrayVec::<HeapBuf, BURST>::new();
     let mut source = frames.iter().cycle();
-    for _ in 0..bursts {
+    for number in 0..bursts {
         fill(&mut burst, &mut source);
+        if fresh {
+            let port = 1024 + (number * per_burst / u64::from(FLOWS)) as u16;
+            for buf in &mut burst {
+                buf.data_mut()[34..36].copy_from_slice(&port.to_be_bytes());
+            }
+        }
         if args.case == Case::Bare {
             collect(&mut burst, &mut spare);
             std::mem::swap(&mut burst, &mut spare);
@@ -62,13 +89,21 @@ pub(crate) fn run(args: &InstructionArgs) -> anyhow::Result<()> {
         .iter()
         .map(|&reason| stats.drops(reason, Direction::Ingress).packets.get())
         .sum();
-    let forwarded = if args.case == Case::Bare { 0 } else { bursts * size };
+    let forwarded = if args.case == Case::Bare {
+        0
+    } else {
+        bursts * per_burst
+    };
     ensure!(
         // All but the packets that begin connections, one a flow and burst at most.
-        dropped == 0 && stats.fast.packets.get() + 2 * u64::from(FLOWS) >= forwarded,
-        "not all packets took the fast path"
+        dropped == 0
+            && match fresh {
+                true => stats.flows_created.get() == forwarded,
+                false => stats.fast.packets.get() + 2 * u64::from(FLOWS) >= forwarded,
+            },
+        "not all packets took the path that they should"
     );
-    println!("{}", bursts * size);
+    println!("{}", bursts * per_burst);
     Ok(())
 }
 

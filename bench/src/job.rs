@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use dpdk::eal::{LogLevel, Memory};
 use dpdk::{Eal, EalOptions};
+use octoplane_tables::SharedStore;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{MemoryKind, Order, Source};
 use crate::frames::Frame;
-use crate::scenario::Scenario;
+use crate::scenario::{Scale, Scenario};
+
+/// Changes of one transaction.
+const PORTION: usize = 10_000;
 
 /// What runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,11 @@ pub(crate) struct Setup {
     pub(crate) scenario: Scenario,
     pub(crate) ipv6: bool,
     pub(crate) flows: u32,
+    pub(crate) scale: Scale,
+    /// Table transactions a second.
+    pub(crate) churn: u32,
+    /// Connections that are kept when each packet begins a new one; `None`: each continues one.
+    pub(crate) hold: Option<u32>,
     pub(crate) sizes: Vec<u16>,
     pub(crate) order: Order,
     pub(crate) source: Source,
@@ -55,7 +64,23 @@ impl Setup {
     pub(crate) fn frames(&self, port: usize) -> Vec<Frame> {
         let random = self.order == Order::Random;
         self.scenario
-            .frames(port, self.ipv6, self.flows, &self.sizes, random)
+            .frames(port, self.ipv6, self.flows, &self.sizes, random, &self.scale)
+    }
+
+    /// What has to have been sent before, and by which port.
+    pub(crate) fn questions(&self) -> (usize, Vec<Frame>) {
+        self.scenario.questions(self.ipv6, self.flows, &self.scale)
+    }
+
+    /// What the tables hold, in transactions of bearable size.
+    pub(crate) fn program(&self, store: &SharedStore) -> anyhow::Result<()> {
+        let mut changes = self.scenario.changes(self.flows, &self.scale);
+        while !changes.is_empty() {
+            let rest = changes.split_off(changes.len().min(PORTION));
+            store.apply(changes)?;
+            changes = rest;
+        }
+        Ok(())
     }
 
     /// The capture file of a port.

@@ -11,7 +11,7 @@ use octoplane_engine::Counter;
 
 use crate::cpus;
 use crate::job::Setup;
-use crate::measure::{Totals, measure};
+use crate::measure::{PLACES, Times, Totals, measure};
 use crate::ports::{bind, pool};
 use crate::sample::Sample;
 
@@ -24,6 +24,8 @@ pub(crate) struct LoopCounters {
     pub(crate) unsent: Counter,
     pub(crate) bursts: Counter,
     pub(crate) busy_cycles: Counter,
+    /// What each burst took, if that is measured: see [`Times`].
+    pub(crate) times: Vec<Counter>,
 }
 
 impl LoopCounters {
@@ -33,6 +35,12 @@ impl LoopCounters {
         totals.sent += self.sent.get();
         totals.bursts += self.bursts.get();
         totals.busy_cycles += self.busy_cycles.get();
+        if !self.times.is_empty() {
+            let times = totals.times.get_or_insert_with(|| Times(vec![0; PLACES]));
+            for (sum, count) in times.0.iter_mut().zip(&self.times) {
+                *sum += count.get();
+            }
+        }
         *totals.drops.entry("Transmit queue full".to_owned()).or_default() += self.unsent.get();
     }
 }

@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod child;
+mod churn;
 mod cli;
 mod cpus;
+mod esp;
 mod forward;
 mod frames;
 mod generator;
@@ -14,6 +16,7 @@ mod macswap;
 mod measure;
 mod pcap;
 mod ports;
+mod prime;
 mod report;
 mod sample;
 mod scenario;
@@ -27,7 +30,9 @@ use crate::cli::{Cli, Command};
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Forward(args) => forward::run(&args),
+        Command::Esp(args) => esp::run(&args),
         Command::Instructions(args) => instructions::run(&args),
         Command::Job { spec } => child::serve(&spec),
+        Command::EspJob { spec } => esp::serve(&spec),
     }
 }

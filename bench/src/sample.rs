@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// Figures of one run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sample {
     /// Million packets sent a second.
     pub(crate) mpps: f64,
@@ -16,6 +16,22 @@ pub(crate) struct Sample {
     /// TSC cycles of rounds that had packets, per packet received. Not known of other programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cycles_per_packet: Option<f64>,
+    /// The same for the fastest tenth of all bursts, and for half of them: what other programs on the CPU take is not in it.
+    /// Known of the generator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cycles_p10: Option<f64>,
+    /// See `cycles_p10`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cycles_p50: Option<f64>,
+    /// Table transactions a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) churn: Option<f64>,
+    /// Packets that the fast path gave up, of a million.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) slow_ppm: Option<f64>,
+    /// Connections there were in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) connections: Option<u32>,
     /// Packets in a burst.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mean_burst: Option<f64>,

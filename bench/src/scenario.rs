@@ -12,7 +12,7 @@ use octoplane_tables::model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::frames::{Flow, Frame, build, shuffle};
+use crate::frames::{Flow, Frame, Outer, build, shuffle, wrap};
 
 /// Where packets come from and go to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -29,18 +29,22 @@ pub(crate) enum Scenario {
     /// From the endpoints of a pod port to services whose backends live on another node: translation, egress policy and
     /// VXLAN.
     PodToService,
+    /// The answers: from that node, out of the tunnel, translated back, to the endpoints of a pod port.
+    FromTunnel,
 }
 
 /// Addresses behind one uplink: half of RFC 2544's range, and as many of RFC 5180's.
 const REMOTE: u32 = 65_536;
 /// Endpoints behind a pod port.
 const ENDPOINTS: u32 = 64;
-/// Services.
-const SERVICES: u32 = 16;
-/// Backends of each.
+/// Backends of a service.
 const BACKENDS: u32 = 10;
 /// Security identity of the backends.
 const BACKEND_IDENTITY: u32 = 5000;
+/// Port of services and backends.
+const DISCARD: u16 = 9;
+/// Bytes, with FCS, that a frame of either family with a UDP header has at least.
+pub(crate) const MAX_HEADER: u16 = 66;
 /// Neighbours of an uplink.
 const NEIGHBOURS: u32 = 4;
 
@@ -50,6 +54,27 @@ pub(crate) const GATEWAYS: Gateways = Gateways {
     ipv6: Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1),
 };
 
+/// How large the tables are that only the scenarios with services have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Scale {
+    /// Services; all are used.
+    pub(crate) services: u32,
+    /// Entries of each endpoint's policy; one is used.
+    pub(crate) policy: u32,
+    /// What is known of addresses besides those that are used.
+    pub(crate) ipcache: u32,
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self {
+            services: 16,
+            policy: 1,
+            ipcache: 0,
+        }
+    }
+}
+
 impl Scenario {
     /// What stands at the other end of ports 0 and 1.
     pub(crate) fn roles(self) -> [Role; 2] {
@@ -57,7 +82,7 @@ impl Scenario {
             Self::Uplink => [Role::Uplink, Role::Uplink],
             Self::PodToPod => [Role::Pod, Role::Pod],
             Self::PodToUplink | Self::PodToService => [Role::Pod, Role::Uplink],
-            Self::UplinkToPod => [Role::Uplink, Role::Pod],
+            Self::UplinkToPod | Self::FromTunnel => [Role::Uplink, Role::Pod],
         }
     }
 
@@ -65,7 +90,33 @@ impl Scenario {
     pub(crate) fn sources(self) -> usize {
         match self {
             Self::Uplink | Self::PodToPod => 2,
-            Self::PodToUplink | Self::UplinkToPod | Self::PodToService => 1,
+            Self::PodToUplink | Self::UplinkToPod | Self::PodToService | Self::FromTunnel => 1,
+        }
+    }
+
+    /// Whether all packets belong to connections: those have ports.
+    pub(crate) fn has_connections(self) -> bool {
+        self != Self::Uplink
+    }
+
+    /// Whether there are services and another node.
+    pub(crate) fn has_cluster(self) -> bool {
+        matches!(self, Self::PodToService | Self::FromTunnel)
+    }
+
+    /// The port that leads to other nodes, where there are any.
+    fn uplink(self) -> usize {
+        self.roles()
+            .iter()
+            .position(|role| *role == Role::Uplink)
+            .unwrap_or(1)
+    }
+
+    /// Backends of a service. Where answers are sent before anybody could see which backend was chosen, there is one only.
+    fn backends(self) -> u32 {
+        match self {
+            Self::FromTunnel => 1,
+            _ => BACKENDS,
         }
     }
 
@@ -77,12 +128,22 @@ impl Scenario {
         flows: u32,
         sizes: &[u16],
         random: bool,
+        scale: &Scale,
     ) -> Vec<Frame> {
         let turns = sizes.len().max(1);
         let count = (flows as usize).next_multiple_of(turns);
         let mut frames: Vec<Frame> = (0..count)
             .zip(sizes.iter().cycle())
-            .map(|(index, &size)| build(&self.flow(port, ipv6, index as u32 % flows), size))
+            .map(|(index, &size)| {
+                let index = index as u32 % flows;
+                match self {
+                    Self::FromTunnel => {
+                        let frame = build(&self.answer(ipv6, index, scale), size);
+                        wrap(&outer(port, index), &frame)
+                    }
+                    _ => build(&self.flow(port, ipv6, index, scale), size),
+                }
+            })
             .collect();
         if random {
             shuffle(&mut frames);
@@ -90,13 +151,35 @@ impl Scenario {
         frames
     }
 
-    /// Flow number `index` of those that port `port` receives.
-    fn flow(self, port: usize, ipv6: bool, index: u32) -> Flow {
+    /// What has to have been sent before, and by which port it came in, for the frames to be answers.
+    pub(crate) fn questions(self, ipv6: bool, flows: u32, scale: &Scale) -> (usize, Vec<Frame>) {
+        let port = 1 - self.uplink();
+        let count = if self == Self::FromTunnel { flows } else { 0 };
+        let frames = (0..count).map(|index| build(&self.flow(port, ipv6, index, scale), MAX_HEADER));
+        (port, frames.collect())
+    }
+
+    /// The answer to flow number `index` to a service, from its backend.
+    fn answer(self, ipv6: bool, index: u32, scale: &Scale) -> Flow {
+        let uplink = self.uplink();
+        let question = self.flow(1 - uplink, ipv6, index, scale);
+        Flow {
+            src_mac: neighbour_mac(uplink, 0),
+            dst_mac: port_mac(uplink),
+            src: address(uplink, ipv6, index % scale.services),
+            dst: question.src,
+            src_port: DISCARD,
+            dst_port: question.src_port,
+        }
+    }
+
+    /// Flow number `index` of those that port `port` receives, or would if these were not the answers.
+    fn flow(self, port: usize, ipv6: bool, index: u32, scale: &Scale) -> Flow {
         let other = 1 - port;
         let roles = self.roles();
-        let (sources, destinations) = match self {
-            Self::PodToService => (ENDPOINTS, SERVICES),
-            _ => (population(roles[port]), population(roles[other])),
+        let (sources, destinations) = match self.has_cluster() {
+            true => (ENDPOINTS, scale.services),
+            false => (population(roles[port]), population(roles[other])),
         };
         // Different for any two flows until all pairs are used up; then the UDP port is.
         let dst = index % destinations;
@@ -109,16 +192,17 @@ impl Scenario {
             },
             dst_mac: port_mac(port),
             src: address(port, ipv6, src),
-            dst: match self {
-                Self::PodToService => service_address(ipv6, dst),
-                _ => address(other, ipv6, dst),
+            dst: match self.has_cluster() {
+                true => service_address(ipv6, dst),
+                false => address(other, ipv6, dst),
             },
             src_port: 1024 + (u64::from(index) / pairs % 60_000) as u16,
+            dst_port: DISCARD,
         }
     }
 
     /// Everything the tables need for `flows` flows from each source.
-    pub(crate) fn changes(self, flows: u32) -> Vec<Change> {
+    pub(crate) fn changes(self, flows: u32, scale: &Scale) -> Vec<Change> {
         let mut changes: Vec<Change> = self
             .roles()
             .into_iter()
@@ -128,8 +212,8 @@ impl Scenario {
                 _ => routes(port, flows),
             })
             .collect();
-        if self == Self::PodToService {
-            changes.extend(cluster());
+        if self.has_cluster() {
+            changes.extend(self.cluster(scale));
         }
         changes
     }
@@ -152,6 +236,11 @@ fn population(role: Role) -> u32 {
         Role::Pod => ENDPOINTS,
         _ => REMOTE,
     }
+}
+
+/// IPv4 address number `index` on the link of an uplink; 0 is ours.
+fn link4(port: usize, index: u32) -> Ipv4Addr {
+    Ipv4Addr::new(192, 0, 2, 128 * port as u8 + 1 + index as u8)
 }
 
 /// Our own address on a port.
@@ -183,7 +272,7 @@ fn link_address(port: usize, ipv6: bool, index: u32) -> IpAddr {
     if ipv6 {
         Ipv6Addr::new(0x2001, 0xdb8, 0, port as u16, 0, 0, 0, 1 + index as u16).into()
     } else {
-        Ipv4Addr::new(192, 0, 2, 128 * port as u8 + 1 + index as u8).into()
+        link4(port, index).into()
     }
 }
 
@@ -197,69 +286,117 @@ fn service_address(ipv6: bool, index: u32) -> IpAddr {
     }
 }
 
-/// Another node behind port 1, its endpoints, services that they are the backends of, and policies of our endpoints.
-fn cluster() -> Vec<Change> {
-    let mut changes = vec![Change::PutNode(Box::new(Node {
-        routing: Routing::Tunnel,
-        tunnel: Tunnel {
-            local4: match link_address(1, false, 0) {
-                IpAddr::V4(addr) => Some(addr),
-                IpAddr::V6(_) => None,
+impl Scenario {
+    /// Another node behind the uplink, its endpoints, services that they are the backends of, and policies of our endpoints.
+    fn cluster(self, scale: &Scale) -> Vec<Change> {
+        let uplink = self.uplink();
+        let mut changes = vec![Change::PutNode(Box::new(Node {
+            routing: Routing::Tunnel,
+            tunnel: Tunnel {
+                local4: Some(link4(uplink, 0)),
+                ..Tunnel::default()
             },
-            ..Tunnel::default()
-        },
-        ..Node::default()
-    }))];
-    for ipv6 in [false, true] {
-        changes.push(Change::PutIpcache(IpcacheEntry {
-            prefix: Prefix::containing(address(1, ipv6, 0), if ipv6 { 64 } else { 16 }),
-            identity: BACKEND_IDENTITY,
-            tunnel: Some(link_address(1, false, 1)),
-            key: 0,
-            skip_tunnel: false,
-        }));
-        for index in 0..SERVICES {
-            let mut service = Service::new(format!("bench/{ipv6}-{index}:discard"), Protocol::Udp);
-            service.frontends.push(ServiceFrontend {
-                addr: service_address(ipv6, index),
-                port: 9,
-                kind: FrontendType::ClusterIp,
-            });
-            service.backends = (0..BACKENDS)
-                .map(|backend| ServiceBackend {
-                    addr: address(1, ipv6, BACKENDS * index + backend),
-                    port: 9,
-                    weight: 1,
-                    state: BackendState::Active,
-                    local: false,
-                })
-                .collect();
-            changes.push(Change::PutService(Box::new(service)));
+            ..Node::default()
+        }))];
+        for ipv6 in [false, true] {
+            let peer = IpAddr::V4(link4(uplink, 1));
+            changes.extend((0..scale.services * self.backends()).map(|backend| {
+                let addr = address(uplink, ipv6, backend);
+                known(Prefix::host(addr), BACKEND_IDENTITY, peer)
+            }));
+            changes.extend((0..scale.ipcache).map(|index| {
+                let addr = bystander(ipv6, index);
+                known(Prefix::host(addr), 100_000 + index % 50_000, peer)
+            }));
+            changes.extend((0..scale.services).map(|index| self.service(ipv6, index)));
         }
+        let first = (1 - uplink) as u32 * ENDPOINTS + 1;
+        changes.extend((first..first + ENDPOINTS).map(|endpoint| policy(endpoint, scale.policy)));
+        changes
     }
-    changes.extend((1..=ENDPOINTS).map(|endpoint| {
-        Change::PutPolicy(Policy {
-            endpoint,
-            enforce_ingress: true,
-            enforce_egress: true,
-            audit: false,
-            entries: vec![PolicyEntry {
-                key: PolicyKey {
-                    direction: Direction::Egress,
-                    identity: BACKEND_IDENTITY,
-                    protocol: 17,
-                    port: 9,
-                    port_prefix_len: 16,
-                },
-                value: PolicyValue {
-                    // A plain allow of the highest priority (specification of the datapath, section 2.7).
-                    precedence: 0xffff_ff01,
-                    ..PolicyValue::default()
-                },
-            }],
-        })
-    }));
-    changes
+
+    fn service(self, ipv6: bool, index: u32) -> Change {
+        let mut service = Service::new(format!("bench/{ipv6}-{index}:discard"), Protocol::Udp);
+        service.frontends.push(ServiceFrontend {
+            addr: service_address(ipv6, index),
+            port: DISCARD,
+            kind: FrontendType::ClusterIp,
+        });
+        let backends = self.backends();
+        service.backends = (0..backends)
+            .map(|backend| ServiceBackend {
+                addr: address(self.uplink(), ipv6, backends * index + backend),
+                port: DISCARD,
+                weight: 1,
+                state: BackendState::Active,
+                local: false,
+            })
+            .collect();
+        Change::PutService(Box::new(service))
+    }
+}
+
+/// The tunnel packet in which flow number `index` comes from the other node.
+fn outer(port: usize, index: u32) -> Outer {
+    Outer {
+        src_mac: neighbour_mac(port, 0),
+        dst_mac: port_mac(port),
+        src: link4(port, 1),
+        dst: link4(port, 0),
+        src_port: 0xc000 | (index.wrapping_mul(0x9e37_79b1) >> 18) as u16,
+        vni: BACKEND_IDENTITY,
+    }
+}
+
+/// What is known of an address behind the other node.
+pub(crate) fn known(prefix: Prefix, identity: u32, peer: IpAddr) -> Change {
+    Change::PutIpcache(IpcacheEntry {
+        prefix,
+        identity,
+        tunnel: Some(peer),
+        key: 0,
+        skip_tunnel: false,
+    })
+}
+
+/// An endpoint's policy of `entries` entries, of which the traffic needs one.
+fn policy(endpoint: u32, entries: u32) -> Change {
+    let entry = |identity| PolicyEntry {
+        key: PolicyKey {
+            direction: Direction::Egress,
+            identity,
+            protocol: 17,
+            port: DISCARD,
+            port_prefix_len: 16,
+        },
+        value: PolicyValue {
+            // A plain allow of the highest priority (specification of the datapath, section 2.7).
+            precedence: 0xffff_ff01,
+            ..PolicyValue::default()
+        },
+    };
+    Change::PutPolicy(Policy {
+        endpoint,
+        enforce_ingress: true,
+        enforce_egress: true,
+        audit: false,
+        entries: (0..entries.max(1))
+            .map(|index| match index {
+                0 => entry(BACKEND_IDENTITY),
+                index => entry(200_000 + index),
+            })
+            .collect(),
+    })
+}
+
+/// An address of the other node's that no traffic comes from or goes to.
+pub(crate) fn bystander(ipv6: bool, index: u32) -> IpAddr {
+    if ipv6 {
+        let high = u128::from(Ipv6Addr::new(0x2001, 2, 0, 97, 0, 0, 0, 0));
+        Ipv6Addr::from_bits(high + u128::from(index)).into()
+    } else {
+        Ipv4Addr::from_bits(Ipv4Addr::new(10, 128, 0, 0).to_bits() + index).into()
+    }
 }
 
 fn endpoints(port: usize) -> Vec<Change> {
@@ -313,7 +450,8 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Scenario; 5] = [
+    const ALL: [Scenario; 6] = [
+        Scenario::FromTunnel,
         Scenario::PodToService,
         Scenario::Uplink,
         Scenario::PodToPod,
@@ -326,7 +464,7 @@ mod tests {
         for scenario in ALL {
             let seen: HashSet<_> = (0..200_000)
                 .map(|index| {
-                    let flow = scenario.flow(0, false, index);
+                    let flow = scenario.flow(0, false, index, &Scale::default());
                     (flow.src, flow.dst, flow.src_port)
                 })
                 .collect();
@@ -335,9 +473,28 @@ mod tests {
     }
 
     #[test]
+    fn answers_are_those_of_the_backends() {
+        let scale = Scale::default();
+        let scenario = Scenario::FromTunnel;
+        let (port, questions) = scenario.questions(false, 100, &scale);
+        let answers = scenario.frames(0, false, 100, &[64], false, &scale);
+        assert_eq!((port, questions.len(), answers.len()), (1, 100, 100));
+        for (index, (question, answer)) in questions.iter().zip(&answers).enumerate() {
+            let (question, answer) = (question.header(), &answer.header()[50..]);
+            assert_eq!(question[26..30], answer[30..34]);
+            assert_eq!(question[34..36], answer[36..38]);
+            let backend = address(0, false, index as u32 % scale.services);
+            assert_eq!(
+                IpAddr::from(<[u8; 4]>::try_from(&answer[26..30]).unwrap()),
+                backend
+            );
+        }
+    }
+
+    #[test]
     fn a_thousand_flows_have_a_thousand_destinations_on_uplinks() {
         let seen: HashSet<_> = (0..1000)
-            .map(|index| Scenario::Uplink.flow(0, true, index).dst)
+            .map(|index| Scenario::Uplink.flow(0, true, index, &Scale::default()).dst)
             .collect();
         assert_eq!(seen.len(), 1000);
     }

@@ -186,9 +186,8 @@ fn parse(text: &str, seconds: f64) -> anyhow::Result<Sample> {
         mpps: sum(after, "Tx-pps:") as f64 / 1e6,
         packets: sum(after, "TX-packets:").saturating_sub(sum(before, "TX-packets:")),
         seconds,
-        cycles_per_packet: None,
-        mean_burst: None,
         drops,
+        ..Sample::default()
     })
 }
 

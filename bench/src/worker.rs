@@ -1,22 +1,25 @@
 //! The data plane itself, as the daemon runs it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use octoplane_engine::{Direction, DropReason, EngineConfig, WorkerStats};
+use octoplane_engine::{Direction, DropReason, EngineConfig, Memory, Stage, WorkerStats};
 use octoplane_tables::Capacity;
 use octoplane_worker::{Dataplane, Plan, Poll, PortPlan};
 
+use crate::churn::Churn;
 use crate::job::Setup;
 use crate::measure::{Totals, measure};
+use crate::prime::prime;
 use crate::sample::Sample;
 use crate::scenario::{GATEWAYS, port_mac};
 
 /// Room for what the scenarios program.
 pub(crate) const CAPACITY: Capacity = Capacity {
-    endpoints: 1024,
-    routes: 4096,
-    neighbours: 1024,
+    endpoints: 2048,
+    routes: 8192,
+    neighbours: 2048,
     fib_nodes_v4: 16_384,
     fib_nodes_v6: 16_384,
     ..Capacity::DEFAULT
@@ -26,8 +29,31 @@ pub(crate) const CAPACITY: Capacity = Capacity {
 pub(crate) fn run(setup: &Setup) -> anyhow::Result<Sample> {
     let eal = setup.eal()?;
     let dataplane = Dataplane::start(&eal, &plan(setup)).context("the data plane does not start")?;
-    dataplane.store.apply(setup.scenario.changes(setup.flows))?;
-    let sample = measure(setup, || totals(&dataplane));
+    setup.program(&dataplane.store)?;
+    let memory = Memory::new(Arc::clone(&dataplane.flows))?;
+    prime(
+        setup.questions(),
+        dataplane.store.reader(),
+        &memory,
+        setup.workers.len(),
+        dataplane.clock.now(),
+    )?;
+    let churn = (setup.churn > 0).then(|| {
+        Churn::start(
+            dataplane.store.clone(),
+            setup.scenario,
+            setup.churn,
+            setup.control,
+        )
+    });
+    let mut sample = measure(setup, || Totals {
+        transactions: churn.as_ref().map_or(0, Churn::made),
+        ..totals(&dataplane)
+    });
+    sample.connections = Some(dataplane.flows.len());
+    if let Some(churn) = churn {
+        churn.stop()?;
+    }
     for error in dataplane.stop() {
         eprintln!("octobench: {error}");
     }
@@ -67,6 +93,7 @@ fn plan(setup: &Setup) -> Plan {
         capacity: CAPACITY,
         connections: 1 << 21,
         engine: EngineConfig::default(),
+        ipsec: None,
     }
 }
 
@@ -79,6 +106,7 @@ fn totals(dataplane: &Dataplane) -> Totals {
         for port in 0..2 {
             totals.sent += worker.stats.port(port).tx_packets.get();
         }
+        totals.slow += worker.stats.stage(Stage::Slow).packets.get();
         add_drops(&worker.stats, &mut totals.drops);
     }
     totals

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
@@ -25,18 +26,16 @@ fn pcap_driver_installed() -> bool {
 }
 
 fn forward(options: &[&str]) -> serde_json::Value {
+    octobench(&[&["forward", "--duration", "1"], options].concat())
+}
+
+fn octobench(options: &[&str]) -> serde_json::Value {
+    // One at a time, whatever runs the tests: they all poll on the same CPU.
+    let turn = File::create(Path::new(env!("CARGO_TARGET_TMPDIR")).join("octobench.lock")).unwrap();
+    turn.lock().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_octobench"))
-        .args([
-            "forward",
-            "--memory",
-            "none",
-            "--duration",
-            "1",
-            "--warmup",
-            "0.2",
-        ])
-        .args(["--output", "json"])
         .args(options)
+        .args(["--memory", "none", "--warmup", "0.2", "--output", "json"])
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -74,4 +73,53 @@ fn the_generator_needs_no_device() {
         "--flows",
         "5000",
     ]);
+}
+
+/// Every packet comes through, the device does them all, and there is a ratio to the yardstick.
+fn check_esp(operation: &str, provider: &str, ratio: &str) {
+    let options = [
+        "esp",
+        "--provider",
+        provider,
+        "--operation",
+        operation,
+        "--size",
+        "64",
+    ];
+    let rest = [
+        "--sas",
+        "1,100",
+        "--duration",
+        "0.2",
+        "--burst",
+        "32",
+        "--yardstick",
+    ];
+    let report = octobench(&[&options[..], &rest].concat());
+    let cases = report.as_array().unwrap();
+    assert_eq!(cases.len(), 2);
+    for case in cases {
+        for candidate in ["octoplane", ratio.strip_prefix("ratio_").unwrap()] {
+            let run = &case[candidate]["runs"][0];
+            assert!(run["packets"].as_u64().unwrap() > 0, "{case}");
+            assert!(run["drops"].as_object().unwrap().is_empty(), "{case}");
+        }
+        assert!(case[ratio].as_f64().unwrap() > 0.0, "{case}");
+        let many = case["setup"]["sas"] == 100;
+        assert_eq!(case["ratio_1_sas"].is_f64(), many, "{case}");
+    }
+}
+
+#[test]
+fn esp_in_software_and_by_a_device() {
+    check_esp("encrypt", "software", "ratio_bare");
+    if Command::new("dpdk-test-crypto-perf")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!("SKIPPED: dpdk-test-crypto-perf is not installed");
+        return;
+    }
+    check_esp("decrypt", "cryptodev:crypto_openssl", "ratio_crypto_perf");
 }

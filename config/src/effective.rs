@@ -1,8 +1,9 @@
 //! The configuration as text, with every default resolved.
 
 use std::fmt;
+use std::path::PathBuf;
 
-use crate::{Config, Port, Queues};
+use crate::{Class, Cni, Config, Control, CryptoLibrary, Guard, Port, Queues};
 
 impl Config {
     /// This configuration as a file that, read again on the same machine, gives the same configuration.
@@ -42,8 +43,12 @@ impl fmt::Display for Config {
             memory,
             workers,
             control,
+            state,
             gateway,
+            cni,
             ports,
+            crypto,
+            ipsec,
             exception,
             icmp,
             neighbours,
@@ -76,16 +81,45 @@ impl fmt::Display for Config {
         )?;
         writeln!(f, "burst = {}", workers.burst)?;
 
-        writeln!(f, "\n[control]")?;
-        writeln!(f, "socket = {}", quoted(control.socket.display()))?;
-        if let Some(group) = &control.socket_group {
-            writeln!(f, "socket_group = {}", quoted(group))?;
-        }
-        writeln!(f, "max_message_mb = {}", control.max_message_mb)?;
+        write_control(f, control)?;
+
+        let path = |path: &Option<PathBuf>| {
+            quoted(
+                path.as_ref()
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default(),
+            )
+        };
+        writeln!(f, "\n[state]")?;
+        writeln!(f, "directory = {}", path(&state.directory))?;
+        writeln!(f, "connections = {}", path(&state.connections))?;
 
         writeln!(f, "\n[gateway]")?;
         writeln!(f, "ipv4 = {}", quoted(gateway.ipv4))?;
         writeln!(f, "ipv6 = {}", quoted(gateway.ipv6))?;
+
+        write_cni(f, cni)?;
+
+        writeln!(f, "\n[crypto]")?;
+        writeln!(f, "provider = {}", quoted(crypto.provider.as_str()))?;
+        writeln!(f, "devices = {}", quoted_list(&crypto.devices))?;
+        writeln!(f, "queue_depth = {}", crypto.queue_depth)?;
+        let library = crypto.library.map_or("auto", CryptoLibrary::as_str);
+        writeln!(f, "library = {}", quoted(library))?;
+        writeln!(f, "timeout_ms = {}", crypto.timeout.as_millis())?;
+        writeln!(f, "retry_ms = {}", crypto.retry.as_millis())?;
+
+        writeln!(f, "\n[ipsec]")?;
+        if let Some(key_file) = &ipsec.key_file {
+            writeln!(f, "key_file = {}", quoted(key_file.display()))?;
+        }
+        writeln!(f, "strict = {}", ipsec.strict)?;
+        writeln!(f, "addresses = {}", quoted_list(&ipsec.addresses))?;
+        writeln!(f, "rotation_s = {}", ipsec.rotation.as_secs())?;
+        writeln!(f, "directory = {}", quoted(ipsec.directory.display()))?;
+        if let Some(boot_id) = &ipsec.boot_id {
+            writeln!(f, "boot_id = {}", quoted(boot_id))?;
+        }
 
         writeln!(f, "\n[exception]")?;
         writeln!(f, "rate_pps = {}", exception.rate_pps)?;
@@ -113,6 +147,109 @@ impl fmt::Display for Config {
             .iter()
             .try_for_each(|port| write_port(f, port, workers.cores.len()))
     }
+}
+
+fn classes(classes: &[Class]) -> String {
+    let words: Vec<_> = classes.iter().map(|class| class.as_str()).collect();
+    quoted_list(&words)
+}
+
+fn write_control(f: &mut fmt::Formatter<'_>, control: &Control) -> fmt::Result {
+    writeln!(f, "\n[control]")?;
+    writeln!(f, "socket = {}", quoted(control.socket.display()))?;
+    if let Some(group) = &control.socket_group {
+        writeln!(f, "socket_group = {}", quoted(group))?;
+    }
+    if let Some(group) = &control.read_group {
+        writeln!(f, "read_group = {}", quoted(group))?;
+    }
+    writeln!(f, "read_group_may = {}", classes(&control.read_group_may))?;
+    writeln!(f, "max_message_mb = {}", control.max_message_mb)?;
+    let limits = &control.limits;
+    writeln!(f, "client_connections = {}", limits.connections)?;
+    writeln!(f, "client_requests = {}", limits.requests)?;
+    writeln!(f, "client_streams = {}", limits.streams)?;
+    writeln!(f, "client_requests_per_second = {}", limits.requests_per_second)?;
+    writeln!(f, "request_timeout_s = {}", limits.request_timeout.as_secs())?;
+    let Some(tcp) = &control.tcp else { return Ok(()) };
+    let listen = quoted(tcp.listen);
+    match &tcp.guard {
+        Guard::Tls {
+            certificate,
+            key,
+            client_ca,
+            clients,
+        } => {
+            let clients: Vec<_> = clients
+                .iter()
+                .map(|client| {
+                    format!(
+                        "{{ name = {}, may = {} }}",
+                        quoted(&client.name),
+                        classes(&client.may)
+                    )
+                })
+                .collect();
+            writeln!(
+                f,
+                "tcp = {{ listen = {listen}, certificate = {}, key = {}, client_ca = {}, clients = [{}] }}",
+                quoted(certificate.display()),
+                quoted(key.display()),
+                quoted(client_ca.display()),
+                clients.join(", "),
+            )
+        }
+        Guard::ManagementInterface { interface, may } => writeln!(
+            f,
+            "tcp = {{ listen = {listen}, management_interface = {}, may = {} }}",
+            quoted(interface),
+            classes(may),
+        ),
+    }
+}
+
+fn write_cni(f: &mut fmt::Formatter<'_>, cni: &Cni) -> fmt::Result {
+    writeln!(f, "\n[cni]")?;
+    if let Some(listen) = cni.listen {
+        writeln!(f, "listen = {}", quoted(listen))?;
+    }
+    if let Some(tls) = &cni.tls {
+        writeln!(
+            f,
+            "tls = {{ listen = {}, certificate = {}, key = {}, client_ca = {} }}",
+            quoted(tls.listen),
+            quoted(tls.certificate.display()),
+            quoted(tls.key.display()),
+            quoted(tls.client_ca.display()),
+        )?;
+    }
+    writeln!(f, "ports = {}", quoted_list(&cni.ports))?;
+    writeln!(f, "directory = {}", quoted(cni.directory.display()))?;
+    let pools: Vec<_> = cni
+        .pools
+        .iter()
+        .map(|pool| {
+            let exclude = quoted_list(&pool.exclude);
+            format!("{{ prefix = {}, exclude = {exclude} }}", quoted(pool.prefix))
+        })
+        .collect();
+    writeln!(f, "pools = [{}]", pools.join(", "))?;
+    writeln!(f, "reuse_delay_s = {}", cni.reuse_delay.as_secs())?;
+    writeln!(f, "orphan_grace_s = {}", cni.orphan_grace.as_secs())?;
+    let identities: Vec<_> = cni
+        .identities
+        .iter()
+        .map(|rule| {
+            format!(
+                "{{ namespace = {}, name = {}, identity = {}, labels = {} }}",
+                quoted(&rule.namespace),
+                quoted(&rule.name),
+                rule.identity,
+                quoted_list(&rule.labels),
+            )
+        })
+        .collect();
+    writeln!(f, "identities = [{}]", identities.join(", "))
 }
 
 fn write_port(f: &mut fmt::Formatter<'_>, port: &Port, workers: usize) -> fmt::Result {

@@ -20,6 +20,7 @@ pub use fields::PortFields;
 pub use load::{load, load_for, parse, parse_for};
 pub use octoplane_packet::MacAddr;
 pub use schema::{
-    Capacity, Config, Control, DeviceSpec, Eal, Exception, Gateway, Icmp, InterfaceAddr, IovaMode, Memory,
-    Neighbours, PollMode, Port, Queues, Role, Workers,
+    Capacity, CertificateName, Class, ClientLimits, Cni, Config, Control, ControlTcp, Crypto, CryptoLibrary,
+    CryptoProvider, DeviceSpec, Eal, Exception, Gateway, Guard, Icmp, InterfaceAddr, IovaMode, Ipsec, Memory,
+    Neighbours, PollMode, Port, Queues, Role, State, TlsClient, Workers,
 };

@@ -7,8 +7,8 @@
 )]
 
 use octoplane_config::{
-    Capacity, Config, Control, CpuSet, DeviceSpec, Eal, Exception, Gateway, Icmp, Memory, Neighbours,
-    PollMode, Queues, Role, Workers, parse_for,
+    Capacity, Cni, Config, Control, CpuSet, Crypto, DeviceSpec, Eal, Exception, Gateway, Icmp, Ipsec, Memory,
+    Neighbours, PollMode, Queues, Role, State, Workers, parse_for,
 };
 
 const PORT: &str = "[[ports]]\nname = 'p0'\nrole = 'uplink'\ndevice = 'net_null0,size=64'\n";
@@ -23,7 +23,11 @@ fn a_port_is_all_that_is_needed() {
     assert_eq!(config.log_level, "info");
     assert_eq!(config.eal, Eal::default());
     assert_eq!(config.control, Control::default());
+    assert_eq!(config.state, State::default());
     assert_eq!(config.gateway, Gateway::default());
+    assert_eq!(config.cni, Cni::default());
+    assert_eq!(config.crypto, Crypto::default());
+    assert_eq!(config.ipsec, Ipsec::default());
     assert_eq!(config.exception, Exception::default());
     assert_eq!(config.icmp, Icmp::default());
     assert_eq!(config.neighbours, Neighbours::default());
@@ -72,6 +76,10 @@ fn a_pci_port_brings_the_bus_and_hugepages() {
     let config = parsed(&PORT.replace("net_null0,size=64", "0002:1F:00.2"), "0-3");
     assert_eq!(config.ports[0].device, DeviceSpec::Pci("0002:1f:00.2".into()));
     assert!(config.eal.pci && config.memory.hugepages);
+    // So does a crypto device.
+    let config = parsed(&format!("{PORT}[crypto]\ndevices = ['0002:20:00.1']\n"), "0-3");
+    assert!(config.eal.pci && config.memory.hugepages);
+    assert_eq!(config.crypto.devices, [DeviceSpec::Pci("0002:20:00.1".into())]);
 }
 
 #[test]
@@ -114,8 +122,17 @@ fn link_local_addresses_may_recur_on_another_link() {
 fn the_effective_text_reads_back_as_the_same_configuration() {
     let text = format!(
         "log_level = 'warn,octoplane_worker=trace'\n{PORT}mac = '02:00:00:00:00:01'\nrx_queues = 2\n\
-         addresses = ['10.0.0.1/31', '2001:db8::1/64']\n[control]\nsocket = '/tmp/a\"b'\nsocket_group = 'wheel'\n\
-         [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[workers]\npoll = 'busy'\n"
+         addresses = ['10.0.0.1/31', '2001:db8::1/64']\n[control]\nsocket = '/tmp/a\"b'\nsocket_group = 'wheel'\nread_group = 'adm'\n\
+         read_group_may = ['debug', 'read']\nclient_requests = 7\nrequest_timeout_s = 9\n\
+         tcp = {{ listen = '[2001:db8::1]:1', certificate = '/c', key = '/k', client_ca = '/a', clients = [\
+         {{ name = 'dns:A.example', may = ['program', 'read'] }}, {{ name = 'uri:spiffe://x/y', may = ['debug'] }}, \
+         {{ name = 'cn:Joe \"X\" Doe', may = ['read'] }}] }}\n\
+         [eal]\nextra_args = ['-n', '4']\n[capacity]\nfib_nodes_v4 = 4096\n[cni]\nlisten = '192.168.1.1:8000'\nreuse_delay_s = 0\norphan_grace_s = 30\n\
+         tls = {{ listen = '[2001:db8::1]:8443', certificate = '/c', key = '/k', client_ca = '/a' }}\ndirectory = '/d'\n\
+         pools = [{{ prefix = '10.1.0.0/16', exclude = ['10.1.0.0/24', '10.1.2.3'] }}, {{ prefix = 'fd00::/64' }}]\n\
+         identities = [{{ namespace = 'kube-*', identity = 7, labels = ['a=b'] }}, {{ identity = 50331647 }}]\n[crypto]\nprovider = 'cryptodev'\nlibrary = 'ring'\ntimeout_ms = 3\nretry_ms = 7\n\
+         queue_depth = 64\ndevices = ['crypto_openssl0,max_nb_queue_pairs=2', '0000:05:00.1']\n[ipsec]\nkey_file = '/k'\nstrict = true\naddresses = ['10.0.0.1', 'fd00::1']\nrotation_s = 7\n\
+         directory = '/i'\nboot_id = '01234567-89ab-cdef-0123-456789abcdef'\n[state]\ndirectory = ''\nconnections = '/mnt/huge'\n[workers]\npoll = 'busy'\n"
     );
     for text in [PORT, text.as_str()] {
         let config = parsed(text, "0-3");

@@ -117,7 +117,149 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
              [[ports]]\nname = 'h1'\nrole = 'host'\ndevice = 'net_tap1'",
             "f:11: ports[2].role: is \"host\" as that of ports[1], expected at most one host port",
         ),
+        (
+            "[control]\nsocket_group = 'a'\nread_group = 'a'\nread_group_may = ['program']\nclient_streams = 0\n\
+             tcp = { listen = '192.0.2.1:9443' }",
+            "f:7: control.read_group: is that of socket_group, which may do everything, expected another group\n\
+             f:8: control.read_group_may[0]: \"program\" is invalid, expected one of \"read\", \"debug\"\n\
+             f:9: control.client_streams: 0 is out of range, expected 1 to 65536\n\
+             f:10: control.tcp.listen: would be open to everybody on the network, expected certificate, key, client_ca and \
+             clients for mutual TLS, or management_interface to be bound to the management wire",
+        ),
+        (
+            "[control.tcp]\nlisten = '192.0.2.1'\ncertificate = 'x'\nkey = '/k'\nmay = []\n\
+             [[control.tcp.clients]]\nname = 'agent'\n[[control.tcp.clients]]\nname = 'dns:*.example'\nmay = []\n\
+             [[control.tcp.clients]]\nname = 'cn:x'\nmay = ['read']\nwho = 1\n[[control.tcp.clients]]\nname = 'cn:x'\n\
+             may = ['all']",
+            "f:5: control.tcp.client_ca: is missing, expected an absolute path\n\
+             f:6: control.tcp.listen: \"192.0.2.1\" is invalid, expected ADDRESS:PORT as in 192.0.2.10:9443\n\
+             f:7: control.tcp.certificate: \"x\" is invalid, expected an absolute path\n\
+             f:9: control.tcp.may: goes with management_interface only, expected clients\n\
+             f:10: control.tcp.clients[0].may: is missing, expected a list of \"read\", \"program\", \"debug\"\n\
+             f:11: control.tcp.clients[0].name: \"agent\" is invalid, expected \"dns:NAME\" or \"uri:URI\" (a subject's \
+             alternative name), or \"cn:NAME\" (its common name)\n\
+             f:13: control.tcp.clients[1].name: \"dns:*.example\" is invalid, expected \"dns:NAME\" or \"uri:URI\" (a \
+             subject's alternative name), or \"cn:NAME\" (its common name)\n\
+             f:14: control.tcp.clients[1].may: is empty, expected a list of \"read\", \"program\", \"debug\"\n\
+             f:18: control.tcp.clients[2].who: unknown key, expected one of name, may\n\
+             f:20: control.tcp.clients[3].name: \"cn:x\" stands here twice, expected each name once\n\
+             f:21: control.tcp.clients[3].may[0]: \"all\" is invalid, expected one of \"read\", \"program\", \"debug\"",
+        ),
+        (
+            "[control.tcp]\nlisten = '192.0.2.1:0'\nmanagement_interface = 'a/b'\nclient_ca = '/a'",
+            "f:5: control.tcp.may: is missing, expected a list of \"read\", \"program\", \"debug\": what everybody there may \
+             do\n\
+             f:6: control.tcp.listen: \"192.0.2.1:0\" is invalid, expected ADDRESS:PORT as in 192.0.2.10:9443\n\
+             f:7: control.tcp.management_interface: \"a/b\" is invalid, expected the name of a network interface, at most 15 \
+             bytes\n\
+             f:8: control.tcp.client_ca: does not go with management_interface, which is for plain text, expected either of \
+             them",
+        ),
+        (
+            "[cni]\nlisten = '0.0.0.0:8000'\nports = ['p0']\ndirectory = 'state'\nreuse_delay_s = -1",
+            "f:6: cni.listen: 0.0.0.0:8000 means every network, expected our address on the management wire: this listener asks \
+             for no certificate (cni.tls does)\n\
+             f:7: cni.ports[0]: \"p0\" is not the name of a [[ports]] of role \"pod\"\n\
+             f:8: cni.directory: \"state\" is invalid, expected an absolute path\n\
+             f:9: cni.reuse_delay_s: -1 is out of range, expected 0 to 86400 seconds",
+        ),
+        (
+            "[cni]\nlisten = '192.168.1.1'\ntls = { listen = '[::]:8443', key = 'k', client_ca = '/a', ca = '/b' }",
+            "f:6: cni.listen: \"192.168.1.1\" is invalid, expected ADDRESS:PORT as in 192.168.1.1:8000\n\
+             f:7: cni.tls.certificate: is missing, expected an absolute path\n\
+             f:7: cni.tls.key: \"k\" is invalid, expected an absolute path\n\
+             f:7: cni.tls.ca: unknown key, expected one of listen, certificate, key, client_ca",
+        ),
+        (
+            "[[cni.pools]]\nprefix = '10.0.1.0/16'\n[[cni.pools]]\nprefix = '224.0.0.0/24'\n\
+             [[cni.pools]]\nprefix = '10.0.0.0/16'\nexclude = ['10.1.0.0', '10.0.0.0/8', 'x']\n\
+             [[cni.pools]]\nprefix = '10.0.3.0/24'\n[[cni.pools]]\nexclude = []",
+            "f:6: cni.pools[0].prefix: \"10.0.1.0/16\" is invalid, expected a unicast prefix as in 10.200.0.0/16 or \
+             fd00:200::/64: 10.0.1.0/16 has host bits set: the prefix is 10.0.0.0/16\n\
+             f:8: cni.pools[1].prefix: \"224.0.0.0/24\" is invalid, expected a unicast prefix as in 10.200.0.0/16 or \
+             fd00:200::/64\n\
+             f:11: cni.pools[2].exclude[0]: 10.1.0.0/32 is not in the pool 10.0.0.0/16\n\
+             f:11: cni.pools[2].exclude[1]: 10.0.0.0/8 is not in the pool 10.0.0.0/16\n\
+             f:11: cni.pools[2].exclude[2]: \"x\" is invalid, expected an address or a prefix as in 10.200.0.1 or \
+             10.200.1.0/24\n\
+             f:13: cni.pools[3].prefix: 10.0.3.0/24 overlaps the pool 10.0.0.0/16\n\
+             f:14: cni.pools[4].prefix: is missing, expected a unicast prefix as in 10.200.0.0/16 or fd00:200::/64",
+        ),
+        (
+            "[[cni.identities]]\nnamespace = ''\nidentity = 50331648\n[[cni.identities]]\nlabels = 'a=b'",
+            "f:6: cni.identities[0].namespace: \"\" is invalid, expected a pattern of 1 to 253 bytes, as in \"kube-*\"\n\
+             f:7: cni.identities[0].identity: 50331648 is out of range, expected 1 to 50331647\n\
+             f:8: cni.identities[1].identity: is missing, expected 1 to 50331647\n\
+             f:9: cni.identities[1].labels: expected a list of labels as in \"app=web\", found a string",
+        ),
+        (
+            "[ipsec]\nkey_file = 'k'\nboot_id = 'x'\nrotation_s = 86401\naddresses = ['10.0.0.1', '10.0.0.2', '::']",
+            "f:6: ipsec.key_file: \"k\" is invalid, expected the absolute path of a file\n\
+             f:7: ipsec.boot_id: \"x\" is invalid, expected 36 characters as in /proc/sys/kernel/random/boot_id\n\
+             f:8: ipsec.rotation_s: 86401 is out of range, expected 0 to 86400 seconds\n\
+             f:9: ipsec.addresses[1]: \"10.0.0.2\" is invalid, expected one unicast address of each family at most\n\
+             f:9: ipsec.addresses[2]: \"::\" is invalid, expected one unicast address of each family at most",
+        ),
+        (
+            "[crypto]\nprovider = 'hardware'",
+            "f:6: crypto.provider: \"hardware\" is unknown, expected \"auto\", \"software\" or \"cryptodev\"",
+        ),
+        (
+            "[crypto]\nprovider = 'cryptodev'",
+            "f:5: crypto.devices: has no devices although the provider is \"cryptodev\", expected at least one",
+        ),
+        (
+            "[crypto]\nprovider = 'software'\ndevices = ['crypto_openssl0']",
+            "f:7: crypto.devices: has devices although the provider is \"software\", expected none, or \"auto\" or \
+             \"cryptodev\"",
+        ),
+        (
+            "[crypto]\ndevices = 'crypto_openssl0'",
+            "f:6: crypto.devices: expected a list of crypto devices, found a string",
+        ),
+        (
+            "[crypto]\nprovider = 'cryptodev'\ndevices = ['net_null7']",
+            "f:7: crypto.devices[0]: \"net_null7\" is invalid, expected a PCI address as in 0002:20:00.1 or a virtual device \
+             as in crypto_aesni_gcm0,max_nb_queue_pairs=8",
+        ),
+        (
+            "[crypto]\ndevices = ['crypto_openssl0', 'crypto_openssl0,max_nb_queue_pairs=2']",
+            "f:6: crypto.devices[1]: \"crypto_openssl0\" is listed twice, expected different devices",
+        ),
+        (
+            "[[ports]]\nname = 'p1'\nrole = 'pod'\ndevice = '0002:02:00.0'\n[crypto]\ndevices = ['0002:02:00.0']",
+            "f:10: crypto.devices[0]: \"0002:02:00.0\" is the device of port p1, expected a crypto device",
+        ),
+        (
+            "[crypto]\nqueue_depth = 1000",
+            "f:6: crypto.queue_depth: 1000 is no power of two, expected 512 or 1024",
+        ),
+        (
+            "[crypto]\nqueue_depth = 32",
+            "f:6: crypto.queue_depth: 32 is out of range, expected 64 to 32768 packets",
+        ),
+        (
+            "[crypto]\nlibrary = 'openssl'",
+            "f:6: crypto.library: \"openssl\" is unknown, expected \"aes-gcm\", \"ring\", \"aws-lc-rs\" or \"auto\"",
+        ),
+        (
+            "[crypto]\ntimeout_ms = 0",
+            "f:6: crypto.timeout_ms: 0 is out of range, expected 1 to 10000 milliseconds",
+        ),
+        (
+            "[crypto]\nretry_ms = 60001",
+            "f:6: crypto.retry_ms: 60001 is out of range, expected 1 to 60000 milliseconds",
+        ),
+        (
+            "[crypto]\ndevices = ['0002:20:00.1']\n[eal]\npci = false",
+            "f:8: eal.pci: is false although a port or crypto device is a PCI device, expected true or \"auto\"",
+        ),
         ("[worker]", "f:5: worker: unknown key, did you mean \"workers\"?"),
+        (
+            "[state]\ndirectory = 'state'\nconnections = '/'",
+            "f:6: state.directory: \"state\" is invalid, expected the absolute path of a directory, or \"\" for none\n\
+             f:7: state.connections: \"/\" is invalid, expected the absolute path of a directory, or \"\" for none",
+        ),
         (
             "[workers]\ncores = [9]",
             "f:6: workers.cores[0]: CPU 9 is not one that this process may use, expected one of 0-3",
@@ -178,7 +320,7 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
         ),
         (
             "[eal]\npci = false\n[[ports]]\nname = 'p1'\nrole = 'pod'\ndevice = '0002:01:00.2'",
-            "f:6: eal.pci: is false although a port is a PCI device, expected true or \"auto\"",
+            "f:6: eal.pci: is false although a port or crypto device is a PCI device, expected true or \"auto\"",
         ),
         (
             "[memory]\nmbufs = 512",

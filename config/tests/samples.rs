@@ -55,7 +55,10 @@ fn every_example_is_accepted() {
 fn every_key_is_shown_in_its_section() {
     // The effective text of a configuration in which everything optional is present names every key there is.
     let port = "[[ports]]\nname = 'p'\nrole = 'uplink'\ndevice = 'net_null0'\nmac = '02:00:00:00:00:01'\n\
-                addresses = ['10.0.0.1/24']\n[control]\nsocket_group = 'g'\n";
+                addresses = ['10.0.0.1/24']\n[control]\nsocket_group = 'g'\nread_group = 'r'\n\
+                tcp = { listen = '[::]:9443', management_interface = 'wire', may = ['read'] }\n\
+                [cni]\nlisten = '127.0.0.1:8000'\nports = []\n\
+                tls = { listen = '[::]:8443', certificate = '/c', key = '/k', client_ca = '/a' }\n";
     let keys = |text: &str| {
         let mut section = String::new();
         let mut keys = Vec::new();
@@ -93,5 +96,7 @@ fn the_dpu_sample_leaves_the_management_function_alone() {
             .iter()
             .all(|port| port.device != DeviceSpec::Pci("0002:01:00.1".into()))
     );
+    assert_eq!(config.cni.listen, Some("192.168.1.1:8000".parse().unwrap()));
+    assert!(config.cni.ports.is_empty() && !config.cni.pools.is_empty());
     assert!(OCTEON.contains("NEVER BEEN RUN ON HARDWARE"));
 }

@@ -3,8 +3,17 @@
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-const PROTOS: [&str; 8] = [
-    "objects", "node", "remote", "service", "policy", "config", "flows", "stats",
+const PROTOS: &[&str] = &[
+    "objects",
+    "node",
+    "remote",
+    "service",
+    "policy",
+    "config",
+    "flows",
+    "stats",
+    "attachments",
+    "ipsec",
 ];
 
 fn main() -> ExitCode {

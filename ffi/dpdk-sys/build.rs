@@ -38,6 +38,12 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_xstats_get",
     "rte_eth_xstats_get_names",
     "rte_eth_xstats_reset",
+    "rte_cryptodev_get_dev_id",
+    "rte_cryptodev_start",
+    "rte_cryptodev_stop",
+    "rte_cryptodev_close",
+    "rte_cryptodev_stats_reset",
+    "rte_cryptodev_sym_session_free",
     "oct_.*",
 ];
 
@@ -84,7 +90,7 @@ fn compile_shim(includes: &[PathBuf], cflags: &[String]) -> Result<(), String> {
     let mut build = cc::Build::new();
     // The shim is on the packet path, so it is optimised in debug builds too.
     build
-        .file("shim.c")
+        .files(["shim.c", "crypto.c"])
         .includes(includes)
         .opt_level(3)
         .warnings(true);
@@ -135,7 +141,15 @@ fn one_line(what: &str, error: &dyn Display) -> String {
 }
 
 fn run() -> Result<(), String> {
-    for file in ["build.rs", "shim.c", "shim.h", "wrapper.h"] {
+    for file in [
+        "build.rs",
+        "shim.c",
+        "shim.h",
+        "crypto.c",
+        "crypto.h",
+        "crypto_op.h",
+        "wrapper.h",
+    ] {
         println!("cargo::rerun-if-changed={file}");
     }
     let mut config = pkg_config::Config::new();

@@ -4,6 +4,8 @@
  * has other fields than Debian's package, and releases move the rest. */
 #include <stddef.h>
 
+#include <rte_crypto.h>
+#include <rte_cryptodev.h>
 #include <rte_dev.h>
 #include <rte_eal.h>
 #include <rte_cycles.h>
@@ -13,6 +15,8 @@
 #include <rte_mempool.h>
 #include <rte_version.h>
 
+#include "crypto.h"
+#include "crypto_op.h"
 #include "shim.h"
 
 enum oct_mbuf_layout {
@@ -45,4 +49,14 @@ enum oct_limit {
 	OCT_MAX_ETHPORTS = RTE_MAX_ETHPORTS,
 	OCT_PKTMBUF_HEADROOM = RTE_PKTMBUF_HEADROOM,
 	OCT_MBUF_PRIV_ALIGN = RTE_MBUF_PRIV_ALIGN,
+	OCT_CRYPTO_MAX_DEVS = RTE_CRYPTO_MAX_DEVS,
+	OCT_CRYPTO_OP_SIZE = OP_SIZE,
+	OCT_CRYPTO_POOL_PRIVATE = sizeof(struct rte_crypto_op_pool_private),
+};
+
+/* What a device says it can do; all of them are below bit 32. */
+enum oct_crypto_feature {
+	OCT_CRYPTO_FF_SYMMETRIC = RTE_CRYPTODEV_FF_SYMMETRIC_CRYPTO,
+	OCT_CRYPTO_FF_HW_ACCELERATED = RTE_CRYPTODEV_FF_HW_ACCELERATED,
+	OCT_CRYPTO_FF_OUT_OF_PLACE = RTE_CRYPTODEV_FF_OOP_LB_IN_LB_OUT,
 };

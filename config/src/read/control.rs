@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::Section;
+use super::access;
 use super::suggest::shown;
 use super::text::{matching, optional_matching};
-use crate::{Control, Gateway};
+use crate::{Class, Control, Gateway};
 
 /// What the kernel's socket address holds beside its terminating NUL.
 const MAX_SOCKET_PATH: usize = 107;
@@ -33,12 +34,25 @@ pub(super) fn control(mut section: Section<'_>) -> Control {
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.'))
     };
     let socket_group = optional_matching(&mut section, "socket_group", "the name of a group", group);
+    let read_group = optional_matching(&mut section, "read_group", "the name of a group", group);
+    if read_group.is_some() && read_group == socket_group {
+        section
+            .place("read_group")
+            .wrong("is that of socket_group, which may do everything, expected another group");
+    }
+    let read_group_may = access::classes(&mut section, "read_group_may", &[Class::Read, Class::Debug]);
     let max_message_mb = section.integer("max_message_mb", 1..=1024, "MiB", default.max_message_mb);
+    let limits = access::limits(&mut section);
+    let tcp = access::tcp(&mut section);
     section.finish();
     Control {
         socket: PathBuf::from(socket),
         socket_group,
+        read_group,
+        read_group_may: read_group_may.unwrap_or(default.read_group_may),
         max_message_mb,
+        limits,
+        tcp,
     }
 }
 

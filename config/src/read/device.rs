@@ -1,4 +1,4 @@
-//! The `device` of a port.
+//! The `device` of a port, and crypto devices.
 
 use super::item::Item;
 use super::suggest::shown;
@@ -10,12 +10,24 @@ const MAX_NAME: usize = 63;
 pub(super) const EXPECTED: &str =
     "a PCI address as in 0000:02:00.1 or a virtual device as in net_tap0,iface=tap0";
 
+const EXPECTED_CRYPTO: &str =
+    "a PCI address as in 0002:20:00.1 or a virtual device as in crypto_aesni_gcm0,max_nb_queue_pairs=8";
+
 pub(super) fn read(item: &Item<'_>) -> Option<DeviceSpec> {
-    let text = item.text(EXPECTED)?;
-    let device = pci(text).or_else(|| vdev(text));
+    read_kind(item, "net_", EXPECTED)
+}
+
+pub(super) fn read_crypto(item: &Item<'_>) -> Option<DeviceSpec> {
+    read_kind(item, "crypto_", EXPECTED_CRYPTO)
+}
+
+/// `prefix` is what the names of all drivers for virtual devices of the kind begin with.
+fn read_kind(item: &Item<'_>, prefix: &str, expected: &str) -> Option<DeviceSpec> {
+    let text = item.text(expected)?;
+    let device = pci(text).or_else(|| vdev(text, prefix));
     if device.is_none() {
         item.place
-            .wrong(format!("\"{}\" is invalid, expected {EXPECTED}", shown(text)));
+            .wrong(format!("\"{}\" is invalid, expected {expected}", shown(text)));
     }
     device
 }
@@ -36,9 +48,9 @@ fn pci(text: &str) -> Option<DeviceSpec> {
     Some(DeviceSpec::Pci(text.to_ascii_lowercase()))
 }
 
-fn vdev(text: &str) -> Option<DeviceSpec> {
+fn vdev(text: &str, prefix: &str) -> Option<DeviceSpec> {
     let (name, args) = text.split_once(',').unwrap_or((text, ""));
-    let rest = name.strip_prefix("net_")?;
+    let rest = name.strip_prefix(prefix)?;
     let name_good = !rest.is_empty()
         && name.len() <= MAX_NAME
         && rest
@@ -70,13 +82,13 @@ mod tests {
         ] {
             assert_eq!(pci(text), None, "{text}");
         }
-        let device = vdev("net_tap0,iface=tap0,mac=fixed");
+        let device = vdev("net_tap0,iface=tap0,mac=fixed", "net_");
         assert_eq!(
             device.map(|d| d.to_string()).as_deref(),
             Some("net_tap0,iface=tap0,mac=fixed")
         );
         assert_eq!(
-            vdev("net_null0").map(|d| d.to_string()).as_deref(),
+            vdev("net_null0", "net_").map(|d| d.to_string()).as_deref(),
             Some("net_null0")
         );
         for text in [
@@ -88,7 +100,7 @@ mod tests {
             "net_tap0,iface=a b",
             "net_tap 0",
         ] {
-            assert_eq!(vdev(text), None, "{text}");
+            assert_eq!(vdev(text, "net_"), None, "{text}");
         }
     }
 }

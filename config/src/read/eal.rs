@@ -62,7 +62,7 @@ pub(super) fn read(mut section: Section<'_>, some_pci: bool) -> Eal {
     if pci == Some(false) && some_pci {
         section
             .place("pci")
-            .wrong("is false although a port is a PCI device, expected true or \"auto\"");
+            .wrong("is false although a port or crypto device is a PCI device, expected true or \"auto\"");
     }
     section.finish();
     Eal {

@@ -1,7 +1,7 @@
 //! `[memory]`.
 
 use super::Section;
-use crate::{DeviceSpec, Memory, Neighbours, Port, Workers};
+use crate::{Crypto, DeviceSpec, Memory, Neighbours, Port, Workers};
 
 /// Most mbufs there may be: more than any machine holds.
 const MAX_MBUFS: u32 = 1 << 26;
@@ -10,10 +10,12 @@ const MAX_MBUFS: u32 = 1 << 26;
 pub(super) fn read(
     mut section: Section<'_>,
     ports: &[Port],
+    crypto: &Crypto,
     workers: Option<&Workers>,
     neighbours: &Neighbours,
 ) -> Option<Memory> {
-    let some_pci = ports.iter().map(|port| &port.device).any(DeviceSpec::is_pci);
+    let mut devices = ports.iter().map(|port| &port.device).chain(&crypto.devices);
+    let some_pci = devices.any(DeviceSpec::is_pci);
     let hugepages = section.auto_boolean("hugepages").unwrap_or(some_pci);
     let mbuf_cache = section.integer("mbuf_cache", 0..=512, "mbufs", 256);
     let given_mbufs = section.auto_integer("mbufs", 512..=MAX_MBUFS, "mbufs");
@@ -61,7 +63,10 @@ pub(super) fn read(
                 "{size} does not hold {mbufs} mbufs with a data room of {data_room} bytes, expected at least {needed} MiB"
             ));
         }
-        let size_mb = given_size.unwrap_or_else(|| Memory::auto_size_mb(mbufs, data_room));
+        let size_mb = given_size.unwrap_or_else(|| {
+            let devices = u32::try_from(crypto.devices.len()).unwrap_or(u32::MAX);
+            Memory::auto_size_mb(mbufs, data_room).saturating_add(Crypto::DEVICE_MB.saturating_mul(devices))
+        });
         Memory { hugepages, size_mb, mbufs, mbuf_cache, data_room }
     });
     section.finish();

@@ -2,15 +2,20 @@
 //!
 //! A reader never stops at a mistake: it notes it and goes on with the default, so that one pass finds them all.
 
+mod access;
+mod cni;
 mod control;
+mod crypto;
 mod device;
 mod eal;
+mod ipsec;
 mod item;
 mod limits;
 mod memory;
 mod mistakes;
 mod ports;
 mod section;
+mod state;
 mod suggest;
 mod text;
 mod workers;
@@ -27,13 +32,24 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     // The order is that of dependence: defaults of memory follow from ports and workers, those of eal from ports.
     let gateway = control::gateway(root.table("gateway"));
     let ports = ports::read(&mut root, gateway);
-    let some_pci = ports.iter().map(|p: &Port| &p.device).any(DeviceSpec::is_pci);
+    let crypto = crypto::read(root.table("crypto"), &ports);
+    let devices = ports.iter().map(|p: &Port| &p.device).chain(&crypto.devices);
+    let some_pci = devices.into_iter().any(DeviceSpec::is_pci);
     let eal = eal::read(root.table("eal"), some_pci);
     let workers = workers::read(root.table("workers"), cpus);
     let capacity = limits::capacity(root.table("capacity"));
     let neighbours = limits::neighbours(root.table("neighbours"), &capacity);
-    let memory = memory::read(root.table("memory"), &ports, workers.as_ref(), &neighbours);
+    let memory = memory::read(
+        root.table("memory"),
+        &ports,
+        &crypto,
+        workers.as_ref(),
+        &neighbours,
+    );
     let control = control::control(root.table("control"));
+    let state = state::read(root.table("state"));
+    let cni = cni::read(root.table("cni"), &ports);
+    let ipsec = ipsec::read(root.table("ipsec"));
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
     root.finish();
@@ -43,8 +59,12 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         memory: memory?,
         workers: workers?,
         control,
+        state,
         gateway,
+        cni,
         ports,
+        crypto,
+        ipsec,
         exception,
         icmp,
         neighbours,

@@ -75,6 +75,14 @@ impl<'a> Section<'a> {
             .is_some_and(|table| table.iter().any(|(k, _)| k.get_ref().as_ref() == key))
     }
 
+    /// Whether the file has a list with something in it under `key`.
+    pub(crate) fn has_items(&self, key: &str) -> bool {
+        let value = self
+            .table
+            .and_then(|table| table.iter().find(|(k, _)| k.get_ref().as_ref() == key));
+        value.is_some_and(|(_, value)| value.get_ref().as_array().is_some_and(|list| !list.is_empty()))
+    }
+
     /// Like [`Section::item`]; notes a mistake if there is none.
     pub(crate) fn required(&mut self, key: &'static str, expected: &str) -> Option<Item<'a>> {
         let item = self.item(key);

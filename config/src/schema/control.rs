@@ -3,15 +3,25 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-/// The control socket.
+use super::{Class, ClientLimits, ControlTcp};
+
+/// The control services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
     /// Absolute path of the Unix socket, at most 107 bytes. Default `/run/octoplane/octoplane.sock`.
     pub socket: PathBuf,
-    /// Group that may use the socket beside its owner. Default none: the daemon's own group.
+    /// Group that may use the socket beside root, for everything. Default none: the daemon's own group.
     pub socket_group: Option<String>,
+    /// Group that may use the socket for what is in [`Control::read_group_may`]. Default none.
+    pub read_group: Option<String>,
+    /// What that group may do; never [`Class::Program`]. Default [`Class::Read`].
+    pub read_group_may: Vec<Class>,
     /// Largest message accepted, in MiB, 1 to 1024. Default 16.
     pub max_message_mb: u32,
+    /// How much each client may ask for.
+    pub limits: ClientLimits,
+    /// Where the services are offered over TCP. Default nowhere.
+    pub tcp: Option<ControlTcp>,
 }
 
 impl Control {
@@ -26,7 +36,11 @@ impl Default for Control {
         Self {
             socket: "/run/octoplane/octoplane.sock".into(),
             socket_group: None,
+            read_group: None,
+            read_group_may: vec![Class::Read],
             max_message_mb: 16,
+            limits: ClientLimits::default(),
+            tcp: None,
         }
     }
 }

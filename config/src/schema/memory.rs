@@ -5,11 +5,11 @@ use super::{Port, Workers};
 /// Packet memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
-    /// Whether DPDK's memory comes from hugepages. Default: whether some port is a PCI device, as only hardware
+    /// Whether DPDK's memory comes from hugepages. Default: whether some device is on the PCI bus, as only hardware
     /// demands them.
     pub hugepages: bool,
-    /// DPDK memory reserved at start, in MiB. Default: what the mbufs need, an eighth more, and
-    /// [`Memory::DRIVER_MB`].
+    /// DPDK memory reserved at start, in MiB. Default: what the mbufs need, an eighth more,
+    /// [`Memory::DRIVER_MB`], and [`crate::Crypto::DEVICE_MB`] for each crypto device.
     pub size_mb: u32,
     /// Packet buffers. Default: see [`Memory::auto_mbufs`].
     pub mbufs: u32,

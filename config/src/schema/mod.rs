@@ -1,20 +1,30 @@
 //! The configuration as the daemon sees it. Each section is one file here; how it is read from text is in
 //! `read/`, so that these types stay plain data.
 
+mod access;
+mod cni;
 mod control;
+mod crypto;
 mod device;
 mod eal;
+mod ipsec;
 mod limits;
 mod memory;
 mod port;
+mod state;
 mod workers;
 
+pub use access::{CertificateName, Class, ClientLimits, ControlTcp, Guard, TlsClient};
+pub use cni::{Cni, CniTls, IdentityRule, Pool};
 pub use control::{Control, Gateway};
+pub use crypto::{Crypto, CryptoLibrary, CryptoProvider};
 pub use device::DeviceSpec;
 pub use eal::{Eal, IovaMode};
+pub use ipsec::Ipsec;
 pub use limits::{Capacity, Exception, Icmp, Neighbours};
 pub use memory::Memory;
 pub use port::{InterfaceAddr, Port, Queues, Role};
+pub use state::State;
 pub use workers::{PollMode, Workers};
 
 /// Most ports a configuration may have.
@@ -37,10 +47,18 @@ pub struct Config {
     pub workers: Workers,
     /// The control socket.
     pub control: Control,
+    /// What outlives the daemon.
+    pub state: State,
     /// Addresses that pods use as their default gateway.
     pub gateway: Gateway,
+    /// Pods that come and go by way of CNI plugins.
+    pub cni: Cni,
     /// 1 to [`MAX_PORTS`] ports in the order of the file. Names and devices are unique.
     pub ports: Vec<Port>,
+    /// Who encrypts.
+    pub crypto: Crypto,
+    /// Encryption between nodes.
+    pub ipsec: Ipsec,
     /// Limits of the exception path to the kernel.
     pub exception: Exception,
     /// Limits of the ICMP errors we send.

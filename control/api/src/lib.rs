@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use hyper_util::rt::TokioIo;
-use tonic::transport::{Channel, Endpoint, Error, Uri};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error, Identity, Uri};
 
 /// `octoplane.v1`, as generated.
 #[allow(
@@ -42,4 +42,30 @@ pub async fn connect(socket: &Path) -> Result<Channel, Error> {
     Endpoint::from_static("http://octoplane.invalid")
         .connect_with_connector(dial)
         .await
+}
+
+/// How a client of a TCP listener shows who it is, and knows the server: each in PEM.
+#[derive(Clone)]
+pub struct Credentials {
+    /// Authorities that the server's certificate may be from.
+    pub ca: Vec<u8>,
+    /// The client's certificate and what leads from it to its authority.
+    pub certificate: Vec<u8>,
+    /// Its private key.
+    pub key: Vec<u8>,
+}
+
+/// Connects to a TCP listener: `http://ADDRESS:PORT` in plain text, `https://NAME:PORT` with mutual TLS, where the server's
+/// certificate must have that name.
+pub async fn connect_tcp(server: Uri, credentials: Option<Credentials>) -> Result<Channel, Error> {
+    let endpoint = Endpoint::from(server);
+    let endpoint = match credentials {
+        None => endpoint,
+        Some(it) => endpoint.tls_config(
+            ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(it.ca))
+                .identity(Identity::from_pem(it.certificate, it.key)),
+        )?,
+    };
+    endpoint.connect().await
 }

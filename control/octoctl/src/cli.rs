@@ -16,11 +16,32 @@ pub(crate) struct Arguments {
     /// The daemon's control socket.
     #[arg(long, global = true, env = "OCTOPLANE_SOCKET", default_value = octoplane_api::DEFAULT_SOCKET)]
     pub(crate) socket: PathBuf,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// How to print.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
     #[command(subcommand)]
     pub(crate) verb: Verb,
+}
+
+/// A daemon that is asked over TCP.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Another machine's daemon")]
+pub(crate) struct Remote {
+    /// Its TCP listener in place of the socket: https://NAME:PORT with the three files below, http://ADDRESS:PORT in plain
+    /// text over the management wire.
+    #[arg(long, global = true, env = "OCTOPLANE_SERVER", value_name = "URL")]
+    pub(crate) server: Option<tonic::transport::Uri>,
+    /// Authorities that its certificate may be from (PEM).
+    #[arg(long, global = true, env = "OCTOPLANE_TLS_CA", value_name = "FILE")]
+    pub(crate) tls_ca: Option<PathBuf>,
+    /// Our certificate (PEM).
+    #[arg(long, global = true, env = "OCTOPLANE_TLS_CERTIFICATE", value_name = "FILE")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// Its key (PEM).
+    #[arg(long, global = true, env = "OCTOPLANE_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 /// How to print.
@@ -65,6 +86,12 @@ pub(crate) enum Verb {
     /// Which nodes traffic leaves the cluster from.
     #[command(subcommand)]
     EgressGateway(EgressGatewayVerb),
+    /// What CNI plugins attached.
+    #[command(subcommand)]
+    Attachment(AttachmentVerb),
+    /// Encryption between nodes.
+    #[command(subcommand)]
+    Ipsec(IpsecVerb),
     /// Connections.
     #[command(subcommand)]
     Flow(FlowVerb),
@@ -73,6 +100,19 @@ pub(crate) enum Verb {
         /// YAML or JSON; - for standard input.
         #[arg(short, long)]
         file: PathBuf,
+        /// Only print what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Program everything anew, as an agent does that was started again: like apply, but only for the kinds that are named, and
+    /// what others program meanwhile stays.
+    Resync {
+        /// YAML or JSON; - for standard input.
+        #[arg(short, long)]
+        file: PathBuf,
+        /// Only this kind; give it again for more. Default: everything.
+        #[arg(long = "kind", value_enum)]
+        kinds: Vec<Kind>,
         /// Only print what would change.
         #[arg(long)]
         dry_run: bool,
@@ -95,6 +135,16 @@ pub(crate) enum Verb {
     Drops,
     /// Pipeline stages by worker.
     Stages,
+    /// Whether this machine is ready for the daemon, and what to do where it is not. Exit status 1 if something stands in the
+    /// way.
+    Doctor {
+        /// The daemon's configuration.
+        #[arg(long, value_name = "FILE", default_value = "/etc/octoplane/octoplaned.toml")]
+        config: PathBuf,
+        /// A directory that stands for the machine; with it, all paths are below it.
+        #[arg(long, value_name = "DIRECTORY", default_value = "/")]
+        root: PathBuf,
+    },
     /// A completion script for a shell.
     Completion {
         /// Which shell.
@@ -135,6 +185,79 @@ impl From<Kind> for octoplane_api::v1::Kind {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum IpsecVerb {
+    /// What this node announces, keys, devices.
+    Status,
+    /// Security associations.
+    #[command(subcommand)]
+    Sa(IpsecListVerb),
+    /// What becomes of packets to other nodes.
+    #[command(subcommand)]
+    Policy(IpsecListVerb),
+    /// Packets, and errors by cause.
+    Counters,
+    /// Other nodes.
+    #[command(subcommand)]
+    Node(IpsecNodeVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IpsecListVerb {
+    /// All of them.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IpsecNodeVerb {
+    /// Add a node by one of its addresses, or replace it.
+    #[command(visible_alias = "set")]
+    Add {
+        /// Address that packets to it are recognised by: end of its tunnels.
+        address: String,
+        /// Number of the node, 1 to 65535; 0: the daemon chooses one.
+        #[arg(long, default_value_t = 0)]
+        id: u32,
+        /// The key it announces, 1 to 15; 0: none, packets go as they are.
+        #[arg(long)]
+        key: u32,
+        /// Its boot id, 36 characters.
+        #[arg(long, default_value = "")]
+        boot_id: String,
+        /// Its end of the security associations, if that is not the address.
+        #[arg(long, default_value = "")]
+        sa_address: String,
+    },
+    /// Remove nodes by their addresses.
+    Del {
+        /// The addresses.
+        #[arg(required = true)]
+        addresses: Vec<String>,
+    },
+    /// All nodes.
+    List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AttachmentVerb {
+    /// All attachments.
+    List {
+        /// Only those of this CNI network.
+        #[arg(long)]
+        network: Option<String>,
+    },
+    /// Remove an attachment with its endpoint and addresses. What a plugin made beside them stays.
+    Del {
+        /// The container's id.
+        container: String,
+        /// Its interface.
+        #[arg(default_value = "eth0")]
+        interface: String,
+    },
+    /// Where addresses come from, and how full that is.
+    Pools,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum PortVerb {
     /// All ports.
     List,
@@ -146,7 +269,7 @@ pub(crate) enum PortVerb {
         #[arg(long)]
         xstats: bool,
     },
-    /// Add one under traffic. It is gone after a restart of the daemon unless the configuration has it.
+    /// Add one under traffic. It is there again after a restart of the daemon.
     Add(PortArguments),
     /// Remove one that no endpoint, route or static neighbour names, and its device.
     Del {

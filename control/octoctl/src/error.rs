@@ -1,7 +1,6 @@
 //! What can go wrong, and the exit status it has.
 
 use std::io;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Why a command failed.
@@ -17,16 +16,25 @@ pub(crate) enum Failure {
     #[error("{0}")]
     Usage(String),
     /// Nobody answers.
-    #[error("cannot connect to {}: {}; is octoplaned running, and may you use its socket?", socket.display(), root(error))]
+    #[error(
+        "cannot connect to {place}: {}; is octoplaned running, and may you use its socket?",
+        root(error)
+    )]
     Connect {
-        /// The socket.
-        socket: PathBuf,
+        /// The socket, or the server.
+        place: String,
         /// What failed.
         error: tonic::transport::Error,
     },
     /// This machine is in the way.
     #[error("{0}")]
     Local(io::Error),
+}
+
+impl From<octoplane_state::FileError> for Failure {
+    fn from(error: octoplane_state::FileError) -> Self {
+        Self::Usage(error.0)
+    }
 }
 
 impl Failure {

@@ -2,15 +2,16 @@
 
 #![forbid(unsafe_code)]
 
+mod attachment;
 mod cli;
+mod connect;
+mod doctor;
 mod error;
-mod file;
 mod flow;
+mod ipsec;
 mod objects;
 mod output;
-mod position;
 mod program;
-mod schema;
 mod show;
 
 use std::process::ExitCode;
@@ -56,22 +57,39 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), Failure> {
+    // It looks at the machine, too, and says itself whether somebody answers.
+    if let Verb::Doctor { config, root } = &arguments.verb {
+        let Arguments {
+            socket,
+            remote,
+            output,
+            ..
+        } = &arguments;
+        return doctor::run(config, root, socket, remote, *output).await;
+    }
     // A file with mistakes is refused before anybody is asked.
     let wanted = match &arguments.verb {
-        Verb::Apply { file, .. } => Some(file::read(file)?),
+        Verb::Apply { file, .. } | Verb::Resync { file, .. } => Some(octoplane_state::read(file)?),
         _ => None,
     };
-    let channel = octoplane_api::connect(&arguments.socket)
-        .await
-        .map_err(|error| Failure::Connect {
-            socket: arguments.socket.clone(),
-            error,
-        })?;
+    let channel = connect::connect(&arguments.socket, &arguments.remote).await?;
     match arguments.verb {
-        Verb::Completion { .. } | Verb::Version => Ok(()),
+        Verb::Completion { .. } | Verb::Version | Verb::Doctor { .. } => Ok(()),
         Verb::Apply { dry_run, .. } => {
             let Some(wanted) = wanted else { return Ok(()) };
             program::replace(channel, wanted, dry_run, arguments.output).await
+        }
+        Verb::Resync { dry_run, kinds, .. } => {
+            let Some(wanted) = wanted else { return Ok(()) };
+            let begin = v1::ResyncBegin {
+                kinds: kinds
+                    .into_iter()
+                    .map(|kind| v1::Kind::from(kind).into())
+                    .collect(),
+                dry_run,
+                ..Default::default()
+            };
+            program::resync(channel, wanted, begin, arguments.output).await
         }
         Verb::Endpoint(verb) => program::endpoint(channel, verb, arguments.output).await,
         Verb::Route(verb) => program::route(channel, verb, arguments.output).await,
@@ -82,6 +100,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Policy(verb) => objects::policy(channel, verb, arguments.output).await,
         Verb::Ipcache(verb) => objects::ipcache(channel, verb, arguments.output).await,
         Verb::EgressGateway(verb) => objects::egress_gateway(channel, verb, arguments.output).await,
+        Verb::Attachment(verb) => attachment::run(channel, verb, arguments.output).await,
+        Verb::Ipsec(verb) => ipsec::run(channel, verb, arguments.output).await,
         Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
         Verb::Watch { initial, from, kinds } => {

@@ -8,10 +8,9 @@ use tonic::transport::Channel;
 
 use crate::cli::{EgressGatewayVerb, Format, IpcacheVerb, NodeVerb, PolicyVerb, ServiceVerb};
 use crate::error::Failure;
-use crate::file;
 use crate::output::{print, table};
 use crate::program::{apply, client, collect};
-use crate::schema::{EgressGateway, Ipcache, Node, Policy, Service};
+use octoplane_state::{EgressGateway, Ipcache, Node, Policy, Service};
 
 type Client = ConfigClient<Channel>;
 
@@ -100,7 +99,7 @@ fn yes(value: bool) -> String {
 pub(crate) async fn node(channel: Channel, verb: NodeVerb, format: Format) -> Result<(), Failure> {
     match verb {
         NodeVerb::Add(it) => {
-            let nodes = messages(file::objects::<Node>(&it.file)?)?;
+            let nodes = messages(octoplane_state::objects::<Node>(&it.file)?)?;
             apply(channel, nodes.into_iter().map(Step::PutNode).collect(), format).await
         }
         NodeVerb::Del => apply(channel, vec![Step::RemoveNode(true)], format).await,
@@ -114,7 +113,7 @@ pub(crate) async fn node(channel: Channel, verb: NodeVerb, format: Format) -> Re
 pub(crate) async fn service(channel: Channel, verb: ServiceVerb, format: Format) -> Result<(), Failure> {
     match verb {
         ServiceVerb::Add(it) => {
-            let services = messages(file::objects::<Service>(&it.file)?)?;
+            let services = messages(octoplane_state::objects::<Service>(&it.file)?)?;
             apply(
                 channel,
                 services.into_iter().map(Step::PutService).collect(),
@@ -160,7 +159,7 @@ pub(crate) async fn service(channel: Channel, verb: ServiceVerb, format: Format)
 pub(crate) async fn policy(channel: Channel, verb: PolicyVerb, format: Format) -> Result<(), Failure> {
     match verb {
         PolicyVerb::Add(it) => {
-            let policies = messages(file::objects::<Policy>(&it.file)?)?;
+            let policies = messages(octoplane_state::objects::<Policy>(&it.file)?)?;
             apply(
                 channel,
                 policies.into_iter().map(Step::PutPolicy).collect(),

@@ -12,9 +12,9 @@ use crate::cli::{
     Admin, EndpointVerb, Format, NeighVerb, PortArguments, PortVerb, RouteArguments, RouteVerb,
 };
 use crate::error::Failure;
-use crate::file::{Endpoint, Neighbour, Port, Route, Source, State};
 use crate::output::{print, table, write};
-use crate::{objects, position, show};
+use crate::{objects, show};
+use octoplane_state::{Endpoint, Neighbour, Port, Route, Source, State};
 
 pub(crate) fn client(channel: Channel) -> ConfigClient<Channel> {
     ConfigClient::new(channel)
@@ -29,19 +29,46 @@ pub(crate) async fn replace(
     dry_run: bool,
     format: Format,
 ) -> Result<(), Failure> {
-    let Source { name, text, state } = wanted;
-    let requests = state.clone().into_requests(dry_run).map_err(|mistake| {
-        let at = place(&name, &text, &mistake.entry);
-        Failure::Usage(format!("{at}: {}", mistake.text))
-    })?;
+    let requests = requests(&wanted, dry_run)?;
     match client(channel).replace(tokio_stream::iter(requests)).await {
         Ok(response) => changed(response.get_ref(), dry_run, format),
-        Err(status) => Err(refused(status, &name, &text, &state)),
+        Err(status) => Err(refused(status, &wanted)),
     }
 }
 
+/// Programs what a file says anew.
+pub(crate) async fn resync(
+    channel: Channel,
+    wanted: Source,
+    begin: v1::ResyncBegin,
+    format: Format,
+) -> Result<(), Failure> {
+    use v1::resync_request::Step;
+    let dry_run = begin.dry_run;
+    let objects = requests(&wanted, dry_run)?.into_iter().map(Step::Objects);
+    let steps = [Step::Begin(begin)]
+        .into_iter()
+        .chain(objects)
+        .chain([Step::End(true)]);
+    let messages: Vec<_> = steps.map(|step| v1::ResyncRequest { step: Some(step) }).collect();
+    match client(channel).resync(tokio_stream::iter(messages)).await {
+        Ok(response) => changed(response.get_ref(), dry_run, format),
+        Err(status) => Err(refused(status, &wanted)),
+    }
+}
+
+/// A file as messages.
+fn requests(wanted: &Source, dry_run: bool) -> Result<Vec<v1::ReplaceRequest>, Failure> {
+    let Source { name, text, state } = wanted;
+    state.clone().into_requests(dry_run).map_err(|mistake| {
+        let at = place(name, text, &mistake.entry);
+        Failure::Usage(format!("{at}: {}", mistake.text))
+    })
+}
+
 /// Where in the file the entry stands that the data plane refused.
-fn refused(status: tonic::Status, name: &str, text: &str, state: &State) -> Failure {
+fn refused(status: tonic::Status, wanted: &Source) -> Failure {
+    let Source { name, text, state } = wanted;
     let details = status.get_error_details();
     let violation = details.bad_request().and_then(|it| it.field_violations.first());
     match violation {
@@ -55,7 +82,7 @@ fn refused(status: tonic::Status, name: &str, text: &str, state: &State) -> Fail
 
 /// "state.yaml:4713: endpoints[4711]"
 fn place(name: &str, text: &str, entry: &str) -> String {
-    match position::line(text, entry) {
+    match octoplane_state::line(text, entry) {
         Some(line) => format!("{name}:{line}: {entry}"),
         None => format!("{name}: {entry}"),
     }

@@ -9,10 +9,9 @@ use tonic::transport::Channel;
 
 use crate::cli::Format;
 use crate::error::Failure;
-use crate::file::{Endpoint, Neighbour, Port, Route};
 use crate::output::{print, table, write};
 use crate::program::client;
-use crate::schema::{EgressGateway, Ipcache, Node, Policy, Service};
+use octoplane_state::{EgressGateway, Endpoint, Ipcache, Neighbour, Node, Policy, Port, Route, Service};
 
 fn stats(channel: Channel) -> StatsClient<Channel> {
     StatsClient::new(channel).max_decoding_message_size(usize::MAX)
@@ -292,8 +291,8 @@ pub(crate) async fn watch(
 /// Where a route leads, in a word or an address.
 pub(crate) fn route_target(route: &Route) -> String {
     match (&route.target, &route.via) {
-        (Some(crate::file::Target::Host), _) => "host".into(),
-        (Some(crate::file::Target::Blackhole), _) => "blackhole".into(),
+        (Some(octoplane_state::Target::Host), _) => "host".into(),
+        (Some(octoplane_state::Target::Blackhole), _) => "blackhole".into(),
         (None, Some(via)) => via.clone(),
         (None, None) => "link".into(),
     }

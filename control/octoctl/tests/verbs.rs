@@ -362,6 +362,28 @@ neighbours:
 ";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn resync_is_about_the_kinds_that_are_named() {
+    let lab = Lab::start().await;
+    let resync = |more: &[&str], text: &str| with_input(&lab, &[&["resync", "-f", "-"], more].concat(), text);
+    let first = resync(&[], STATE);
+    assert_eq!(first.code, 0, "{}", first.err);
+    assert_eq!(resync(&[], STATE).out, "no changes, revision 1\n");
+    let routes = lab.store.state().route_count();
+    assert!(routes > 0);
+    // A dry run first.
+    let out = resync(&["--kind", "endpoint", "--dry-run"], "{}").out;
+    assert!(out.contains("would change"), "{out}");
+    assert!(lab.store.state().endpoint_count() > 0);
+    resync(&["--kind", "endpoint"], "{}");
+    let state = lab.store.state();
+    assert_eq!((state.endpoint_count(), state.route_count()), (0, routes));
+    // What is not among the kinds is a mistake.
+    let refused = resync(&["--kind", "endpoint"], STATE);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("KIND_ROUTE"), "{}", refused.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn apply_is_declarative() {
     let lab = Lab::start().await;
     let apply = |text: &str| with_input(&lab, &["apply", "-f", "-"], text);

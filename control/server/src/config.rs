@@ -12,9 +12,9 @@ use crate::dataplane::Dataplane;
 use crate::history::History;
 use crate::list::{self, ListStream};
 use crate::ports;
-use crate::refusal::clip;
-use crate::replace;
-use crate::transact::{Mode, check_size, steps, transact};
+use crate::refusal::{alone, clip};
+use crate::resync::{self, Resyncs, append};
+use crate::transact::{Mode, check_size, transact};
 use crate::watch::{self, EventStream};
 
 /// Objects of a kind of which one may be large, in one message.
@@ -24,6 +24,7 @@ pub(crate) struct ConfigService<D> {
     dataplane: Arc<D>,
     store: SharedStore,
     history: Arc<History>,
+    resyncs: Arc<Resyncs>,
 }
 
 impl<D: Dataplane> ConfigService<D> {
@@ -34,6 +35,7 @@ impl<D: Dataplane> ConfigService<D> {
             dataplane,
             store,
             history,
+            resyncs: Arc::default(),
         }
     }
 
@@ -63,9 +65,11 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
         let request = request.into_inner();
         let mode = mode(&request);
-        transact(&self.store, mode, move |state| steps(state, request.changes))
-            .await
-            .map(Response::new)
+        transact(&self.store, mode, move |state| {
+            convert::steps(state, request.changes)
+        })
+        .await
+        .map(Response::new)
     }
 
     async fn apply_stream(
@@ -82,7 +86,7 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
             check_size(changes.len())?;
         }
         transact(&self.store, first.unwrap_or_default(), move |state| {
-            steps(state, changes)
+            convert::steps(state, changes)
         })
         .await
         .map(Response::new)
@@ -102,22 +106,23 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
                 omit_events: part.omit_events,
                 expected_revision: None,
             });
-            all.endpoints.extend(part.endpoints);
-            all.routes.extend(part.routes);
-            all.neighbours.extend(part.neighbours);
-            all.ports.extend(part.ports);
-            all.node = part.node.or(all.node);
-            all.ipcache.extend(part.ipcache);
-            all.services.extend(part.services);
-            all.policies.extend(part.policies);
-            all.egress_gateways.extend(part.egress_gateways);
-            check_size(replace::size(&all))?;
+            append(&mut all, part);
+            check_size(convert::size(&all))?;
         }
         transact(&self.store, first.unwrap_or_default(), move |state| {
-            replace::changes(state, all)
+            convert::changes(state, all)
         })
         .await
         .map(Response::new)
+    }
+
+    async fn resync(
+        &self,
+        request: Request<Streaming<v1::ResyncRequest>>,
+    ) -> Result<Response<v1::ApplyResponse>, Status> {
+        resync::resync(&self.resyncs, &self.store, request.into_inner())
+            .await
+            .map(Response::new)
     }
 
     async fn add_port(
@@ -278,8 +283,8 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
         &self,
         request: Request<v1::GetIpcacheRequest>,
     ) -> Result<Response<v1::Ipcache>, Status> {
-        let prefix =
-            convert::ipcache_prefix(&request.get_ref().prefix).map_err(|mistake| mistake.alone("prefix"))?;
+        let prefix = convert::ipcache_prefix(&request.get_ref().prefix)
+            .map_err(|mistake| alone(&mistake, "prefix"))?;
         let entry = self.state().await?.ipcache_entry(&prefix);
         let entry = entry.ok_or_else(|| Status::not_found(format!("ipcache {prefix}: not found")))?;
         Ok(Response::new(convert::ipcache_message(&entry)))
@@ -315,7 +320,7 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
     ) -> Result<Response<v1::EgressGateway>, Status> {
         let v1::GetEgressGatewayRequest { source, destination } = request.get_ref();
         let key = convert::egress_key(source, destination)
-            .map_err(|mistake| mistake.alone("source, destination"))?;
+            .map_err(|mistake| alone(&mistake, "source, destination"))?;
         let state = self.state().await?;
         let rule = state.egress_gateway(&key).ok_or_else(|| {
             Status::not_found(format!("egress gateway {source} to {destination}: not found"))
@@ -327,6 +332,7 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
 
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<EventStream>, Status> {
         let state = self.state().await?;
+        self.history.settled(state.revision()).await?;
         watch::start(Arc::clone(&self.history), state, request.get_ref()).map(Response::new)
     }
 }

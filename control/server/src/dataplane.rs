@@ -1,9 +1,15 @@
 //! What the services need of the daemon.
 
+use std::sync::Arc;
+
 use octoplane_api::v1;
+use octoplane_cni_server::Attachments;
 use octoplane_config::Port;
 use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{ChangeError, SharedStore, State};
+
+use crate::ipsec::IpsecControl;
+use crate::saved::StateJournal;
 
 /// The data plane, as the services see it. All methods but those that add and remove ports read counters only, and return
 /// at once.
@@ -11,11 +17,26 @@ pub trait Dataplane: Send + Sync + 'static {
     /// The tables.
     fn store(&self) -> &SharedStore;
 
+    /// What keeps added ports, if anything does; the tables know it as their journal.
+    fn saved(&self) -> Option<&StateJournal> {
+        None
+    }
+
     /// The daemon, its workers and memory. Tables and revision are filled in by the caller.
     fn status(&self) -> v1::Status;
 
     /// Counters of all ports, in the order of their numbers; with the driver's own if `xstats` is set.
     fn port_stats(&self, xstats: bool) -> Vec<v1::PortStats>;
+
+    /// Pods that come and go by way of CNI plugins. Without them, that service is not there.
+    fn attachments(&self) -> Option<Arc<Attachments>> {
+        None
+    }
+
+    /// Encryption between nodes. Without it, that service is not there.
+    fn ipsec(&self) -> Option<Arc<dyn IpsecControl>> {
+        None
+    }
 
     /// Dropped packets by reason and direction, those that are not zero.
     fn drops(&self) -> Vec<v1::Drop>;

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use octoplane_tables::{Committed, SharedStore};
+use octoplane_tables::{Committed, Journal, SharedStore};
 use tokio::sync::watch;
+use tonic::Status;
 
 /// Most transactions that are remembered.
 const MAX_TRANSACTIONS: usize = 4096;
@@ -42,6 +43,8 @@ struct Inner {
 pub(crate) struct History {
     inner: Mutex<Inner>,
     latest: watch::Sender<u64>,
+    /// What keeps transactions: nobody is told of one that a crash could undo.
+    journal: Option<Arc<dyn Journal>>,
 }
 
 impl History {
@@ -56,7 +59,16 @@ impl History {
                 closed: false,
             }),
             latest: watch::Sender::new(0),
+            journal: store.journal(),
         });
+        if let Some(journal) = &history.journal {
+            let history = Arc::downgrade(&history);
+            journal.listen(Box::new(move || {
+                if let Some(history) = history.upgrade() {
+                    history.latest.send_modify(|_| ());
+                }
+            }));
+        }
         let writer = Arc::clone(&history);
         // What is committed before the start is known waits here.
         let mut inner = history.lock();
@@ -71,6 +83,7 @@ impl History {
 
     /// What comes after `revision`.
     pub(crate) fn next(&self, revision: u64) -> Next {
+        let saved = self.journal.as_ref().map_or(u64::MAX, |journal| journal.saved());
         let inner = self.lock();
         if inner.closed {
             return Next::Closed;
@@ -85,8 +98,20 @@ impl History {
             .transactions
             .partition_point(|committed| committed.revision <= revision);
         match inner.transactions.get(position) {
-            Some(committed) => Next::Transaction(Arc::clone(committed)),
-            None => Next::Latest,
+            Some(committed) if committed.revision <= saved => Next::Transaction(Arc::clone(committed)),
+            _ => Next::Latest,
+        }
+    }
+
+    /// Returns once a state is as safe as what readers are told of.
+    pub(crate) async fn settled(&self, revision: u64) -> Result<(), Status> {
+        let Some(journal) = self.journal.clone() else {
+            return Ok(());
+        };
+        let waited = tokio::task::spawn_blocking(move || journal.wait(revision)).await;
+        match waited {
+            Ok(result) => result.map_err(|error| Status::unavailable(error.to_string())),
+            Err(_) => Err(Status::internal("waiting was given up")),
         }
     }
 

@@ -5,22 +5,31 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod config;
-mod convert;
 mod dataplane;
 mod flows;
 mod history;
+mod ipsec;
 mod list;
+mod listen;
 mod ports;
 mod refusal;
-mod replace;
+mod resync;
+mod saved;
 mod server;
 mod stats;
 mod transact;
 mod watch;
 
+pub(crate) use octoplane_convert as convert;
+
+pub use access::{Access, Kind, METHODS, Method};
 pub use dataplane::{Dataplane, PortRefusal};
 pub use flows::flow_tuple;
+pub use ipsec::{IpsecControl, IpsecRefusal};
+pub use listen::TlsError;
 /// What a port is asked to be: checked, and with every default filled in.
 pub use octoplane_config::Port as PortSettings;
+pub use saved::{FILE as STATE_FILE, Restored, SCHEMA, Saved, StateError, StateFile, StateJournal};
 pub use server::{Bound, GRACE, ServeError, Server};

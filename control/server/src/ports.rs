@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use octoplane_api::v1;
 use octoplane_config::{Gateway, Mistake, PortFields};
-use octoplane_tables::{ErrorKind, State};
+use octoplane_tables::{ErrorKind, NotSaved, State};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -24,12 +24,20 @@ pub(crate) async fn add<D: Dataplane>(
             ipv4: gateways.ipv4,
             ipv6: gateways.ipv6,
         };
-        let port = fields(request)
+        let port = fields(request.clone())
             .read(gateway)
             .map_err(|mistakes| invalid(&name, &mistakes))?;
         let existed = dataplane
             .add_port(port)
             .map_err(|refusal| status(&name, &refusal))?;
+        if let Some(journal) = dataplane.saved().filter(|_| !existed) {
+            journal.add_port(&request).map_err(|NotSaved(why)| {
+                Status::unavailable(format!(
+                    "port {}: it is in effect, but was not saved: {why}",
+                    clip(&name)
+                ))
+            })?;
+        }
         let state = dataplane.store().state();
         let port = state
             .port_by_name(&name)
@@ -70,7 +78,7 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// A request in the words of the configuration file.
-fn fields(request: v1::AddPortRequest) -> PortFields {
+pub(crate) fn fields(request: v1::AddPortRequest) -> PortFields {
     let role = match v1::Role::try_from(request.role) {
         Ok(v1::Role::Unspecified) => String::new(),
         Ok(v1::Role::Pod) => "pod".into(),
@@ -118,6 +126,7 @@ fn status(name: &str, refusal: &PortRefusal) -> Status {
             ErrorKind::Conflict => Code::AlreadyExists,
             ErrorKind::Full => Code::ResourceExhausted,
             ErrorKind::InUse => Code::FailedPrecondition,
+            ErrorKind::NotSaved => Code::Unavailable,
         },
         PortRefusal::Failed(_) => Code::Internal,
     };

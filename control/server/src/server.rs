@@ -1,7 +1,8 @@
-//! The control socket.
+//! The control services: where they are offered, and their beginning and end.
 
 use std::fs::{self, Permissions};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,18 +11,34 @@ use std::time::Duration;
 
 use nix::unistd::Gid;
 use octoplane_api::v1;
+use octoplane_cni_server::AttachmentService;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 
+use crate::access::{Access, AccessLayer, Classes, Clients, let_group_in};
 use crate::config::ConfigService;
 use crate::dataplane::Dataplane;
 use crate::flows::FlowsService;
 use crate::history::History;
+use crate::ipsec::IpsecService;
+use crate::listen::{Reception, TcpGate, TlsError, UnixGate};
 use crate::stats::StatsService;
 
 /// How long calls may take to end once the server stops.
 pub const GRACE: Duration = Duration::from_secs(1);
+/// How often a silent connection is asked whether it is still there, and how long it may take to answer (HTTP/2 pings).
+const PING: Duration = Duration::from_secs(30);
+const PONG: Duration = Duration::from_secs(20);
+/// Requests at once on one connection beyond what its client may have on all: so many are told that they are too many, more
+/// wait at the client, by HTTP/2's own means.
+const TOLD: usize = 64;
+/// Bytes of a request's headers.
+const HEADERS: u32 = 16 << 10;
+/// Requests that a client took back before they were looked at: beyond them it plays tricks (CVE-2023-44487).
+const TAKEN_BACK: usize = 20;
 
 /// Why the control socket is not served.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +49,41 @@ pub enum ServeError {
     /// Something that is no socket is in the way.
     #[error("{0}: there is a file that is not a socket")]
     NotASocket(PathBuf),
-    /// The configured group does not exist.
-    #[error("control.socket_group: there is no group \"{0}\"")]
-    NoGroup(String),
+    /// A configured group does not exist.
+    #[error("control.{key}: there is no group \"{name}\"")]
+    NoGroup {
+        /// Where it was named.
+        key: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The second group cannot be let in.
+    #[error("control.read_group: {path}: its file system keeps no access control list: {error}")]
+    NoList {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The TCP address cannot be listened on.
+    #[error("control.tcp.listen: {address}: {error}")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The management wire cannot be bound to.
+    #[error("control.tcp.management_interface: {interface}: {error}")]
+    Interface {
+        /// Its name.
+        interface: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Certificates are no good.
+    #[error("control.tcp: {0}")]
+    Tls(#[from] TlsError),
     /// The operating system refused.
     #[error("{path}: {error}")]
     Io {
@@ -56,15 +105,19 @@ pub enum ServeError {
 pub struct Server {
     /// Path of the Unix socket. Its directory is made if it is missing.
     pub socket: PathBuf,
-    /// Group that may use the socket besides root.
+    /// Group that may use the socket besides root, for everything.
     pub group: Option<String>,
     /// Largest message taken from a client, in bytes.
     pub max_message: usize,
+    /// Who else may use the services, and how much each.
+    pub access: Access,
 }
 
 /// A socket that listens. Dropping it removes the socket's file.
 pub struct Bound {
     listener: Option<UnixListener>,
+    gate: UnixGate,
+    tcp: Option<TcpGate>,
     server: Server,
     /// Tells our file from one that somebody put in its place.
     id: (u64, u64),
@@ -110,12 +163,20 @@ impl Server {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(|error| self.io(error))?;
         }
-        let group = self.group_id()?;
+        let group = self.group_id("socket_group", self.group.as_deref())?;
+        let other = self.group_id("read_group", self.access.read_group.as_deref())?;
+        let tcp = self.access.tcp.as_ref().map(TcpGate::bind).transpose()?;
         let listener = UnixListener::bind(path).map_err(|error| self.io(error))?;
         let id = file_id(path).map_err(|error| self.io(error))?;
+        let gate = UnixGate {
+            group: group.unwrap_or_else(nix::unistd::getegid),
+            other: other.map(|gid| (gid, Classes::of(&self.access.read_group_may))),
+        };
         // From here on the file is removed again, whatever happens.
         let bound = Bound {
             listener: Some(listener),
+            gate,
+            tcp,
             server: self,
             id,
         };
@@ -124,16 +185,22 @@ impl Server {
             nix::unistd::chown(path, None, group).map_err(|error| bound.server.io(error.into()))?;
         }
         fs::set_permissions(path, Permissions::from_mode(0o660)).map_err(|error| bound.server.io(error))?;
+        if let Some(gid) = other {
+            let_group_in(path, gid).map_err(|error| ServeError::NoList {
+                path: path.into(),
+                error,
+            })?;
+        }
         Ok(bound)
     }
 
-    fn group_id(&self) -> Result<Option<Gid>, ServeError> {
-        let Some(name) = &self.group else { return Ok(None) };
+    fn group_id(&self, key: &'static str, name: Option<&str>) -> Result<Option<Gid>, ServeError> {
+        let Some(name) = name else { return Ok(None) };
         let group = nix::unistd::Group::from_name(name).map_err(|error| self.io(error.into()))?;
-        match group {
-            Some(group) => Ok(Some(group.gid)),
-            None => Err(ServeError::NoGroup(name.clone())),
-        }
+        let name = name.to_owned();
+        group.map_or(Err(ServeError::NoGroup { key, name }), |group| {
+            Ok(Some(group.gid))
+        })
     }
 
     fn io(&self, error: io::Error) -> ServeError {
@@ -148,6 +215,11 @@ impl Bound {
     /// Path of the socket.
     pub fn path(&self) -> &Path {
         &self.server.socket
+    }
+
+    /// Our TCP address, if there is a TCP listener.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp.as_ref().map(TcpGate::address)
     }
 
     /// Serves until `shutdown` is done: then nobody is let in any more, watches are ended, and calls under way have
@@ -169,6 +241,15 @@ impl Bound {
         let flows = v1::flows_server::FlowsServer::new(FlowsService(Arc::clone(&dataplane)))
             .max_decoding_message_size(max)
             .max_encoding_message_size(usize::MAX);
+        let attachments = dataplane.attachments().map(|attachments| {
+            v1::attachments_server::AttachmentsServer::new(AttachmentService(attachments))
+                .max_decoding_message_size(max)
+        });
+        let ipsec = dataplane.ipsec().map(|ipsec| {
+            v1::ipsec_server::IpsecServer::new(IpsecService(ipsec))
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(usize::MAX)
+        });
         let stats =
             v1::stats_server::StatsServer::new(StatsService(dataplane)).max_decoding_message_size(max);
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -181,18 +262,47 @@ impl Bound {
         reporter
             .set_serving::<v1::stats_server::StatsServer<StatsService<D>>>()
             .await;
+        if attachments.is_some() {
+            reporter
+                .set_serving::<v1::attachments_server::AttachmentsServer<AttachmentService>>()
+                .await;
+        }
+        if ipsec.is_some() {
+            reporter
+                .set_serving::<v1::ipsec_server::IpsecServer<IpsecService>>()
+                .await;
+        }
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let (stop, stopped) = oneshot::channel::<()>();
+        let limits = self.server.access.limits;
+        let (reception, incoming) = Reception::new(Clients::new(limits));
+        let streams = limits
+            .requests
+            .saturating_add(limits.streams)
+            .saturating_add(TOLD);
+        let mut gates = JoinSet::new();
+        if let Some(tcp) = self.tcp.take() {
+            gates.spawn(tcp.run(reception.clone()));
+        }
+        gates.spawn(self.gate.run(listener, reception));
         let serving = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(PING))
+            .http2_keepalive_timeout(Some(PONG))
+            .max_concurrent_streams(u32::try_from(streams).unwrap_or(u32::MAX))
+            .http2_max_header_list_size(HEADERS)
+            .http2_max_pending_accept_reset_streams(Some(TAKEN_BACK))
+            .layer(AccessLayer { max_message: max })
             .add_service(config)
             .add_service(flows)
             .add_service(stats)
+            .add_optional_service(attachments)
+            .add_optional_service(ipsec)
             .add_service(health)
             .add_service(reflection)
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), async {
+            .serve_with_incoming_shutdown(ReceiverStream::new(incoming).map(Ok::<_, io::Error>), async {
                 let _ = stopped.await;
             });
         let mut serving = std::pin::pin!(serving);
@@ -200,6 +310,8 @@ impl Bound {
             result = &mut serving => return result.map_err(Into::into),
             () = shutdown => {}
         }
+        // Nobody is let in any more.
+        gates.shutdown().await;
         history.close();
         drop(stop);
         // A client that does not read must not keep the daemon from stopping.

@@ -1,25 +1,15 @@
 //! Transactions: from a request to the tables and back.
 
 use octoplane_api::v1;
-use octoplane_tables::model::Change;
-use octoplane_tables::{ApplyError, Committed, Event, Object, SharedStore, State};
+use octoplane_convert::{Located, Transaction};
+use octoplane_tables::{Committed, Event, Object, SharedStore, State};
 use tonic::Status;
 
 use crate::convert;
-use crate::refusal::Mistake;
+use crate::refusal::{located, refused};
 
 /// Most objects of one transaction: what is collected before it is applied is bounded.
 const MAX_OBJECTS: usize = 4_000_000;
-
-/// Where in a request a change comes from: list and position.
-pub(crate) type Origin = (&'static str, usize);
-
-/// A transaction in the tables' terms.
-pub(crate) struct Transaction {
-    pub(crate) changes: Vec<Change>,
-    /// One for each change.
-    pub(crate) origins: Vec<Origin>,
-}
 
 /// What the client said about the transaction as a whole.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,7 +24,7 @@ pub(crate) struct Mode {
 pub(crate) async fn transact(
     store: &SharedStore,
     mode: Mode,
-    make: impl FnOnce(&State) -> Result<Transaction, Status> + Send + 'static,
+    make: impl FnOnce(&State) -> Result<Transaction, Located> + Send + 'static,
 ) -> Result<v1::ApplyResponse, Status> {
     let store = store.clone();
     tokio::task::spawn_blocking(move || run(&store, mode, make))
@@ -45,14 +35,14 @@ pub(crate) async fn transact(
 fn run(
     store: &SharedStore,
     mode: Mode,
-    make: impl FnOnce(&State) -> Result<Transaction, Status>,
+    make: impl FnOnce(&State) -> Result<Transaction, Located>,
 ) -> Result<v1::ApplyResponse, Status> {
     let guarded = |state: &State| match mode.expected_revision {
         Some(expected) if expected != state.revision() => Err(Status::aborted(format!(
             "expected_revision is {expected}, the tables are at revision {}",
             state.revision()
         ))),
-        _ => make(state),
+        _ => make(state).map_err(|it| located(&it)),
     };
     let (before, origins, result);
     if mode.dry_run {
@@ -61,32 +51,25 @@ fn run(
         origins = transaction.origins;
         result = store.check(transaction.changes);
     } else {
-        let mut made = Err(Status::internal("the transaction was not made"));
+        let mut made = None;
         result = store.update(|state| match guarded(state) {
             Ok(transaction) => {
-                made = Ok((state.clone(), transaction.origins));
+                made = Some(Ok((state.clone(), transaction.origins)));
                 transaction.changes
             }
             Err(status) => {
-                made = Err(status);
+                made = Some(Err(status));
                 // Changes nothing.
                 Vec::new()
             }
         });
-        (before, origins) = made?;
+        // It is not even made where nothing can be saved.
+        (before, origins) = made.unwrap_or_else(|| Ok((store.state(), Vec::new())))?;
     }
     match result {
         Ok(committed) => Ok(response(&before, &committed, mode.omit_events)),
-        Err(error) => Err(refused(&error, &origins)),
+        Err(error) => Err(refused(&Transaction::refused(&error, &origins))),
     }
-}
-
-fn refused(error: &ApplyError, origins: &[Origin]) -> Status {
-    let (list, index) = origins
-        .get(error.index)
-        .copied()
-        .unwrap_or(("changes", error.index));
-    Mistake::from(&error.error).at(list, index)
 }
 
 fn response(before: &State, committed: &Committed, omit_events: bool) -> v1::ApplyResponse {
@@ -123,17 +106,6 @@ fn existed(before: &State, event: &Event) -> bool {
         Object::Policy(policy) => before.policy(policy.endpoint).is_some(),
         Object::EgressGateway(rule) => before.egress_gateway(&rule.key).is_some(),
     }
-}
-
-/// The steps of a client in the tables' terms.
-pub(crate) fn steps(state: &State, changes: Vec<v1::Change>) -> Result<Transaction, Status> {
-    let origins = (0..changes.len()).map(|index| ("changes", index)).collect();
-    let changes = changes
-        .into_iter()
-        .enumerate()
-        .map(|(index, change)| convert::change(state, change).map_err(|mistake| mistake.at("changes", index)))
-        .collect::<Result<_, _>>()?;
-    Ok(Transaction { changes, origins })
 }
 
 /// Refuses a transaction that grew too large.

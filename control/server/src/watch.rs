@@ -4,6 +4,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
 
 use octoplane_api::v1;
+use octoplane_convert::Kinds;
 use octoplane_tables::{Object, State};
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,47 +19,19 @@ const AHEAD: usize = 256;
 /// Events on their way.
 pub(crate) type EventStream = ReceiverStream<Result<v1::Event, Status>>;
 
-/// Which kinds of objects a reader wants: a bit for each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kinds(u32);
-
-impl Kinds {
-    fn read(kinds: &[i32]) -> Result<Self, Status> {
-        if kinds.is_empty() {
-            return Ok(Self(u32::MAX));
-        }
-        let mut wanted = 0;
-        for &number in kinds {
-            match v1::Kind::try_from(number) {
-                Ok(v1::Kind::Unspecified) | Err(_) => {
-                    let last = v1::Kind::EgressGateway as i32;
-                    return Err(Status::invalid_argument(format!(
-                        "kinds: {number} is none, expected 1 to {last}"
-                    )));
-                }
-                Ok(kind) => wanted |= 1 << kind as u32,
-            }
-        }
-        Ok(Self(wanted))
-    }
-
-    fn has(self, kind: v1::Kind) -> bool {
-        self.0 & 1 << kind as u32 != 0
-    }
-
-    fn wants(self, object: &Object) -> bool {
-        self.has(match object {
-            Object::Endpoint(_) => v1::Kind::Endpoint,
-            Object::Route(_) => v1::Kind::Route,
-            Object::Neighbour(_) => v1::Kind::Neighbour,
-            Object::Port(_) => v1::Kind::Port,
-            Object::Node(_) => v1::Kind::Node,
-            Object::Ipcache(_) => v1::Kind::Ipcache,
-            Object::Service(_) => v1::Kind::Service,
-            Object::Policy(_) => v1::Kind::Policy,
-            Object::EgressGateway(_) => v1::Kind::EgressGateway,
-        })
-    }
+/// Whether a reader of these kinds wants an object.
+fn wants(kinds: Kinds, object: &Object) -> bool {
+    kinds.has(match object {
+        Object::Endpoint(_) => v1::Kind::Endpoint,
+        Object::Route(_) => v1::Kind::Route,
+        Object::Neighbour(_) => v1::Kind::Neighbour,
+        Object::Port(_) => v1::Kind::Port,
+        Object::Node(_) => v1::Kind::Node,
+        Object::Ipcache(_) => v1::Kind::Ipcache,
+        Object::Service(_) => v1::Kind::Service,
+        Object::Policy(_) => v1::Kind::Policy,
+        Object::EgressGateway(_) => v1::Kind::EgressGateway,
+    })
 }
 
 /// Starts to tell one reader. `state` is the current state.
@@ -67,7 +40,7 @@ pub(crate) fn start(
     state: State,
     request: &v1::WatchRequest,
 ) -> Result<EventStream, Status> {
-    let kinds = Kinds::read(&request.kinds)?;
+    let kinds = Kinds::read(&request.kinds).map_err(Status::invalid_argument)?;
     let after = match request.from_revision {
         Some(_) if request.initial_state => {
             return Err(Status::invalid_argument(
@@ -225,7 +198,7 @@ impl Watcher {
             match self.history.next(self.after) {
                 Next::Transaction(committed) => {
                     self.after = committed.revision;
-                    for event in committed.events.iter().filter(|it| self.kinds.wants(&it.object)) {
+                    for event in committed.events.iter().filter(|it| wants(self.kinds, &it.object)) {
                         let message = convert::event_message(&committed.ports, event);
                         if let Break(end) = self.send(message).await {
                             return end;

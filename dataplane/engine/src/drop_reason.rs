@@ -91,6 +91,8 @@ reasons! {
     LocalHostUnreachable = 164, "Local host is unreachable";
     /// An IEEE 802.3 frame from an endpoint.
     UnsupportedL2 = 166, "Unsupported L2 protocol";
+    /// The endpoint sends more than it may.
+    EdtHorizon = 162, "EDT horizon";
     /// Every port that the connection could be masqueraded with is taken.
     NoNatPort = 167, "No mapping for NAT masquerade";
     /// A protocol that cannot be masqueraded.
@@ -103,6 +105,8 @@ reasons! {
     InvalidIdentity = 171, "Invalid identity";
     /// A service that is not offered to the outside.
     IsClusterIp = 174, "Is a ClusterIP";
+    /// The first fragment of its packet did not come.
+    FragmentNotFound = 175, "First fragment not found";
     /// The service does not serve this client.
     NotInSourceRange = 177, "Denied by LB src range";
     /// A policy entry denies it.
@@ -111,10 +115,18 @@ reasons! {
     VlanFiltered = 182, "VLAN traffic disallowed by VLAN filter";
     /// Both ends have to prove who they are first.
     AuthRequired = 189, "Authentication required";
+    /// The node that its traffic has to leave from is missing.
+    NoEgressGateway = 194, "No Egress Gateway found";
+    /// It has to be encrypted and is not.
+    Unencrypted = 195, "Traffic is unencrypted";
     /// The TTL or hop limit ran out.
     TtlExceeded = 196, "TTL exceeded";
-    /// Too many packets for the kernel.
+    /// The node that it would be encrypted for, or that encrypted it, is unknown.
+    NoNodeId = 197, "No node ID found";
+    /// Too many packets for the kernel, or for the endpoint.
     RateLimited = 198, "Rate limited";
+    /// This node is to send it on under an address that it has not got.
+    NoEgressIp = 204, "No Egress IP configured";
     /// The port is administratively down or unknown.
     NoDevice = 206, "Device not found";
     /// The device's transmit queue took no more.
@@ -131,6 +143,12 @@ reasons! {
     NoBuffer = 1005, "No packet buffer left";
     /// Policy sends it through a proxy, and there is no way to one.
     ProxyMissing = 1006, "No way to the proxy";
+    /// The nodes agree on a key, and there is no security association for it.
+    NoSecurityAssociation = 1007, "No security association";
+    /// It could not be encrypted; the counters of IPsec say why.
+    NotEncrypted = 1008, "Encryption failed";
+    /// It could not be decrypted, or was seen before; the counters of IPsec say why.
+    NotDecrypted = 1009, "Decryption failed";
 }
 
 #[cfg(test)]

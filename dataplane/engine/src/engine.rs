@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use arrayvec::ArrayVec;
 use octoplane_flow::FlowHandle;
 use octoplane_packet::{BufPool, MacAddr, PacketBuf};
-use octoplane_tables::model::{PortId, Role};
+use octoplane_tables::model::{HOST_ENDPOINT, PortId, Role, Routing};
 use octoplane_tables::{PortView, Reader, Snapshot};
 
 use crate::connection::{self, Timeouts};
 use crate::drop_reason::{Direction, DropReason};
 use crate::event::NeighbourEvent;
 use crate::fast::Pending;
+use crate::ipsec::{Ipsec, IpsecConfig};
 use crate::limiter::Limiter;
+use crate::memory::MemoryPart;
 use crate::output::Output;
 use crate::parking::ParkingLot;
 use crate::route_cache::RouteCache;
@@ -58,6 +60,8 @@ pub struct EngineConfig {
     pub park_ns: u64,
     /// How long connections are kept.
     pub timeouts: Timeouts,
+    /// What the numbers that backends and ports are chosen with begin from; `None`: something different in each engine.
+    pub seed: Option<u64>,
     /// Reads the cycle counter that stages are timed with.
     pub cycles: fn() -> u64,
 }
@@ -70,6 +74,7 @@ impl Default for EngineConfig {
             max_parked: 256,
             park_ns: 3_000_000_000,
             timeouts: Timeouts::default(),
+            seed: None,
             cycles: || 0,
         }
     }
@@ -78,6 +83,7 @@ impl Default for EngineConfig {
 /// The pipeline of one worker.
 pub struct Engine<P: BufPool> {
     reader: Reader,
+    ipsec: Option<IpsecConfig>,
     core: Core<P>,
 }
 
@@ -93,6 +99,10 @@ pub(crate) struct Core<P: BufPool> {
     pub(crate) host_mac: Arc<HostMac>,
     pub(crate) routes: RouteCache,
     pub(crate) flows: FlowHandle,
+    /// Which backend clients stay with.
+    pub(crate) affinities: FlowHandle,
+    /// Ports of fragmented packets.
+    pub(crate) fragments: FlowHandle,
     /// Packets of the burst whose connections are being looked up.
     pub(crate) pending: ArrayVec<Pending, BURST>,
     pub(crate) timeouts: Timeouts,
@@ -114,6 +124,10 @@ pub(crate) struct Rx<'a> {
     pub(crate) second: u32,
     /// The same when the packet arrived.
     pub(crate) born: u64,
+    /// Encryption between nodes, if there is any.
+    pub(crate) ipsec: Option<Ipsec<'a>>,
+    /// Whether the packet came encrypted.
+    pub(crate) decrypted: bool,
 }
 
 impl Rx<'_> {
@@ -127,13 +141,13 @@ impl Rx<'_> {
 }
 
 impl<P: BufPool> Engine<P> {
-    /// An engine that reads `reader`'s tables, keeps connections by `flows`, makes packets from `pool` and counts in `stats`.
+    /// An engine that reads `reader`'s tables, keeps its state in `memory`, makes packets from `pool` and counts in `stats`.
     pub fn new(
         reader: Reader,
         pool: P,
         stats: Arc<WorkerStats>,
         host_mac: Arc<HostMac>,
-        flows: FlowHandle,
+        memory: MemoryPart,
         config: &EngineConfig,
     ) -> Self {
         let (rate, burst) = config.icmp_errors;
@@ -147,14 +161,25 @@ impl<P: BufPool> Engine<P> {
             events: ArrayVec::new(),
             host_mac,
             routes: RouteCache::new(),
-            flows,
+            flows: memory.flows,
+            affinities: memory.affinities,
+            fragments: memory.fragments,
             pending: ArrayVec::new(),
             timeouts: config.timeouts,
-            seed: seed(),
+            seed: config.seed.unwrap_or_else(seed) | 1,
             cycles: config.cycles,
             runs: 0,
         };
-        Self { reader, core }
+        Self {
+            reader,
+            ipsec: None,
+            core,
+        }
+    }
+
+    /// Encrypts between nodes from now on.
+    pub fn set_ipsec(&mut self, ipsec: IpsecConfig) {
+        self.ipsec = Some(ipsec);
     }
 
     /// Takes a burst that `port` received at `now` (nanoseconds of a monotonic clock) through the pipeline. The burst
@@ -166,13 +191,38 @@ impl<P: BufPool> Engine<P> {
         burst: &mut ArrayVec<P::Buf, BURST>,
         out: &mut Output<P::Buf>,
     ) {
+        self.core.stats.port(port).rx_packets.add(burst.len() as u64);
+        self.pass(now, port, burst, out, false);
+    }
+
+    /// The same for frames that `port` received encrypted: each starts with an Ethernet header, of which type and
+    /// destination (the port's address) count, in front of the packet that was inside.
+    pub fn decrypted(
+        &mut self,
+        now: u64,
+        port: PortId,
+        burst: &mut ArrayVec<P::Buf, BURST>,
+        out: &mut Output<P::Buf>,
+    ) {
+        self.pass(now, port, burst, out, true);
+    }
+
+    #[inline(always)]
+    fn pass(
+        &mut self,
+        now: u64,
+        port: PortId,
+        burst: &mut ArrayVec<P::Buf, BURST>,
+        out: &mut Output<P::Buf>,
+        decrypted: bool,
+    ) {
         let snapshot: &Snapshot = self.reader.load();
+        let ipsec = Ipsec::load(self.ipsec.as_mut());
         let core = &mut self.core;
         if !core.parking.is_empty() {
             // With these tables a packet of the burst may be sent at once: not before those that waited.
-            core.retry(snapshot, now, out);
+            core.retry(snapshot, ipsec, now, out);
         }
-        core.stats.port(port).rx_packets.add(burst.len() as u64);
         let Some(view) = snapshot.port(port).filter(|view| view.admin_up) else {
             let bytes: usize = burst.iter().map(PacketBuf::len).sum();
             core.stats.port(port).rx_bytes.add(bytes as u64);
@@ -192,6 +242,8 @@ impl<P: BufPool> Engine<P> {
             now,
             second: connection::second(now),
             born: now,
+            ipsec,
+            decrypted,
         };
         match view.role {
             Role::Pod => core.burst::<true>(&rx, burst, out),
@@ -201,7 +253,14 @@ impl<P: BufPool> Engine<P> {
                     let [.., a, b, c, d, e, f] = *frame;
                     core.host_mac.learn(MacAddr([a, b, c, d, e, f]));
                 }
-                core.burst::<false>(&rx, burst, out);
+                // Where the kernel's packets may belong to connections, they are looked up like endpoints'.
+                let node = snapshot.node();
+                let masquerade = node.masquerade4.is_some() || node.masquerade6.is_some();
+                let tunnel = node.routing == Routing::Tunnel;
+                match tunnel || masquerade || snapshot.policy(HOST_ENDPOINT).is_some() {
+                    true => core.burst::<true>(&rx, burst, out),
+                    false => core.burst::<false>(&rx, burst, out),
+                }
             }
         }
     }
@@ -209,9 +268,12 @@ impl<P: BufPool> Engine<P> {
     /// Looks after the packets that wait for neighbours. Call it once in each round of the poll loop.
     pub fn tick(&mut self, now: u64, out: &mut Output<P::Buf>) {
         if !self.core.parking.is_empty() {
-            self.core.retry(self.reader.load(), now, out);
+            let ipsec = Ipsec::load(self.ipsec.as_mut());
+            self.core.retry(self.reader.load(), ipsec, now, out);
         }
         self.core.flows.quiesce();
+        self.core.affinities.quiesce();
+        self.core.fragments.quiesce();
     }
 
     /// Ends connections whose time is over at `now`, looking at `records` of them at most.
@@ -223,6 +285,7 @@ impl<P: BufPool> Engine<P> {
     /// used again.
     pub fn refresh(&mut self) {
         self.reader.load();
+        let _ = Ipsec::load(self.ipsec.as_mut());
     }
 
     /// What happened since the last call that the control plane has to know.
@@ -238,6 +301,16 @@ impl<P: BufPool> Engine<P> {
             _ => Direction::Egress,
         };
         self.core.stats.count_drop(reason, direction, packets, bytes);
+    }
+
+    /// Counts packets that were lost between the engine and `port`, or before they came back from there.
+    pub fn count_lost(&mut self, reason: DropReason, direction: Direction, packets: u64, bytes: u64) {
+        self.core.stats.count_drop(reason, direction, packets, bytes);
+    }
+
+    /// The address of a port, as frames from there have to be addressed.
+    pub fn mac(&mut self, port: PortId) -> Option<MacAddr> {
+        self.reader.load().port(port).map(|view| view.mac)
     }
 
     /// Frees everything that waits, before the buffers' pool goes away.
@@ -297,5 +370,5 @@ impl<P: BufPool> Core<P> {
 /// Different in each engine.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
-    RandomState::new().hash_one(0) | 1
+    RandomState::new().hash_one(0)
 }

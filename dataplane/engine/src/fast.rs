@@ -4,19 +4,26 @@
 //! plain is left as it was to the slow path, which starts over with it: the fast path decides nothing that the slow path
 //! would decide differently.
 
+use std::net::IpAddr;
+
 use arrayvec::ArrayVec;
+use octoplane_esp::SaId;
 use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::checksum::ipv4_words_ok;
 use octoplane_packet::headers::{ETHERNET_LEN, ethertype, icmp6, protocol};
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
+use octoplane_tables::model::PortId;
 use octoplane_tables::{Action, Target};
 
 use crate::address::{routable4, routable6};
 use crate::connection::{self, Progress, Upper, flag, progress};
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
+use crate::ipsec;
 use crate::output::Output;
 use crate::overlay;
+use crate::rate;
+use crate::slow::{Verdict, esp, plain_refused};
 use crate::stats::Stage;
 
 /// How many packets ahead data is asked for.
@@ -31,6 +38,13 @@ const V6: usize = 54;
 const SLOW: u16 = u16::MAX;
 /// In place of a port: waits for its connection to be found.
 const PENDING: u16 = u16::MAX - 1;
+/// In place of a port: is to be encrypted.
+const SEAL: u16 = u16::MAX - 2;
+/// In place of a port: is to be decrypted. Ports are below.
+const OPEN: u16 = u16::MAX - 3;
+
+/// How those of a burst are encrypted that have [`SEAL`] in place of a port, in their order, and by which ports they leave.
+type Sealing = ArrayVec<(SaId, PortId), BURST>;
 
 /// A packet whose connection is being looked up.
 pub(crate) struct Pending {
@@ -64,6 +78,7 @@ impl<P: BufPool> Core<P> {
         let ours = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) << 16;
         let packets = burst.len();
         let mut ports = [SLOW; BURST];
+        let mut sealing = Sealing::new();
         let (mut bytes, mut others, mut first) = (0, 0, None);
         for (index, way) in ports.iter_mut().enumerate().take(packets) {
             if let Some(next) = burst.get(index + AHEAD) {
@@ -76,21 +91,21 @@ impl<P: BufPool> Core<P> {
             *way = port;
         }
         if !self.pending.is_empty() {
-            self.established(rx, burst, &mut ports);
+            self.established(rx, burst, &mut ports, &mut sealing);
             let ways = ports.iter().take(packets);
             first = ports.first().copied();
             others = ways.fold(0, |others, port| others | port ^ ports[0]);
         }
         let first = first.unwrap_or(SLOW);
         self.stats.port(rx.port).rx_bytes.add(bytes as u64);
-        if others == 0 && first != SLOW {
+        if others == 0 && first < OPEN {
             self.stats.fast.packets.add(packets as u64);
             self.stats.fast.bytes.add(bytes as u64);
             out.send_all(first, burst);
         }
         // What is left if there was more than one way, or no room.
         if !burst.is_empty() {
-            self.one_by_one(rx, burst, &ports, out);
+            self.one_by_one(rx, burst, &ports, &sealing, out);
         }
     }
 
@@ -100,8 +115,10 @@ impl<P: BufPool> Core<P> {
         rx: &Rx<'_>,
         burst: &mut ArrayVec<P::Buf, BURST>,
         ports: &[u16; BURST],
+        sealing: &Sealing,
         out: &mut Output<P::Buf>,
     ) {
+        let mut sealing = sealing.iter();
         let (mut slow, mut fast, mut bytes) = (0, 0, 0);
         for (buf, &port) in burst.drain(..).zip(ports) {
             if port == SLOW {
@@ -111,6 +128,18 @@ impl<P: BufPool> Core<P> {
             }
             fast += 1;
             bytes += buf.len() as u64;
+            if port == OPEN {
+                self.open(rx, buf, out);
+                continue;
+            }
+            if port == SEAL {
+                match sealing.next() {
+                    Some((sa, port)) => self.seal(rx, buf, *sa, *port, out),
+                    // There are as many as have this in place of a port.
+                    None => self.discard(rx, DropReason::NotEncrypted, buf, out),
+                }
+                continue;
+            }
             if let Err(buf) = out.send(port, buf) {
                 self.discard(rx, DropReason::TxFull, buf, out);
             }
@@ -195,6 +224,9 @@ impl<P: BufPool> Core<P> {
         }
         let target = rx.snapshot.target(self.routes.find4(rx.snapshot, dst));
         if target.action == Action::Deliver {
+            if rx.ipsec.is_some() && plain_refused(rx, IpAddr::from(src.to_be_bytes())) {
+                return SLOW;
+            }
             let fragment = (first >> 48) as u16 & FRAGMENT != 0;
             let protocol = (second >> 8) as u8;
             let Some(&ports) = data.get(V4..).and_then(|upper| upper.first_chunk()) else {
@@ -211,7 +243,7 @@ impl<P: BufPool> Core<P> {
             return self.look_up(index, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
         }
         if !fits(target, len) {
-            return SLOW;
+            return special(rx, target, (second >> 8) as u8, data);
         }
         let Some(header) = data.first_chunk_mut::<V4>() else {
             return SLOW;
@@ -255,13 +287,19 @@ impl<P: BufPool> Core<P> {
         match target {
             Some(target) if target.action != Action::Deliver => {
                 if !fits(target, len) {
-                    return SLOW;
+                    return special(rx, target, protocol, data);
                 }
                 header[21] -= 1;
                 header[..12].copy_from_slice(&target.macs);
                 target.port
             }
             _ => {
+                if !POD && rx.ipsec.is_some() {
+                    let addr = u128::from(src[0]) << 64 | u128::from(src[1]);
+                    if plain_refused(rx, IpAddr::from(addr.to_be_bytes())) {
+                        return SLOW;
+                    }
+                }
                 let Some(&ports) = data.get(V6..).and_then(|upper| upper.first_chunk()) else {
                     return SLOW;
                 };
@@ -295,7 +333,13 @@ impl<P: BufPool> Core<P> {
     /// Sends on packets of connections that are known and were decided by the tables as they are. Three passes: what each
     /// reads of the table, the one before has fetched, for many packets at once.
     #[inline(always)]
-    fn established(&mut self, rx: &Rx<'_>, burst: &mut ArrayVec<P::Buf, BURST>, ports: &mut [u16; BURST]) {
+    fn established(
+        &mut self,
+        rx: &Rx<'_>,
+        burst: &mut ArrayVec<P::Buf, BURST>,
+        ports: &mut [u16; BURST],
+        sealing: &mut Sealing,
+    ) {
         let table = self.flows.table();
         let touched = self
             .pending
@@ -312,14 +356,14 @@ impl<P: BufPool> Core<P> {
         std::hint::black_box(touched);
         for pending in &self.pending {
             if let (Some(buf), Some(way)) = (burst.get_mut(pending.index), ports.get_mut(pending.index)) {
-                *way = self.follow_known(rx, buf, pending);
+                *way = self.follow_known(rx, buf, pending, sealing);
             }
         }
         self.pending.clear();
     }
 
     #[inline(always)]
-    fn follow_known(&self, rx: &Rx<'_>, buf: &mut P::Buf, pending: &Pending) -> u16 {
+    fn follow_known(&self, rx: &Rx<'_>, buf: &mut P::Buf, pending: &Pending, sealing: &mut Sealing) -> u16 {
         let Pending {
             hash,
             ref tuple,
@@ -333,14 +377,18 @@ impl<P: BufPool> Core<P> {
         };
         let Some(half) = table.half(flow) else { return SLOW };
         let action = connection::Action::of(&half);
-        let current = action.revision == rx.snapshot.revision() as u32;
-        if !(current && action.flags & flag::COMPILED != 0 && action.port == rx.port) {
+        if action.flags & flag::COMPILED == 0 || action.port != rx.port {
             return SLOW;
         }
-        let target = rx.snapshot.target(action.target);
         if action.flags != flag::COMPILED {
-            return self.follow_changed(rx, buf, pending, flow, action, target);
+            return self.follow_changed(rx, buf, pending, flow, action, sealing);
         }
+        let target = rx.snapshot.target(action.target);
+        let revision = rx.snapshot.revision();
+        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, tuple) {
+            return SLOW;
+        }
+        action.refresh(&half, revision, rx.second);
         let data = buf.data_mut();
         if !fits(target, data.len()) {
             return SLOW;
@@ -365,8 +413,9 @@ impl<P: BufPool> Core<P> {
         target.port
     }
 
-    /// The same for connections that are translated, or go through a tunnel.
+    /// The same for connections that are translated, encrypted, or go through a tunnel.
     #[inline(never)]
+    #[allow(clippy::too_many_arguments, reason = "all of it is known in one place only")]
     fn follow_changed(
         &self,
         rx: &Rx<'_>,
@@ -374,23 +423,44 @@ impl<P: BufPool> Core<P> {
         pending: &Pending,
         flow: FlowRef,
         action: connection::Action,
-        target: &Target,
+        sealing: &mut Sealing,
     ) -> u16 {
         let Pending { ref tuple, upper, .. } = *pending;
+        if connection::begins(upper) && flow.is_forward() {
+            // Its backend may take no new connections.
+            return SLOW;
+        }
         let v6 = tuple.is_v6();
         let out = self.outgoing(flow);
-        let other_end = match action.flags & flag::ENCAPSULATE != 0 {
-            true => match connection::remote(rx.snapshot, out.dst()).tunnel {
-                Some(other_end) => Some(other_end),
-                None => return SLOW,
-            },
+        let revision = rx.snapshot.revision();
+        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, &out) {
+            return SLOW;
+        }
+        // The node at the other end, of a tunnel or without one.
+        let node = match action.flags & (flag::ENCAPSULATE | flag::ENCRYPT) != 0 {
+            true => Some(rx.snapshot.tunnel_end(action.target)),
             false => None,
         };
-        let overhead = other_end.map_or(0, overlay::overhead);
-        let table = self.flows.table();
-        let (Some(half), true) = (table.half(flow), fits(target, buf.len() + usize::from(overhead))) else {
+        let tunnel = node.filter(|_| action.flags & flag::ENCAPSULATE != 0);
+        let target = rx.snapshot.target(node.map_or(action.target, |end| end.target));
+        let overhead = tunnel.map_or(0, |end| end.len);
+        let Ok(sa) = connection::sealing(rx, node) else {
             return SLOW;
         };
+        let len = buf.len() + usize::from(overhead);
+        let fits = match sa {
+            None => fits(target, len),
+            Some(sa) => len - ETHERNET_LEN <= sa.max_len(target.limit.into()),
+        };
+        let table = self.flows.table();
+        let (Some(half), true) = (table.half(flow), fits) else {
+            return SLOW;
+        };
+        if action.flags & flag::LIMITED != 0 && rate::admit(rx, tuple, target, buf.len()).is_err() {
+            // It will be told apart from what is dropped for other reasons there.
+            return SLOW;
+        }
+        action.refresh(&half, revision, rx.second);
         let frame = buf.data_mut();
         let (l4, end) = match (v6, frame.first_chunk::<V4>()) {
             (true, Some(header)) => (V6, V6 + usize::from(be16(header, 18))),
@@ -399,12 +469,16 @@ impl<P: BufPool> Core<P> {
         };
         let packet = connection::Packet {
             tuple: *tuple,
+            fragment: None,
             upper,
             part: connection::Part::Whole,
             l4,
             end,
             port: tuple.dport(),
         };
+        if action.flags & flag::AFFINE != 0 && !connection::seen_in(&half, rx.second) {
+            connection::refresh(&self.affinities, tuple, rx.second);
+        }
         if progress(table, flow, &half, upper, rx.second) != Progress::Known {
             return SLOW;
         }
@@ -412,20 +486,40 @@ impl<P: BufPool> Core<P> {
         if connection::translate(frame, &packet, &out).is_err() {
             return SLOW;
         }
-        match other_end {
+        match tunnel {
             None => {
                 connection::one_hop_further(frame, v6);
                 frame[..12].copy_from_slice(&target.macs);
-                target.port
             }
-            Some(other_end) => {
-                let hash = table.hash(&out);
-                match overlay::encapsulate(buf, rx.snapshot, target, other_end, action.identity, hash) {
-                    Ok(()) => target.port,
-                    Err(_) => SLOW,
+            Some(end) => {
+                if overlay::encapsulate(buf, end, target, action.identity, pending.hash).is_err() {
+                    return SLOW;
                 }
             }
         }
+        match sa {
+            None => target.port,
+            Some(sa) => {
+                // There is room: a burst has no more packets than that.
+                let _ = sealing.try_push((sa.id(), target.port));
+                SEAL
+            }
+        }
+    }
+}
+
+/// What becomes of a packet that is not sent on: one from another node is decrypted here.
+#[inline(always)]
+fn special(rx: &Rx<'_>, target: &Target, protocol: u8, frame: &[u8]) -> u16 {
+    if rx.ipsec.is_none() || protocol != ipsec::ESP {
+        return SLOW;
+    }
+    match frame
+        .get(ETHERNET_LEN..)
+        .and_then(|packet| esp(rx, packet, target))
+    {
+        Some(Verdict::Open) => OPEN,
+        _ => SLOW,
     }
 }
 

@@ -54,6 +54,15 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether it is said in the name of whom the packet was for, not of the router that this is (specification, 3.7).
+    fn of_destination(self) -> bool {
+        matches!(self, Self::PortUnreachable | Self::Prohibited)
+    }
+}
+
+/// What of a packet is quoted in the name of its destination (specification, 3.7).
+const SAMPLE_V4: usize = 64;
 /// Largest ICMP error over IPv4, in bytes of the IP packet (RFC 1812, section 4.3.2.3).
 const MAX_V4: usize = 576;
 /// Largest ICMPv6 error: the smallest IPv6 MTU (RFC 4443, section 2.4).
@@ -145,16 +154,17 @@ impl<P: BufPool> Core<P> {
         let Ok((old, _)) = Ipv4::ref_from_prefix(packet) else {
             return false;
         };
-        let Some(src) = own4(rx) else { return false };
-        let sample = &packet[..packet
-            .len()
-            .min(old.total_len.get().into())
-            .min(MAX_V4 - IPV4_LEN - 8)];
+        // Network control (RFC 1812, section 4.3.2.5) is what a router sends.
+        let (src, most, tos) = match error.of_destination() {
+            true => (Some(old.dst.into()), SAMPLE_V4, 0),
+            false => (own4(rx), MAX_V4 - IPV4_LEN - 8, 0xc0),
+        };
+        let Some(src) = src else { return false };
+        let sample = &packet[..packet.len().min(old.total_len.get().into()).min(most)];
         let total = IPV4_LEN + 8 + sample.len();
         let mut header = Ipv4 {
             version_ihl: 0x45,
-            // Network control (RFC 1812, section 4.3.2.5).
-            tos: 0xc0,
+            tos,
             total_len: (total as u16).into(),
             id: 0.into(),
             flags_fragment: 0.into(),
@@ -187,7 +197,11 @@ impl<P: BufPool> Core<P> {
         let Ok((old, _)) = Ipv6::ref_from_prefix(packet) else {
             return false;
         };
-        let Some(src) = own6(rx) else { return false };
+        let src = match error.of_destination() {
+            true => Some(old.dst.into()),
+            false => own6(rx),
+        };
+        let Some(src) = src else { return false };
         let len = usize::from(old.payload_len.get()) + IPV6_LEN;
         let sample = &packet[..packet.len().min(len).min(MAX_V6 - IPV6_LEN - 8)];
         let header = Ipv6 {

@@ -1,18 +1,35 @@
 //! Where packets leave the pipeline.
 
 use arrayvec::ArrayVec;
+use octoplane_esp::SaId;
 use octoplane_tables::model::PortId;
 
 /// Packets that wait for one port at most: two bursts, and what the slow path adds.
 pub const PORT_QUEUE: usize = 256;
 
-/// Packets to send, by port, and packets to free.
+/// A frame to encrypt: what is behind its Ethernet header becomes the payload of ESP, and the header, with the addresses of
+/// the next hop, goes in front of that.
+#[derive(Debug)]
+pub struct ToSeal<B> {
+    /// The frame.
+    pub buf: B,
+    /// With which security association.
+    pub sa: SaId,
+    /// The port it leaves by.
+    pub port: PortId,
+}
+
+/// Packets to send, by port, packets to encrypt or decrypt, and packets to free.
 ///
 /// Buffers are never dropped one by one in the pipeline: the worker frees [`Output::free`] in bulk.
 pub struct Output<B> {
     ports: Vec<ArrayVec<B, PORT_QUEUE>>,
     /// One bit a port that has packets.
     touched: [u64; 4],
+    /// Frames to encrypt, in their order.
+    pub seal: ArrayVec<ToSeal<B>, PORT_QUEUE>,
+    /// Frames to decrypt, with the ports that they came in by, in their order.
+    pub open: ArrayVec<(PortId, B), PORT_QUEUE>,
     /// Buffers that nobody needs any more.
     pub free: ArrayVec<B, PORT_QUEUE>,
 }
@@ -23,6 +40,8 @@ impl<B> Output<B> {
         Self {
             ports: (0..ports).map(|_| ArrayVec::new()).collect(),
             touched: [0; 4],
+            seal: ArrayVec::new(),
+            open: ArrayVec::new(),
             free: ArrayVec::new(),
         }
     }
@@ -69,6 +88,7 @@ impl<B> Output<B> {
             .enumerate()
             .flat_map(bits)
             .any(|port| self.room(port as PortId) < least)
+            || self.seal.remaining_capacity().min(self.open.remaining_capacity()) < least
     }
 
     /// Gives up a buffer.

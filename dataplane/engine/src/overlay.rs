@@ -1,22 +1,17 @@
 //! Packets of other nodes' endpoints: VXLAN (RFC 7348) and Geneve (RFC 8926), with the sender's identity as VNI
 //! (specification, 1.7 and 5).
 
-use std::net::IpAddr;
-
 use octoplane_packet::PacketBuf;
 use octoplane_packet::checksum::{checksum, fold, pseudo_header, sum};
-use octoplane_packet::headers::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, ethertype, protocol};
+use octoplane_packet::headers::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, protocol};
 use octoplane_tables::model::TunnelProtocol;
-use octoplane_tables::{Snapshot, Target};
-use zerocopy::{FromBytes, IntoBytes};
+use octoplane_tables::{Snapshot, TUNNEL_HEADERS_V4, TUNNEL_HEADERS_V6, Target, TunnelEnd};
+use zerocopy::FromBytes;
 
 use crate::drop_reason::DropReason;
 
 /// Bytes of a UDP header and of a VXLAN or Geneve header without options.
 const UDP_AND_TUNNEL: usize = 16;
-/// TTL of what we send.
-const TTL: u8 = 64;
-
 /// Identities that mean something else on another node.
 mod identity {
     pub(super) const HOST: u32 = 1;
@@ -26,92 +21,98 @@ mod identity {
     pub(super) const WORLD_IPV6: u32 = 10;
 }
 
-/// By how much the inner packet has to be smaller than the underlay's MTU.
-pub(crate) fn overhead(remote: IpAddr) -> u16 {
-    let ip = if remote.is_ipv4() { IPV4_LEN } else { IPV6_LEN };
-    (ip + UDP_AND_TUNNEL + ETHERNET_LEN) as u16
-}
-
-/// Puts the frame in `buf` into a tunnel packet for the other end that `target` leads to. `hash` is that of the connection.
+/// Puts the frame in `buf` into a tunnel packet for `end`, which `target` leads to. `hash` is that of the connection.
+#[inline(always)]
 pub(crate) fn encapsulate<B: PacketBuf>(
     buf: &mut B,
-    snapshot: &Snapshot,
+    end: &TunnelEnd,
     target: &Target,
-    remote: IpAddr,
     identity: u32,
     hash: u64,
 ) -> Result<(), DropReason> {
-    let tunnel = &snapshot.node().tunnel;
-    let traffic_class = traffic_class(buf.data());
+    let ecn = traffic_class(buf.data()) & 3;
     // Ephemeral ports, so that the underlay spreads connections and keeps each in order (RFC 7348, section 5).
     let sport = 0xc000 | (hash >> 50) as u16;
     let vni = on_the_wire(identity);
-    let header = match tunnel.protocol {
-        TunnelProtocol::Vxlan => [0x08, 0, 0, 0],
-        TunnelProtocol::Geneve => [0, 0, 0x65, 0x58],
-    };
-    let inner = buf.len();
-    let udp_len = (inner + UDP_AND_TUNNEL) as u16;
-    let mut upper = [0; UDP_AND_TUNNEL];
-    upper[..2].copy_from_slice(&sport.to_be_bytes());
-    upper[2..4].copy_from_slice(&tunnel.port.to_be_bytes());
-    upper[4..6].copy_from_slice(&udp_len.to_be_bytes());
-    upper[8..12].copy_from_slice(&header);
-    upper[12..16].copy_from_slice(&(vni << 8).to_be_bytes());
-    match (remote, tunnel.local4, tunnel.local6) {
-        (IpAddr::V4(dst), Some(src), _) => {
-            let mut ip = Ipv4 {
-                version_ihl: 0x45,
-                // ECN as inside (RFC 6040, section 4.1).
-                tos: traffic_class & 3,
-                total_len: ((IPV4_LEN + usize::from(udp_len)) as u16).into(),
-                id: 0.into(),
-                // Nothing on the way may cut it: what is inside was made to fit.
-                flags_fragment: Ipv4::DF.into(),
-                ttl: TTL,
-                protocol: protocol::UDP,
-                checksum: 0.into(),
-                src: src.octets(),
-                dst: dst.octets(),
-            };
-            ip.checksum = checksum(ip.as_bytes()).into();
-            wrap(buf, target, ethertype::IPV4, ip.as_bytes(), &upper)
-        }
-        (IpAddr::V6(dst), _, Some(src)) => {
-            let ip = Ipv6 {
-                version_class_flow: (6 << 28 | u32::from(traffic_class & 3) << 20).into(),
-                payload_len: udp_len.into(),
-                next_header: protocol::UDP,
-                hop_limit: TTL,
-                src: src.octets(),
-                dst: dst.octets(),
-            };
-            // Over IPv6 a checksum is expected (RFC 8200, section 8.1).
-            let pseudo = pseudo_header(&ip.src, &ip.dst, protocol::UDP, udp_len.into());
-            let sum = !fold(pseudo + sum(&upper) + sum(buf.data()));
-            upper[6..8].copy_from_slice(&(if sum == 0 { 0xffff } else { sum }).to_be_bytes());
-            wrap(buf, target, ethertype::IPV6, ip.as_bytes(), &upper)
-        }
-        _ => Err(DropReason::NoTunnelEndpoint),
+    if usize::from(end.len) == TUNNEL_HEADERS_V4 {
+        return encapsulate4(buf, &end.headers, target, ecn, sport, vni);
     }
+    encapsulate6(buf, end, target, ecn, sport, vni)
 }
 
-fn wrap<B: PacketBuf>(
+/// Over IPv4. Eight bytes at a time: what is prepared, with the packet's own in between.
+#[inline(always)]
+fn encapsulate4<B: PacketBuf>(
     buf: &mut B,
+    headers: &[u8; TUNNEL_HEADERS_V6],
     target: &Target,
-    kind: u16,
-    ip: &[u8],
-    upper: &[u8],
+    ecn: u8,
+    sport: u16,
+    vni: u32,
 ) -> Result<(), DropReason> {
-    let kind = kind.to_be_bytes();
-    let parts = [&target.macs[..], &kind, ip, upper];
-    let len = parts.iter().map(|part| part.len()).sum();
-    let mut rest = buf.prepend(len).map_err(|_| DropReason::NoBuffer)?;
-    for part in parts {
-        let (head, tail) = rest.split_at_mut(part.len());
-        head.copy_from_slice(part);
-        rest = tail;
+    let udp_len = (buf.len() + UDP_AND_TUNNEL) as u16;
+    let total = udp_len + IPV4_LEN as u16;
+    let frame = buf.prepend(TUNNEL_HEADERS_V4).map_err(|_| DropReason::NoBuffer)?;
+    let Some(frame) = frame.first_chunk_mut::<TUNNEL_HEADERS_V4>() else {
+        return Err(DropReason::NoBuffer);
+    };
+    let word = |at: usize| {
+        let bytes = headers[at..].first_chunk();
+        bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    };
+    // The prepared checksum is that of a header with zeros in these two places (RFC 1624, equation 3).
+    let checksum = fold(u64::from(!((word(24) >> 48) as u16)) + u64::from(total) + u64::from(ecn));
+    let words = [
+        // The end of the Ethernet addresses, type, version and traffic class.
+        word(8) | u64::from(u32::from_be_bytes(last4(&target.macs))) << 32 | u64::from(ecn),
+        word(16) | u64::from(total) << 48,
+        word(24) & !0 >> 16 | u64::from(!checksum) << 48,
+        word(32) | u64::from(sport) << 32 | u64::from(udp_len),
+        word(40) | u64::from(vni >> 8),
+    ];
+    frame[..12].copy_from_slice(&target.macs);
+    for (index, word) in words.into_iter().enumerate() {
+        frame[8 + 8 * index..16 + 8 * index].copy_from_slice(&word.to_be_bytes());
     }
+    frame[48..].copy_from_slice(&[vni as u8, 0]);
+    Ok(())
+}
+
+#[inline(always)]
+fn last4(macs: &[u8; 12]) -> [u8; 4] {
+    [macs[8], macs[9], macs[10], macs[11]]
+}
+
+/// Over IPv6.
+#[inline(never)]
+fn encapsulate6<B: PacketBuf>(
+    buf: &mut B,
+    end: &TunnelEnd,
+    target: &Target,
+    ecn: u8,
+    sport: u16,
+    vni: u32,
+) -> Result<(), DropReason> {
+    // The end of a tunnel that there is none of has no headers at all.
+    if usize::from(end.len) != TUNNEL_HEADERS_V6 {
+        return Err(DropReason::NoTunnelEndpoint);
+    }
+    let inner = buf.len();
+    let frame = buf.prepend(end.len.into()).map_err(|_| DropReason::NoBuffer)?;
+    frame[..TUNNEL_HEADERS_V6].copy_from_slice(&end.headers);
+    frame[..12].copy_from_slice(&target.macs);
+    // The two lowest bits of the traffic class.
+    frame[ETHERNET_LEN + 1] |= ecn << 4;
+    let udp_len = (inner + UDP_AND_TUNNEL) as u16;
+    frame[ETHERNET_LEN + 4..ETHERNET_LEN + 6].copy_from_slice(&udp_len.to_be_bytes());
+    let (ip, upper) = frame[ETHERNET_LEN..].split_at_mut(IPV6_LEN);
+    upper[..2].copy_from_slice(&sport.to_be_bytes());
+    upper[4..6].copy_from_slice(&udp_len.to_be_bytes());
+    upper[12..16].copy_from_slice(&(vni << 8).to_be_bytes());
+    // Over IPv6 a checksum is expected (RFC 8200, section 8.1).
+    let pseudo = pseudo_header(&ip[8..24], &ip[24..40], protocol::UDP, udp_len.into());
+    let sum = !fold(pseudo + sum(&upper[..usize::from(udp_len)]));
+    upper[6..8].copy_from_slice(&(if sum == 0 { 0xffff } else { sum }).to_be_bytes());
     Ok(())
 }
 
@@ -125,20 +126,25 @@ fn on_the_wire(identity: u32) -> u32 {
     }
 }
 
-/// Takes the tunnel's headers, of which the first `ip_len` bytes behind Ethernet are the IP header, off a frame. Returns the
-/// sender's identity.
+/// Takes the tunnel's headers, of which the first `ip_len` bytes behind Ethernet are the IP header, off a frame in which the IP
+/// packet ends at `end`. Returns the sender's identity.
 pub(crate) fn decapsulate<B: PacketBuf>(
     buf: &mut B,
     snapshot: &Snapshot,
-    ip_len: usize,
+    (ip_len, end): (usize, usize),
 ) -> Result<u32, DropReason> {
     let node = snapshot.node();
     let frame = buf.data();
     let outer = traffic_class(frame) & 3;
     let headers = ETHERNET_LEN + ip_len + UDP_AND_TUNNEL;
-    let tunnel: &[u8; 8] = frame
-        .get(headers - 8..)
-        .and_then(|rest| rest.first_chunk())
+    let (udp, tunnel): (&[u8; 8], &[u8; 8]) = frame
+        .get(headers - UDP_AND_TUNNEL..end)
+        .and_then(|rest| rest.first_chunk().zip(rest.get(8..)?.first_chunk()))
+        .ok_or(DropReason::InvalidPacket)?;
+    // What stands behind the datagram (RFC 768) is not the tunnel's.
+    let beyond = (frame.len() - (headers - UDP_AND_TUNNEL))
+        .checked_sub(u16::from_be_bytes([udp[4], udp[5]]).into())
+        .filter(|beyond| *beyond >= frame.len() - end)
         .ok_or(DropReason::InvalidPacket)?;
     let options = match node.tunnel.protocol {
         TunnelProtocol::Vxlan if tunnel[0] & 0x08 == 0 => return Err(DropReason::NoTunnelKey),
@@ -146,17 +152,19 @@ pub(crate) fn decapsulate<B: PacketBuf>(
         TunnelProtocol::Geneve if tunnel[0] >> 6 != 0 || tunnel[2..4] != [0x65, 0x58] => {
             return Err(DropReason::InvalidPacket);
         }
-        // An option that must be understood is not (RFC 8926, section 3.4).
-        TunnelProtocol::Geneve if tunnel[1] & 0x40 != 0 => return Err(DropReason::InvalidPacket),
+        // A control message is for nobody here, and an option that must be understood is not (RFC 8926, section 3.4).
+        TunnelProtocol::Geneve if tunnel[1] & 0xc0 != 0 => return Err(DropReason::InvalidPacket),
         TunnelProtocol::Geneve => usize::from(tunnel[0] & 0x3f) * 4,
     };
     let vni = u32::from_be_bytes([0, tunnel[4], tunnel[5], tunnel[6]]);
-    buf.trim_front(headers + options)
+    buf.trim_back(beyond)
+        .and_then(|()| buf.trim_front(headers + options))
         .map_err(|_| DropReason::InvalidPacket)?;
     let v6 = match buf.data().get(12..14) {
         Some([0x08, 0x00]) => false,
         Some([0x86, 0xdd]) => true,
-        _ => return Err(DropReason::UnsupportedL3),
+        Some(_) => return Err(DropReason::UnsupportedL3),
+        None => return Err(DropReason::InvalidPacket),
     };
     congestion(buf.data_mut(), outer, v6)?;
     match vni {

@@ -5,6 +5,8 @@
 //! costs that many a level, and a thousand destinations behind a few routes need a few slots. Nothing in it is valid
 //! any more once the tables change, so it never knows anything that they do not.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use octoplane_tables::{Block, Snapshot};
 
 use crate::address::{routable4, routable6};
@@ -35,7 +37,7 @@ struct Slot6 {
 pub(crate) struct RouteCache {
     v4: Box<[Slot4; 1 << BITS]>,
     v6: Box<[Slot6; 1 << BITS]>,
-    /// Revision of the tables that slots of this generation were filled from.
+    /// Revision of the forwarding tables that slots of this generation were filled from.
     revision: u64,
     /// 1 to 255: empty slots have 0. Starting a new one empties the cache without touching it.
     generation: u8,
@@ -59,11 +61,11 @@ impl RouteCache {
         }
     }
 
-    /// Forgets everything if the tables are others than last time.
+    /// Forgets everything if the forwarding tables are others than last time.
     #[inline(always)]
     pub(crate) fn follow(&mut self, snapshot: &Snapshot) {
-        if self.revision != snapshot.revision() {
-            self.renew(snapshot.revision());
+        if self.revision != snapshot.forwarding_revision() {
+            self.renew(snapshot.forwarding_revision());
         }
     }
 
@@ -79,7 +81,7 @@ impl RouteCache {
         }
     }
 
-    /// Number of the target of an IPv4 address (most significant byte first); 0 if there is none or it is not routable.
+    /// Number of the target of an IPv4 address (most significant byte first); 0 if there is none or it is not routable, or near a service.
     #[inline(always)]
     pub(crate) fn find4(&mut self, snapshot: &Snapshot, addr: u32) -> u32 {
         let tag = addr & !0xff | u32::from(self.generation);
@@ -105,8 +107,9 @@ impl RouteCache {
 
 #[inline(never)]
 fn fill4(snapshot: &Snapshot, addr: u32, tag: u32, slot: &mut Slot4) {
-    // What is not routable at all are whole blocks.
-    let block = match routable4(addr) {
+    // What is not routable at all are whole blocks. Where services answer the slow path tells addresses apart.
+    let plain = routable4(addr) && !snapshot.serves_block(Ipv4Addr::from_bits(addr).into());
+    let block = match plain {
         true => snapshot.block4(addr),
         false => Block::default(),
     };
@@ -117,7 +120,8 @@ fn fill4(snapshot: &Snapshot, addr: u32, tag: u32, slot: &mut Slot4) {
 fn fill6(snapshot: &Snapshot, high: u64, low: u64, tag: u64, slot: &mut Slot6) {
     // Likewise, except that the block of :: and ::1 has others: the slow path tells them apart.
     let addr = u128::from(high) << 64 | u128::from(low);
-    let block = match routable6(addr & !0xff) {
+    let plain = routable6(addr & !0xff) && !snapshot.serves_block(Ipv6Addr::from_bits(addr).into());
+    let block = match plain {
         true => snapshot.block6(addr),
         false => Block::default(),
     };

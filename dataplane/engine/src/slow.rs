@@ -2,29 +2,37 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use octoplane_esp::SaId;
+use octoplane_flow::Tuple;
 use octoplane_packet::checksum::{fold, sum};
 use octoplane_packet::headers::{
     ETHERNET_LEN, Ethernet, IPV6_LEN, Ipv4, Ipv6, ethertype, icmp4, icmp6, protocol,
 };
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
-use octoplane_tables::model::{PortId, Role};
+use octoplane_tables::model::{HOST_ENDPOINT, PortId, Role, Routing};
 use octoplane_tables::{Action, Target, identity};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::address::{may_send4, may_send6, routable4, routable6};
-use crate::connection::{self, FROM_TUNNEL, Packet, Part, Sender, Upper, is_served};
+use crate::connection::{self, FROM_TUNNEL, Packet, Part, Sender, Upper, is_served, leaves_here};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
-use crate::output::Output;
+use crate::ipsec::{EspIn, esp_in, is_protected, source};
+use crate::output::{Output, ToSeal};
 use crate::overlay;
+use crate::parking::Awaited;
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Sent, as it is now, out of a port.
     Send(PortId),
-    /// The same in fragments of this size.
+    /// Encrypted, and then sent.
+    Seal(SaId, PortId),
+    /// Decrypted, and then looked at again.
+    Open,
+    /// Sent, as it is now, in fragments of this size.
     SendInPieces(PortId, u16),
     /// Dropped and counted.
     Drop(DropReason),
@@ -36,8 +44,10 @@ pub(crate) enum Verdict {
     Consumed,
     /// An answer was made of it.
     Answer,
-    /// It waits until the Ethernet address of a neighbour on a port is known.
-    Park(PortId, IpAddr),
+    /// It waits for something.
+    Park(Awaited),
+    /// The same for one that came out of a tunnel, from a sender of this identity.
+    ParkInner(Awaited, u32),
 }
 
 use Verdict::{Drop, Punt, Refuse};
@@ -46,10 +56,12 @@ use Verdict::{Drop, Punt, Refuse};
 enum Whose {
     /// A connection, or the one that it begins.
     Connection(Packet, Sender),
-    /// What is in the tunnel packet, whose IP header has this many bytes.
-    Tunnel(usize),
+    /// What is in the tunnel packet, whose IP header has this many bytes, and which ends there in the frame.
+    Tunnel((usize, usize)),
     /// Nothing: it is dropped.
     Nobodys(DropReason),
+    /// What the first fragment of its packet will say.
+    Unknown(Tuple),
 }
 
 impl<P: BufPool> Core<P> {
@@ -57,12 +69,33 @@ impl<P: BufPool> Core<P> {
     #[cold]
     #[inline(never)]
     pub(crate) fn slow(&mut self, rx: &Rx<'_>, mut buf: P::Buf, out: &mut Output<P::Buf>) {
-        let mut verdict = self.inspect(rx, &mut buf);
+        let verdict = self.inspect(rx, &mut buf);
+        self.finish(rx, verdict, buf, out);
+    }
+
+    /// The same for a packet that came out of a tunnel, from a sender of this identity.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn slow_inner(
+        &mut self,
+        rx: &Rx<'_>,
+        identity: u32,
+        mut buf: P::Buf,
+        out: &mut Output<P::Buf>,
+    ) {
+        let verdict = self.inner(rx, &mut buf, identity);
+        self.finish(rx, verdict, buf, out);
+    }
+
+    /// Does with a packet what was decided.
+    fn finish(&mut self, rx: &Rx<'_>, mut verdict: Verdict, mut buf: P::Buf, out: &mut Output<P::Buf>) {
         if let Punt(otherwise) = verdict {
             verdict = self.punt(rx, &mut buf, otherwise);
         }
         let port = match verdict {
             Verdict::Send(port) => port,
+            Verdict::Seal(sa, port) => return self.seal(rx, buf, sa, port, out),
+            Verdict::Open => return self.open(rx, buf, out),
             Verdict::Answer => {
                 self.stats.answered.add(1);
                 rx.port
@@ -77,10 +110,27 @@ impl<P: BufPool> Core<P> {
                 return out.discard(buf);
             }
             Verdict::SendInPieces(port, mtu) => return self.send_in_pieces(rx, port, mtu, buf, out),
-            Verdict::Park(port, next_hop) => return self.park(rx, port, next_hop, buf, out),
+            Verdict::Park(awaited) => return self.park(rx, awaited, None, buf, out),
+            Verdict::ParkInner(awaited, identity) => {
+                return self.park(rx, awaited, Some(identity), buf, out);
+            }
         };
         if let Err(buf) = out.send(port, buf) {
             self.discard(rx, DropReason::TxFull, buf, out);
+        }
+    }
+
+    /// Leaves a frame to be encrypted.
+    pub(crate) fn seal(&self, rx: &Rx<'_>, buf: P::Buf, sa: SaId, port: PortId, out: &mut Output<P::Buf>) {
+        if let Err(full) = out.seal.try_push(ToSeal { buf, sa, port }) {
+            self.discard(rx, DropReason::TxFull, full.element().buf, out);
+        }
+    }
+
+    /// Leaves a frame to be decrypted.
+    pub(crate) fn open(&self, rx: &Rx<'_>, buf: P::Buf, out: &mut Output<P::Buf>) {
+        if let Err(full) = out.open.try_push((rx.port, buf)) {
+            self.discard(rx, DropReason::TxFull, full.element().1, out);
         }
     }
 
@@ -152,12 +202,15 @@ impl<P: BufPool> Core<P> {
         let to_many = group && rx.view.role != Role::Pod || dst.is_multicast() || dst.is_broadcast();
         if to_many || src.is_unspecified() {
             // Nothing that was sent to many is forwarded (RFC 1812, section 5.3.4).
-            return not_forwarded(rx);
+            return self.not_forwarded(rx, buf.data(), src.into());
         }
         if !routable4(dst.to_bits()) {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route4(dst.to_bits());
+        if let Some(verdict) = esp(rx, packet, &target) {
+            return verdict;
+        }
         if let Some(whose) = self.whose(rx, buf.data(), &target, src.into()) {
             return self.stateful(rx, buf, whose);
         }
@@ -181,6 +234,9 @@ impl<P: BufPool> Core<P> {
                 send(&target, total)
             }
             _ => {
+                if let Err(verdict) = self.ask_policy(rx, buf.data(), src.into()) {
+                    return verdict;
+                }
                 let (fragment, is_icmp) = (header.is_fragment(), header.protocol == protocol::ICMP);
                 // A later fragment does not say what it is a part of.
                 let later = header.flags_fragment.get() & Ipv4::OFFSET != 0;
@@ -203,7 +259,10 @@ impl<P: BufPool> Core<P> {
         }
         let (src, dst) = (Ipv6Addr::from(header.src), Ipv6Addr::from(header.dst));
         if src.is_multicast() {
-            return Drop(DropReason::InvalidPacket);
+            return Drop(match rx.view.role {
+                Role::Pod => DropReason::InvalidSource,
+                Role::Uplink | Role::Host => DropReason::InvalidPacket,
+            });
         }
         // Neighbour discovery comes before the source check: a pod asks from its link-local address, too.
         let kind = if header.next_header == protocol::ICMPV6 {
@@ -227,18 +286,21 @@ impl<P: BufPool> Core<P> {
             };
         }
         if group && rx.view.role != Role::Pod || dst.is_multicast() {
-            return not_forwarded(rx);
+            return self.not_forwarded(rx, buf.data(), src.into());
         }
         if src.is_loopback() {
             return Drop(DropReason::InvalidPacket);
         }
         if !routable6(src.to_bits()) || dst.is_unicast_link_local() && dst != gateway {
-            return not_forwarded(rx);
+            return self.not_forwarded(rx, buf.data(), src.into());
         }
         if dst.is_unspecified() || dst.is_loopback() {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route6(dst.to_bits());
+        if let Some(verdict) = esp(rx, packet, &target) {
+            return verdict;
+        }
         if let Some(whose) = self.whose(rx, buf.data(), &target, src.into()) {
             return self.stateful(rx, buf, whose);
         }
@@ -254,6 +316,9 @@ impl<P: BufPool> Core<P> {
                 Verdict::Send(target.port)
             }
             _ => {
+                if let Err(verdict) = self.ask_policy(rx, buf.data(), src.into()) {
+                    return verdict;
+                }
                 let fragment = header.next_header == protocol::FRAGMENT
                     && packet.get(IPV6_LEN) == Some(&protocol::ICMPV6);
                 let echo = fragment || kind == Some(icmp6::ECHO_REQUEST);
@@ -266,7 +331,7 @@ impl<P: BufPool> Core<P> {
 
     /// Whether a packet belongs to a connection: one from an endpoint, to one or to a service, or the reply to one. `None`
     /// for others, which are forwarded without memory.
-    fn whose(&self, rx: &Rx<'_>, frame: &[u8], target: &Target, src: IpAddr) -> Option<Whose> {
+    fn whose(&mut self, rx: &Rx<'_>, frame: &[u8], target: &Target, src: IpAddr) -> Option<Whose> {
         let read = |frame: &[u8]| match src {
             IpAddr::V4(_) => Packet::v4(frame),
             IpAddr::V6(_) => Packet::v6(frame),
@@ -275,84 +340,120 @@ impl<P: BufPool> Core<P> {
             target.action,
             Action::Forward | Action::Deliver | Action::Resolve | Action::Glean
         );
-        let pod = rx.view.role == Role::Pod;
-        let always = (pod && forwarded) || target.action == Action::Deliver;
-        let packet = match read(frame) {
+        let own = matches!(target.action, Action::Local | Action::Host);
+        let always = match (rx.view.role, target.action) {
+            (_, Action::Deliver) => true,
+            // What goes to the kernel is no way round policy, and a tunnel may lead where no route does.
+            (Role::Pod, Action::None | Action::Host) => true,
+            (Role::Pod, Action::Local) => rx.snapshot.host_port().is_some(),
+            (Role::Pod, _) => forwarded,
+            (Role::Uplink, _) => own && rx.snapshot.policy(HOST_ENDPOINT).is_some(),
+            (Role::Host, _) => {
+                forwarded && (rx.snapshot.policy(HOST_ENDPOINT).is_some() || is_tunnelled(rx, frame, src))
+            }
+        };
+        let mut packet = match read(frame) {
             Ok(packet) => packet,
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
             Err(_) => return None,
         };
-        if !always {
-            let own = matches!(target.action, Action::Local | Action::Host);
+        let always =
+            always || rx.view.role == Role::Host && forwarded && connection::reserves(rx.snapshot, &packet);
+        // What no route forwards may be a service's. What the kernel sends is not held up for that.
+        let near_service = rx.snapshot.serves_block(packet.tuple.dst());
+        if (always || (!forwarded || near_service) && rx.view.role != Role::Host)
+            && let Err(first) = self.find_ports(rx, frame, &mut packet)
+        {
+            return Some(Whose::Unknown(first));
+        }
+        if !always || own {
             if own && rx.view.role == Role::Uplink && is_tunnel(rx, &packet) {
-                return Some(Whose::Tunnel(packet.l4 - ETHERNET_LEN));
+                return Some(Whose::Tunnel((packet.l4 - ETHERNET_LEN, packet.end)));
             }
             // Replies to what left under our address, or to an endpoint that reached itself, and services.
-            if (forwarded || !self.knows(frame, &packet)) && !is_served(rx.snapshot, &packet.tuple) {
+            if !always && (forwarded || !self.knows(frame, &packet)) && !is_served(rx.snapshot, &packet.tuple)
+            {
                 return None;
             }
         }
-        let sender = match rx.view.role {
-            Role::Pod => {
-                let owner = match src {
-                    IpAddr::V4(src) => rx.snapshot.route4(src.to_bits()),
-                    IpAddr::V6(src) => rx.snapshot.route6(src.to_bits()),
-                };
-                Sender {
-                    identity: owner.identity,
-                    endpoint: owner.endpoint,
-                    port: rx.port,
-                }
-            }
-            Role::Host => Sender {
-                identity: identity::HOST,
-                endpoint: 0,
-                port: rx.port,
-            },
-            Role::Uplink => Sender {
-                // Nobody out there speaks for this node (specification, 1.5 step 5).
-                identity: match connection::remote(rx.snapshot, src).identity {
-                    identity::HOST => 0,
-                    identity => identity,
-                },
-                endpoint: 0,
-                port: rx.port,
-            },
-        };
+        let sender = sender(rx, src);
         Some(Whose::Connection(packet, sender))
+    }
+
+    /// A packet to many, or of link-local scope: the kernel's, unless it came from there.
+    fn not_forwarded(&self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Verdict {
+        if rx.view.role == Role::Host {
+            return Verdict::Consumed;
+        }
+        match self.ask_policy(rx, frame, src) {
+            Ok(()) => Punt(DropReason::Unroutable),
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Whether an endpoint may send a packet that begins no connection: what ends here is asked about each time.
+    fn ask_policy(&self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
+        if rx.view.role != Role::Pod {
+            return Ok(());
+        }
+        let packet = match src {
+            IpAddr::V4(_) => Packet::v4(frame),
+            IpAddr::V6(_) => Packet::v6(frame),
+        };
+        let packet = packet.map_err(Drop)?;
+        self.may_send(rx, &packet, sender(rx, src))
     }
 
     fn stateful(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, whose: Whose) -> Verdict {
         match whose {
             Whose::Connection(packet, sender) => self.connection(rx, buf, &packet, sender),
-            Whose::Tunnel(ip_len) => self.unwrap_tunnel(rx, buf, ip_len),
+            Whose::Tunnel(place) => self.unwrap_tunnel(rx, buf, place),
             Whose::Nobodys(reason) => Drop(reason),
+            Whose::Unknown(first) => Verdict::Park(Awaited::FirstFragment(first)),
         }
     }
 
-    /// Takes a packet out of the tunnel and to its endpoint (specification, 1.7). The outer IP header has `ip_len` bytes.
-    fn unwrap_tunnel(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, ip_len: usize) -> Verdict {
-        let identity = match overlay::decapsulate(buf, rx.snapshot, ip_len) {
+    /// Takes a packet out of the tunnel and to its endpoint (specification, 1.7). `place` is where the outer one is.
+    fn unwrap_tunnel(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, place: (usize, usize)) -> Verdict {
+        if let Some(ipsec) = rx.ipsec.filter(|_| !rx.decrypted) {
+            let node = buf.data().get(ETHERNET_LEN..).and_then(source);
+            if node.is_none_or(|node| ipsec.demands(node)) {
+                return Drop(DropReason::Unencrypted);
+            }
+        }
+        let identity = match overlay::decapsulate(buf, rx.snapshot, place) {
             Ok(identity) => identity,
             Err(reason) => return Drop(reason),
         };
+        self.inner(rx, buf, identity)
+    }
+
+    /// Takes a packet that came out of a tunnel to its endpoint.
+    fn inner(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, identity: u32) -> Verdict {
         let read = match buf.data().get(12..14) {
             Some([0x08, 0x00]) => overlay::check4(buf.data()).and_then(|()| Packet::v4(buf.data())),
             _ => overlay::check6(buf.data()).and_then(|()| Packet::v6(buf.data())),
         };
-        let packet = match read {
+        let mut packet = match read {
             Ok(packet) => packet,
             Err(reason) => return Drop(reason),
         };
+        if let Err(first) = self.find_ports(rx, buf.data(), &mut packet) {
+            return Verdict::ParkInner(Awaited::FirstFragment(first), identity);
+        }
         let target = match packet.tuple.dst() {
             IpAddr::V4(dst) => rx.snapshot.route4(dst.to_bits()),
             IpAddr::V6(dst) => rx.snapshot.route6(dst.to_bits()),
         };
+        let kernels =
+            matches!(target.action, Action::Local | Action::Host) && rx.snapshot.host_port().is_some();
         if target.action != Action::Deliver
+            && !kernels
             && !self.knows(buf.data(), &packet)
             && !is_served(rx.snapshot, &packet.tuple)
+            && !leaves_here(rx.snapshot, &packet.tuple)
         {
-            // For this machine's kernel, which is not told who sent it yet.
+            // A tunnel leads to endpoints and to this machine, not through it.
             return Drop(DropReason::Unroutable);
         }
         let sender = Sender {
@@ -360,7 +461,10 @@ impl<P: BufPool> Core<P> {
             endpoint: 0,
             port: FROM_TUNNEL,
         };
-        self.connection(rx, buf, &packet, sender)
+        match self.connection(rx, buf, &packet, sender) {
+            Verdict::Park(awaited) => Verdict::ParkInner(awaited, identity),
+            verdict => verdict,
+        }
     }
 
     /// Whether the packet may go where its target says: `Ok` if it is forwarded, or is for this machine. One that may be
@@ -383,8 +487,11 @@ impl<P: BufPool> Core<P> {
                     return Err(Refuse(DropReason::FragmentationNeeded, Error::TooBig(target.mtu)));
                 }
                 match target.action {
-                    Action::Resolve => Err(Verdict::Park(target.port, target.next_hop.unwrap_or(dst))),
-                    Action::Glean => Err(Verdict::Park(target.port, dst)),
+                    Action::Resolve => {
+                        let next_hop = target.next_hop.unwrap_or(dst);
+                        Err(Verdict::Park(Awaited::Neighbour(target.port, next_hop)))
+                    }
+                    Action::Glean => Err(Verdict::Park(Awaited::Neighbour(target.port, dst))),
                     _ => Ok(()),
                 }
             }
@@ -452,6 +559,34 @@ impl<P: BufPool> Core<P> {
     }
 }
 
+/// What is to be done with a packet from the underlay that is encrypted, or should be (specification, 1.5 step 3): `None` if
+/// nothing special is.
+pub(crate) fn esp(rx: &Rx<'_>, packet: &[u8], target: &Target) -> Option<Verdict> {
+    let ipsec = rx
+        .ipsec
+        .filter(|_| rx.view.role == Role::Uplink && !rx.decrypted)?;
+    let src = source(packet)?;
+    match target.action {
+        Action::Local | Action::Host => match esp_in(packet)? {
+            _ if ipsec.knows(src) => Some(Verdict::Open),
+            EspIn::Ip => Some(Drop(DropReason::NoNodeId)),
+            // Somebody else's on this machine.
+            EspIn::Udp => None,
+        },
+        Action::Deliver if plain_refused(rx, src) => Some(Drop(DropReason::Unencrypted)),
+        _ => None,
+    }
+}
+
+/// Whether a packet from this address should have come encrypted.
+pub(crate) fn plain_refused(rx: &Rx<'_>, src: IpAddr) -> bool {
+    let Some(ipsec) = rx.ipsec.filter(|ipsec| ipsec.strict && !rx.decrypted) else {
+        return false;
+    };
+    let remote = connection::remote(rx.snapshot, src);
+    remote.key != 0 && is_protected(remote.identity) && remote.tunnel.is_some_and(|node| ipsec.demands(node))
+}
+
 /// Sends a packet of `size` bytes that is ready to its target, in pieces if it is too large.
 pub(crate) fn send(target: &Target, size: usize) -> Verdict {
     if size > usize::from(target.mtu) {
@@ -470,13 +605,52 @@ fn trim_to_mtu<B: PacketBuf>(buf: &mut B, target: &Target, total: usize) {
     }
 }
 
-/// A packet to many, or of link-local scope: the kernel's, unless it came from there.
-fn not_forwarded(rx: &Rx<'_>) -> Verdict {
-    if rx.view.role == Role::Host {
-        Verdict::Consumed
-    } else {
-        Punt(DropReason::Unroutable)
+/// Who sends packets from this address by the port that they came in by.
+fn sender(rx: &Rx<'_>, src: IpAddr) -> Sender {
+    match rx.view.role {
+        Role::Pod => {
+            let owner = match src {
+                IpAddr::V4(src) => rx.snapshot.route4(src.to_bits()),
+                IpAddr::V6(src) => rx.snapshot.route6(src.to_bits()),
+            };
+            Sender {
+                identity: owner.identity,
+                endpoint: owner.endpoint,
+                port: rx.port,
+            }
+        }
+        Role::Host => Sender {
+            identity: identity::HOST,
+            endpoint: 0,
+            port: rx.port,
+        },
+        Role::Uplink => Sender {
+            // Nobody out there speaks for this node (specification, 1.5 step 5).
+            identity: match connection::remote(rx.snapshot, src).identity {
+                identity::HOST => 0,
+                identity => identity,
+            },
+            endpoint: 0,
+            port: rx.port,
+        },
     }
+}
+
+/// Whether the way to where the kernel sends a packet is a tunnel (specification, 1.5, from_host).
+fn is_tunnelled(rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> bool {
+    let word = |at: usize| frame.get(at..).and_then(|rest| rest.first_chunk());
+    let dst = match src {
+        IpAddr::V4(_) => word(ETHERNET_LEN + 16).map(|dst: &[u8; 4]| IpAddr::from(*dst)),
+        IpAddr::V6(_) => frame
+            .get(ETHERNET_LEN + 24..)
+            .and_then(|rest| rest.first_chunk())
+            .map(|dst: &[u8; 16]| IpAddr::from(*dst)),
+    };
+    rx.snapshot.node().routing == Routing::Tunnel
+        && dst.is_some_and(|dst| {
+            let remote = connection::remote(rx.snapshot, dst);
+            remote.tunnel.is_some() && !remote.skip_tunnel
+        })
 }
 
 /// Whether a packet to one of our addresses comes from another node's tunnel.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::table::{END, FlowError, FlowRef, FlowTable, PAYLOAD, PORTION};
+use crate::table::{FlowError, FlowRef, FlowTable, PAYLOAD, PORTION};
 use crate::tuple::Tuple;
 
 /// What one worker needs to store, find and expire connections.
@@ -112,28 +112,18 @@ impl FlowHandle {
             } else {
                 self.part.start
             };
-            let Some(at) = self.table.looks.get(record) else {
-                break;
-            };
-            let look = at.load(Ordering::Acquire);
-            if look == 0 || (look > now && look != END) {
+            let record = record as u32;
+            let Some(due) = self.table.looks.due(record, now) else {
                 continue;
-            }
-            let flow = FlowRef::first(record as u32);
-            let next = if look == END {
+            };
+            let next = if due.is_the_end() {
                 None
             } else {
-                again(&self.table, flow)
+                again(&self.table, FlowRef::first(record))
             };
             match next {
-                Some(next) => {
-                    // Unless somebody asked for a look or the end meanwhile.
-                    let next = next.clamp(1, END - 1);
-                    let _ = at.compare_exchange(look, next, Ordering::Relaxed, Ordering::Relaxed);
-                }
-                None => {
-                    ended += usize::from(self.remove(flow));
-                }
+                Some(next) => self.table.looks.put_off(record, due, next),
+                None => ended += usize::from(self.remove(FlowRef::first(record))),
             }
         }
         self.reclaim();

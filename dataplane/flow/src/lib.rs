@@ -7,10 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod handle;
+mod kept;
+mod looks;
 mod memory;
 mod table;
 mod tuple;
 
 pub use handle::FlowHandle;
+pub use kept::{Kept, Purpose, Resumed, Unusable};
+pub use segment::{Directory, SegmentError};
 pub use table::{FlowError, FlowRef, FlowTable, Half, PAYLOAD};
 pub use tuple::{Hasher, Tuple};

@@ -22,19 +22,13 @@ pub(crate) struct Lines {
 }
 
 impl Lines {
+    /// Words that are there already, the first of which begins a line.
+    pub(crate) fn over(words: &'static [AtomicU64]) -> Self {
+        Self { words, skip: 0 }
+    }
+
     pub(crate) fn new(lines: usize) -> Result<Self, FlowError> {
-        let bytes = (lines + 1) * LINE * 8;
-        let failed = FlowError::Memory { lines };
-        let words: &'static [AtomicU64] = if bytes >= HUGE {
-            // Flows are all over the table: with small pages each lookup would miss the TLB, twice.
-            let memory = MmapMut::map_anon(bytes).map_err(|_| failed)?;
-            #[cfg(target_os = "linux")]
-            let _ = memory.advise(Advice::HugePage);
-            let memory: &'static mut MmapMut = Box::leak(Box::new(memory));
-            <[AtomicU64]>::mut_from_bytes(&mut memory[..]).map_err(|_| failed)?
-        } else {
-            Box::leak(<[AtomicU64]>::new_box_zeroed_with_elems(bytes / 8).map_err(|_| failed)?)
-        };
+        let words = words((lines + 1) * LINE)?;
         let skip = (words.as_ptr().addr() / 8).wrapping_neg() % LINE;
         Ok(Self { words, skip })
     }
@@ -44,6 +38,24 @@ impl Lines {
     pub(crate) fn get(&self, index: usize) -> Option<&[AtomicU64; LINE]> {
         self.words.get(self.skip + index * LINE..)?.first_chunk()
     }
+}
+
+/// So many words, all 0, that are never given back.
+pub(crate) fn words(words: usize) -> Result<&'static [AtomicU64], FlowError> {
+    let bytes = words * 8;
+    let failed = FlowError::Memory {
+        lines: words.div_ceil(LINE),
+    };
+    if bytes < HUGE {
+        let words = <[AtomicU64]>::new_box_zeroed_with_elems(words).map_err(|_| failed)?;
+        return Ok(Box::leak(words));
+    }
+    // Flows are all over the table: with small pages each lookup would miss the TLB, twice.
+    let memory = MmapMut::map_anon(bytes).map_err(|_| failed)?;
+    #[cfg(target_os = "linux")]
+    let _ = memory.advise(Advice::HugePage);
+    let memory: &'static mut MmapMut = Box::leak(Box::new(memory));
+    Ok(<[AtomicU64]>::mut_from_bytes(&mut memory[..]).map_err(|_| failed)?)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use crate::looks::Looks;
 use crate::memory::{LINE, Lines};
 use crate::tuple::{Hasher, Tuple};
 
@@ -20,9 +21,6 @@ pub(crate) const MAX_WORKERS: usize = 64;
 
 /// Records that a worker takes from the common stock at a time.
 pub(crate) const PORTION: usize = 256;
-
-/// In place of a time to look next: expiry ends the connection without asking.
-pub(crate) const END: u32 = u32::MAX;
 
 /// Why a connection could not be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -126,8 +124,8 @@ pub struct FlowTable {
     mask: u64,
     /// Two lines a connection.
     records: Lines,
-    /// When to look at a connection next, in the engine's unit of time, and never 0; 0 if there is no connection.
-    pub(crate) looks: Vec<AtomicU32>,
+    /// When to look at each connection next.
+    pub(crate) looks: Looks,
     locks: Vec<AtomicBool>,
     /// Records that nobody uses.
     pub(crate) stock: Mutex<Vec<u32>>,
@@ -135,7 +133,7 @@ pub struct FlowTable {
     pub(crate) seen: Vec<AtomicU64>,
     /// Moves on when records are given up.
     pub(crate) clock: AtomicU64,
-    used: AtomicU32,
+    pub(crate) used: AtomicU32,
 }
 
 impl FlowTable {
@@ -152,17 +150,25 @@ impl FlowTable {
     /// # Errors
     /// [`FlowError::Memory`].
     pub fn with_hasher(capacity: u32, hasher: Hasher) -> Result<Self, FlowError> {
-        let capacity = capacity.clamp(64, (1 << 30) - 1) as usize;
+        let capacity = capacity_of(capacity);
+        let mut table = Self::over(hasher, Lines::new(capacity * 2)?, Looks::new(capacity)?)?;
+        table.stock = Mutex::new((0..capacity as u32).rev().collect());
+        Ok(table)
+    }
+
+    /// A table whose records and times are there already. Its index is empty, and no record is in stock.
+    pub(crate) fn over(hasher: Hasher, records: Lines, looks: Looks) -> Result<Self, FlowError> {
+        let capacity = looks.len();
         // At most three quarters of the slots are ever used, so that two full buckets hardly ever meet.
         let buckets = (capacity * 2 * 4 / 3).div_ceil(LINE).next_power_of_two().max(64);
         Ok(Self {
             hasher,
             buckets: Lines::new(buckets)?,
             mask: buckets as u64 - 1,
-            records: Lines::new(capacity * 2)?,
-            looks: (0..capacity).map(|_| AtomicU32::new(0)).collect(),
+            records,
+            looks,
             locks: (0..LOCKS).map(|_| AtomicBool::new(false)).collect(),
-            stock: Mutex::new((0..capacity as u32).rev().collect()),
+            stock: Mutex::default(),
             seen: (0..MAX_WORKERS).map(|_| AtomicU64::new(u64::MAX)).collect(),
             clock: AtomicU64::new(0),
             used: AtomicU32::new(0),
@@ -292,9 +298,7 @@ impl FlowTable {
             self.withdraw(hashes[0], directions[0]);
             return Err(FlowError::Full);
         }
-        if let Some(at) = self.looks.get(record as usize) {
-            at.store(look.clamp(1, END - 1), Ordering::Release);
-        }
+        self.looks.begin(record, look, check(hashes));
         self.used.fetch_add(1, Ordering::Relaxed);
         Ok(forward)
     }
@@ -302,8 +306,7 @@ impl FlowTable {
     /// Takes a connection out of the index. The record may be used again when no worker can hold on to it. `false` if
     /// another worker was faster: the record is that one's to give up.
     pub(crate) fn remove(&self, record: u32) -> bool {
-        let at = self.looks.get(record as usize);
-        if at.is_none_or(|at| at.swap(0, Ordering::AcqRel) == 0) {
+        if !self.looks.end(record) {
             return false;
         }
         let forward = FlowRef::first(record);
@@ -318,12 +321,7 @@ impl FlowTable {
 
     /// Has the connection looked at when expiry comes by next, whatever was planned. Anybody may ask.
     pub fn look_soon(&self, flow: FlowRef) {
-        if let Some(at) = self.looks.get(flow.record() as usize) {
-            // One that is gone stays gone, and one that is to end ends.
-            let _ = at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
-                (old != 0 && old != END).then_some(1)
-            });
-        }
+        self.looks.soon(flow.record());
     }
 
     /// Has the connection whose forward direction has this tuple ended when expiry comes by next, whatever it does until
@@ -331,29 +329,16 @@ impl FlowTable {
     /// Returns whether there was something to end.
     pub fn end_soon(&self, flow: FlowRef, forward: &Tuple) -> bool {
         let record = flow.record();
-        let Some(at) = self.looks.get(record as usize) else {
-            return false;
-        };
-        let mut look = at.load(Ordering::Acquire);
-        loop {
-            let same = self
-                .half(FlowRef::first(record))
-                .is_some_and(|half| half.is(forward));
-            if look == 0 || look == END || !same {
-                return false;
-            }
-            match at.compare_exchange(look, END, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return true,
-                Err(now) => look = now,
-            }
-        }
+        self.looks.end_soon(record, || {
+            self.half(FlowRef::first(record))
+                .is_some_and(|half| half.is(forward))
+        })
     }
 
     /// Whether a connection is there, and nobody has asked for its end.
     #[must_use]
     pub fn is_live(&self, flow: FlowRef) -> bool {
-        let look = self.looks.get(flow.record() as usize);
-        look.is_some_and(|at| !matches!(at.load(Ordering::Acquire), 0 | END))
+        self.looks.is_live(flow.record())
     }
 
     /// All connections in no order, each by its forward direction, but for those that are to end soon. What comes and goes
@@ -369,7 +354,7 @@ impl FlowTable {
             .filter(|flow| self.is_live(*flow))
     }
 
-    fn publish(&self, hash: u64, flow: FlowRef) -> Result<(), FlowError> {
+    pub(crate) fn publish(&self, hash: u64, flow: FlowRef) -> Result<(), FlowError> {
         let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
         let (Some(first), Some(second)) = (self.bucket(hash), self.second(hash)) else {
             return Err(FlowError::Full);
@@ -393,7 +378,7 @@ impl FlowTable {
         Err(FlowError::Full)
     }
 
-    fn withdraw(&self, hash: u64, flow: FlowRef) {
+    pub(crate) fn withdraw(&self, hash: u64, flow: FlowRef) {
         let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
         let buckets = [self.bucket(hash), self.second(hash)];
         for slot in buckets.into_iter().flatten().flatten() {
@@ -412,6 +397,16 @@ impl FlowTable {
         let take = |number: usize| self.locks.get(number).map(Guard::take);
         [take(first), if first == second { None } else { take(second) }]
     }
+}
+
+/// How many connections a table for so many is for.
+pub(crate) fn capacity_of(connections: u32) -> usize {
+    connections.clamp(64, (1 << 30) - 1) as usize
+}
+
+/// What tells whether the tuples of a record are those that it was made with, of their hashes.
+pub(crate) fn check([there, back]: [u64; 2]) -> u32 {
+    ((there.rotate_left(23) ^ back) >> 16) as u32
 }
 
 /// Empty slots of a bucket.

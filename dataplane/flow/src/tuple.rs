@@ -163,6 +163,15 @@ impl Tuple {
         }
     }
 
+    /// Whether these words are a tuple's, whatever they are of.
+    pub(crate) fn is_one(&self) -> bool {
+        match self.last & 0xffff {
+            4 => self.middle == [0; 3],
+            6 => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn words(&self) -> [u64; Self::WORDS] {
         let [a, b, c] = self.middle;
         [self.first, a, b, c, self.last]
@@ -236,6 +245,10 @@ impl Hasher {
         Self {
             seed: seed.map(|word| word | 1),
         }
+    }
+
+    pub(crate) fn seed(&self) -> [u64; 4] {
+        self.seed
     }
 
     /// 64 bits, all of them good.

@@ -105,7 +105,6 @@ pub(crate) enum Status {
     New,
     Established,
     Reply,
-    Related,
 }
 
 /// What a packet does to a connection.
@@ -117,7 +116,7 @@ enum Act {
 }
 
 fn act(flags: u8, tuple: &Tuple) -> Act {
-    if tuple.protocol != TCP || tuple.related {
+    if tuple.protocol != TCP {
         Act::None
     } else if flags & (tcp::RST | tcp::FIN) != 0 {
         Act::Close {
@@ -130,7 +129,7 @@ fn act(flags: u8, tuple: &Tuple) -> Act {
     }
 }
 
-/// All entries: flows, their companions for ICMP errors, services.
+/// All entries: flows, services.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Conntrack {
     pub(crate) entries: BTreeMap<(Tuple, Kind), Entry>,
@@ -156,11 +155,11 @@ impl Conntrack {
         (scope, filter): (Scope, Filter),
         flags: u8,
     ) -> (Status, Entry) {
-        if scope != Scope::Forward {
+        // A packet that is its own reply begins a flow like others.
+        if scope != Scope::Forward && tuple.reversed() != *tuple {
             let key = (tuple.reversed(), kind.opposite());
             match self.touch(now, key, kind, filter, flags) {
                 Some((true, entry)) => return (Status::New, entry),
-                Some((false, entry)) if tuple.related => return (Status::Related, entry),
                 Some((false, entry)) => return (Status::Reply, entry),
                 None => {}
             }
@@ -267,20 +266,9 @@ impl Conntrack {
         entry.expires = now + lifetime(tuple, kind, entry.seen_non_syn);
         entry.flags_seen = [if is_tcp { flags | tcp::SYN } else { 0 }, 0];
         entry.last = now;
-        let companion = companion(tuple).filter(|_| kind != Kind::Service);
-        let room = |key: &(Tuple, Kind), entries: &BTreeMap<_, _>| entries.contains_key(key);
-        let more = usize::from(!room(&(*tuple, kind), &self.entries))
-            + companion.map_or(0, |key| usize::from(!room(&(key, kind), &self.entries)));
+        let more = usize::from(!self.entries.contains_key(&(*tuple, kind)));
         if self.entries.len() + more > self.capacity {
             return false;
-        }
-        if let Some(key) = companion {
-            let entry = Entry {
-                expires: now + timeout::OTHER,
-                seen_non_syn: true,
-                ..entry.clone()
-            };
-            self.entries.insert((key, kind), entry);
         }
         self.entries.insert((*tuple, kind), entry);
         true
@@ -291,17 +279,6 @@ impl Conntrack {
             change(entry);
         }
     }
-}
-
-/// The key under which ICMP errors about a flow are found.
-fn companion(tuple: &Tuple) -> Option<Tuple> {
-    (!tuple.related).then_some(Tuple {
-        protocol: if tuple.src.is_ipv4() { 1 } else { 58 },
-        sport: 0,
-        dport: 0,
-        related: true,
-        ..*tuple
-    })
 }
 
 fn lifetime(tuple: &Tuple, kind: Kind, established: bool) -> u64 {

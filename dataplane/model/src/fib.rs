@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::config::{Direction, Endpoint, IpcacheEntry, Mac, Port, Prefix, Role, RouteTarget};
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, Stop, Told, code};
-use crate::wire::{ICMP6, Packet, byte};
+use crate::wire::{ICMP6, Packet, be16, byte, put, sum};
 
 /// Reserved identities (specification, section 4).
 pub(crate) mod identity {
@@ -174,17 +174,25 @@ impl Model {
     pub(crate) fn transmit(&self, rx: &mut Rx<'_>, pkt: &Packet, exit: &Exit) -> Flow {
         let Some(mac) = exit.mac else {
             rx.out.waits.push((exit.port.name.clone(), exit.next_hop));
+            rx.out.waiting.push((rx.port.name.clone(), rx.received.clone()));
             return Ok(());
         };
         self.send(rx, pkt, &exit.port, mac, exit.mtu);
         Ok(())
     }
 
-    /// Sends a packet out of any port.
+    /// Sends a packet out of any port, in pieces if it is too large for it.
     pub(crate) fn send(&self, rx: &mut Rx<'_>, pkt: &Packet, port: &Port, mac: Mac, mtu: u16) {
-        let mut frame = mac.0.to_vec();
-        frame.extend(port.mac.0);
-        frame.extend(pkt.ethertype().to_be_bytes());
+        let mut link = mac.0.to_vec();
+        link.extend(port.mac.0);
+        link.extend(pkt.ethertype().to_be_bytes());
+        if pkt.bytes.len() > usize::from(mtu) {
+            let pieces = cut(&pkt.bytes, mtu.into());
+            let frames = pieces.iter().map(|piece| [link.as_slice(), piece].concat());
+            rx.out.sent.extend(frames.map(|frame| (port.name.clone(), frame)));
+            return;
+        }
+        let mut frame = link;
         frame.extend(&pkt.bytes);
         // What stands behind a packet must not make the frame too large.
         if pkt.bytes.len() + pkt.tail.len() <= usize::from(mtu) {
@@ -220,13 +228,63 @@ impl Model {
     }
 }
 
-/// Refuses what is larger than `mtu`; IPv4 senders that allow fragments are not told (RFC 1191).
+/// Refuses what is larger than `mtu`, unless it is IPv4's and its sender allows fragments (RFC 791, 3.2).
 pub(crate) fn too_big(pkt: &Packet, mtu: u16, direction: Direction) -> Flow {
-    if pkt.bytes.len() <= usize::from(mtu) {
-        Ok(())
-    } else if pkt.v6 || pkt.dont_fragment() {
-        Err(Stop::Refuse(code::FRAG_NEEDED, direction, Told::TooBig(mtu)))
-    } else {
-        Err(Stop::Drop(code::FRAG_NEEDED, direction))
+    if pkt.bytes.len() <= usize::from(mtu) || !pkt.v6 && !pkt.dont_fragment() {
+        return Ok(());
     }
+    Err(Stop::Refuse(code::FRAG_NEEDED, direction, Told::TooBig(mtu)))
+}
+
+/// An IPv4 packet in fragments of at most `mtu` bytes each (RFC 791, 3.2).
+fn cut(packet: &[u8], mtu: usize) -> Vec<Vec<u8>> {
+    let header = usize::from(byte(packet, 0) & 15) * 4;
+    let (first, data) = packet.split_at(header.min(packet.len()));
+    // Options of which the first bit is not set are in the first fragment only.
+    let mut options = Vec::new();
+    let mut rest = first.get(20..).unwrap_or_default();
+    while let [kind, ..] = *rest {
+        let len = match (kind, rest) {
+            (0, _) => break,
+            (1, _) => 1,
+            (_, [_, len, ..]) => usize::from(*len),
+            _ => break,
+        };
+        let Some((option, others)) = rest.split_at_checked(len).filter(|_| len > 0) else {
+            break;
+        };
+        if kind & 0x80 != 0 {
+            options.extend(option);
+        }
+        rest = others;
+    }
+    options.resize(options.len().next_multiple_of(4), 0);
+    let mut later = first.get(..20).unwrap_or_default().to_vec();
+    later.extend(&options);
+    let words = (later.len() / 4) as u8;
+    put(&mut later, 0, &[0x40 | words]);
+    let word = be16(packet, 6);
+    let mut pieces = Vec::new();
+    let mut at = 0;
+    while at < data.len() {
+        let mut piece = if at == 0 { first.to_vec() } else { later.clone() };
+        let most = mtu.saturating_sub(piece.len()) / 8 * 8;
+        if most == 0 {
+            return Vec::new();
+        }
+        let end = (at + most).min(data.len());
+        let more = end < data.len() || word & 0x2000 != 0;
+        let place = (word & 0x1fff) + (at / 8) as u16;
+        piece.extend(data.get(at..end).unwrap_or_default());
+        let len = (piece.len() as u16).to_be_bytes();
+        put(&mut piece, 2, &len);
+        put(&mut piece, 6, &(place | u16::from(more) << 13).to_be_bytes());
+        put(&mut piece, 10, &[0, 0]);
+        let header = usize::from(byte(&piece, 0) & 15) * 4;
+        let checksum = !sum(&[piece.get(..header).unwrap_or_default()]);
+        put(&mut piece, 10, &checksum.to_be_bytes());
+        pieces.push(piece);
+        at = end;
+    }
+    pieces
 }

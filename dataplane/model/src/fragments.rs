@@ -13,6 +13,18 @@ use crate::wire::Packet;
 /// How long a fragment waits for its first one, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
+/// How long the ports of a first fragment are known (RFC 8200, 4.5), in nanoseconds.
+const KNOWN: u64 = 60_000_000_000;
+
+/// Ports of a fragmented packet.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    protocol: u8,
+    sport: u16,
+    dport: u16,
+    since: u64,
+}
+
 /// What fragments of one packet have in common. IPv6 later fragments do not say their protocol for certain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
@@ -29,13 +41,14 @@ struct Held {
     since: u64,
     port: Port,
     frame: Vec<u8>,
+    received: Vec<u8>,
     tunnel: Option<IpAddr>,
     pkt: Packet,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Fragments {
-    known: BTreeMap<Key, (u8, u16, u16)>,
+    known: BTreeMap<Key, Ports>,
     order: VecDeque<Key>,
     held: Vec<Held>,
     bound: usize,
@@ -52,6 +65,12 @@ impl Fragments {
     }
 }
 
+impl Fragments {
+    pub(crate) fn held(&self) -> usize {
+        self.held.len()
+    }
+}
+
 fn key(pkt: &Packet, vni: Option<u32>) -> Option<Key> {
     Some(Key {
         src: pkt.src(),
@@ -63,18 +82,15 @@ fn key(pkt: &Packet, vni: Option<u32>) -> Option<Key> {
 }
 
 impl Model {
-    /// Whether anything is decided by this packet's ports.
+    /// Whether anything may be decided by this packet's ports.
     fn needs_ports(&self, rx: &Rx<'_>, pkt: &Packet, vni: Option<u32>) -> bool {
         let dst = pkt.dst();
-        rx.port.role != Role::Uplink
-            || vni.is_some()
-            || lb::is_frontend(&self.state, dst)
-            || match self.target(dst) {
-                Target::Endpoint(_) => true,
-                Target::Own | Target::Gateway => {
-                    !self.nat.mappings.is_empty() || !self.state.services.is_empty() || self.host_firewall()
-                }
-                _ => false,
+        vni.is_some()
+            || match (rx.port.role, self.target(dst)) {
+                (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
+                (Role::Uplink, Target::Exit(_)) => lb::is_frontend(&self.state, dst),
+                (Role::Uplink, _) => true,
+                (Role::Host, _) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
             }
     }
 
@@ -90,7 +106,12 @@ impl Model {
         }
         if !pkt.later_fragment() {
             let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
-            let ports = (pkt.protocol, tuple.sport, tuple.dport);
+            let ports = Ports {
+                protocol: pkt.protocol,
+                sport: tuple.sport,
+                dport: tuple.dport,
+                since: self.now,
+            };
             if self.fragments.known.insert(key, ports).is_none() {
                 self.fragments.order.push_back(key);
             }
@@ -101,9 +122,9 @@ impl Model {
             }
             return Ok(true);
         }
-        if let Some(&(protocol, sport, dport)) = self.fragments.known.get(&key) {
-            pkt.protocol = protocol;
-            pkt.ports = Some((sport, dport));
+        if let Some(known) = self.fragments.known.get(&key) {
+            pkt.protocol = known.protocol;
+            pkt.ports = Some((known.sport, known.dport));
             return Ok(true);
         }
         if self.fragments.held.len() >= self.fragments.bound {
@@ -114,6 +135,7 @@ impl Model {
             since: self.now,
             port: rx.port.clone(),
             frame: rx.frame.clone(),
+            received: rx.received.clone(),
             tunnel: rx.tunnel,
             pkt: pkt.clone(),
         });
@@ -126,7 +148,7 @@ impl Model {
         let Some(key) = key(pkt, vni).filter(|_| !pkt.later_fragment()) else {
             return;
         };
-        let Some(&(protocol, sport, dport)) = self.fragments.known.get(&key) else {
+        let Some(known) = self.fragments.known.get(&key).copied() else {
             return;
         };
         let (ready, waiting) = std::mem::take(&mut self.fragments.held)
@@ -136,23 +158,25 @@ impl Model {
         for Held {
             port,
             frame,
+            received,
             tunnel,
             mut pkt,
             ..
         } in ready
         {
-            pkt.protocol = protocol;
-            pkt.ports = Some((sport, dport));
+            pkt.protocol = known.protocol;
+            pkt.ports = Some((known.sport, known.dport));
             let mut rx = Rx {
                 port,
                 frame,
+                received,
                 tunnel,
                 choices: &mut *rx.choices,
                 out: &mut *rx.out,
             };
             let result = match vni {
                 None => self.route_in(&mut rx, &pkt),
-                Some(vni) => self.overlay_ingress(&mut rx, &mut pkt, vni),
+                Some(vni) => self.without_trace(|model| model.overlay_ingress(&mut rx, &mut pkt, vni)),
             };
             self.conclude(&mut rx, result);
         }
@@ -161,6 +185,11 @@ impl Model {
     /// Drops fragments whose first one did not come in time.
     pub(crate) fn drop_late_fragments(&mut self, out: &mut Outcome) {
         let now = self.now;
+        let fragments = &mut self.fragments;
+        fragments
+            .known
+            .retain(|_, ports| now.saturating_sub(ports.since) < KNOWN);
+        fragments.order.retain(|key| fragments.known.contains_key(key));
         self.fragments.held.retain(|held| {
             let waits = now.saturating_sub(held.since) < PATIENCE;
             if !waits {

@@ -134,7 +134,7 @@ impl Model {
             return;
         }
         // The specification limits IPv6 answers; errors of a router are limited in both families (RFC 1812, 4.3.2.8).
-        let of_router = matches!(told, Told::TimeExceeded | Told::TooBig(_));
+        let of_router = matches!(told, Told::TimeExceeded | Told::TooBig(_) | Told::HostUnreachable);
         let allowed = match (v6, of_router) {
             (true, _) => self.icmp6.allow(self.now),
             (false, true) => self.icmp4.allow(self.now),
@@ -146,6 +146,8 @@ impl Model {
         let (kind, code, rest): (u8, u8, u32) = match (told, v6) {
             (Told::TimeExceeded, false) => (11, 0, 0),
             (Told::TooBig(mtu), false) => (3, 4, mtu.into()),
+            (Told::HostUnreachable, false) => (3, 1, 0),
+            (Told::HostUnreachable, true) => (1, 3, 0),
             (Told::Prohibited, false) => (3, 13, 0),
             (Told::PortUnreachable, false) => (3, 3, 0),
             (Told::TimeExceeded, true) => (3, 0, 0),

@@ -313,9 +313,4 @@ impl Model {
             .map(|backend| found.backend_id(backend))
             .ok_or(code::NO_SERVICE)
     }
-
-    /// Whether the frontend is still there, so that replies get its address (specification, 3.5).
-    pub(crate) fn rev_nat(&self, id: FrontendId) -> Option<(IpAddr, u16)> {
-        find(&self.state, id.address, id.port, id.protocol).map(|_| (id.address, id.port))
-    }
 }

@@ -21,6 +21,7 @@ mod outcome;
 mod overlay;
 mod pod;
 mod policy;
+mod related;
 mod wire;
 
 pub use choices::{Choices, First};
@@ -29,4 +30,5 @@ pub use lb::{BackendId, FrontendId};
 pub use model::{Flow, Model, Options};
 pub use nat::Mapping;
 pub use outcome::{Outcome, Punt, PuntTo, Verdict, code};
+pub use related::Connection;
 pub use wire::Tuple;

@@ -7,11 +7,12 @@ use crate::bandwidth::Pace;
 use crate::choices::{Choices, First};
 use crate::config::{Direction, Endpoint, Mac, Port, Ports, Role, State};
 use crate::conntrack::{Conntrack, Entry, Kind};
+use crate::fib::identity;
 use crate::fragments::Fragments;
 use crate::icmp::Limiter;
 use crate::lb::{BackendId, FrontendId};
 use crate::nat::Nat;
-use crate::outcome::{Flow as Way, Outcome, Punt, PuntTo, Stop, code};
+use crate::outcome::{Flow as Way, Outcome, Punt, PuntTo, Stop, Told, code};
 use crate::wire::{Packet, Tuple, be16, byte, put};
 
 /// What the model is told once.
@@ -21,7 +22,7 @@ pub struct Options {
     pub icmp_errors: Option<(u32, u32)>,
     /// Packets for the kernel a second and at once; `None` is unlimited.
     pub exceptions: Option<(u32, u32)>,
-    /// Most conntrack entries, companions for ICMP errors included.
+    /// Most conntrack entries.
     pub flows: usize,
     /// Most fragmented packets known, and most fragments held (specification, 2.10).
     pub fragments: usize,
@@ -49,7 +50,8 @@ pub struct Flow {
     pub entry: Entry,
 }
 
-/// The model.
+/// The model. A copy of it goes its own way.
+#[derive(Debug, Clone)]
 pub struct Model {
     pub(crate) ports: Ports,
     pub(crate) state: State,
@@ -70,6 +72,8 @@ pub(crate) struct Rx<'a> {
     pub(crate) port: Port,
     /// The frame as received, without priority tags.
     pub(crate) frame: Vec<u8>,
+    /// What the port received: `frame`, or the tunnel packet that it was in.
+    pub(crate) received: Vec<u8>,
     /// The node it came from in a tunnel; `frame` is the inner one then.
     pub(crate) tunnel: Option<IpAddr>,
     pub(crate) choices: &'a mut dyn Choices,
@@ -165,9 +169,46 @@ impl Model {
             .collect()
     }
 
+    /// Forgets a flow with this entry, and its mapping.
+    pub fn forget(&mut self, tuple: &Tuple) {
+        self.ct
+            .entries
+            .retain(|(it, kind), _| *kind == Kind::Service || it != tuple);
+        self.nat.mappings.retain(|mapping| mapping.original != *tuple);
+    }
+
     /// All SNAT mappings that are still valid.
     pub fn mappings(&self) -> Vec<crate::nat::Mapping> {
         self.nat.mappings.clone()
+    }
+
+    /// Fragments that wait for their first one.
+    pub fn held(&self) -> usize {
+        self.fragments.held()
+    }
+
+    /// Gives up a frame that came in by a port and has waited for a neighbour in vain (RFC 1812, 5.2.7.1; RFC 4443, 3.1).
+    pub fn give_up(&mut self, port: &str, frame: &[u8]) -> Outcome {
+        let mut outcome = Outcome::default();
+        let Some(port) = self.ports.iter().find(|known| known.name == port).cloned() else {
+            outcome.drops.push((code::NO_DEVICE, Direction::Ingress));
+            return outcome;
+        };
+        let mut frame = frame.to_vec();
+        while matches!(be16(&frame, 12), 0x8100 | 0x88a8) && frame.len() > 16 {
+            frame.drain(12..16);
+        }
+        let mut rx = Rx {
+            port,
+            received: frame.clone(),
+            frame,
+            tunnel: None,
+            choices: &mut First,
+            out: &mut outcome,
+        };
+        let refused = Stop::Refuse(code::NO_FIB, rx.direction(), Told::HostUnreachable);
+        self.conclude(&mut rx, Err(refused));
+        outcome
     }
 
     /// What becomes of a frame, where the first of all choices is taken.
@@ -185,6 +226,7 @@ impl Model {
         let mut rx = Rx {
             port,
             frame: frame.to_vec(),
+            received: frame.to_vec(),
             tunnel: None,
             choices,
             out: &mut outcome,
@@ -262,6 +304,10 @@ impl Model {
             self.source_check(rx, pkt)?;
         }
         self.plausible(rx, pkt)?;
+        if self.stays_here(rx, pkt)? {
+            let src_id = self.asked(rx, pkt)?;
+            return self.not_forwarded(rx, pkt, src_id);
+        }
         if !self.fragment(rx, pkt)? {
             return Ok(());
         }
@@ -274,11 +320,38 @@ impl Model {
     /// A packet whose ports are known.
     pub(crate) fn route_in(&mut self, rx: &mut Rx<'_>, pkt: &Packet) -> Way {
         let mut pkt = pkt.clone();
-        match rx.port.role {
-            Role::Pod => self.pod_egress(rx, &mut pkt),
-            Role::Uplink => self.netdev_ingress(rx, &mut pkt),
-            Role::Host => self.kernel_egress(rx, &mut pkt),
+        if self.is_tracked(rx, pkt.dst())
+            && let Some(about) = self.about(&pkt)
+        {
+            let src_id = self.sender(rx, &pkt);
+            return self.pass_on(rx, &pkt, about, src_id);
         }
+        self.without_trace(|model| match rx.port.role {
+            Role::Pod => model.pod_egress(rx, &mut pkt),
+            Role::Uplink => model.netdev_ingress(rx, &mut pkt),
+            Role::Host => model.kernel_egress(rx, &mut pkt),
+        })
+    }
+
+    /// The identity of who sends a packet that was not in a tunnel.
+    fn sender(&self, rx: &Rx<'_>, pkt: &Packet) -> u32 {
+        match (rx.port.role, self.identity(pkt.src())) {
+            (Role::Host, _) => identity::HOST,
+            (Role::Uplink, identity::HOST) => 0,
+            (_, id) => id,
+        }
+    }
+
+    /// Does something with a packet; if it is refused, no flow knows of it afterwards.
+    pub(crate) fn without_trace(&mut self, run: impl FnOnce(&mut Self) -> Way) -> Way {
+        let before = (self.ct.clone(), self.nat.clone(), self.affinity.clone());
+        let result = run(self);
+        if let Err(Stop::Drop(code, _) | Stop::Refuse(code, ..)) = result
+            && is_refusal(code)
+        {
+            (self.ct, self.nat, self.affinity) = before;
+        }
+        result
     }
 
     /// Source verification (specification, 1.2 step 7).
@@ -318,6 +391,23 @@ impl Model {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Asks the policy of a pod that sends what begins no flow: it ends here. Returns the sender's identity.
+    pub(crate) fn asked(&self, rx: &mut Rx<'_>, pkt: &Packet) -> Way<u32> {
+        if rx.port.role != Role::Pod {
+            return Ok(if rx.port.role == Role::Host {
+                identity::HOST
+            } else {
+                0
+            });
+        }
+        let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+        let Some(endpoint) = self.owner(tuple.src) else {
+            return Err(rx.drop(code::INVALID_SOURCE));
+        };
+        self.egress_policy(rx, pkt, &tuple, endpoint, None)?;
+        Ok(endpoint.identity)
     }
 
     /// What is not forwarded: the kernel's, unless it came from there.
@@ -417,6 +507,25 @@ impl Model {
         let node = &self.state.node;
         node.router4.map(IpAddr::V4) == Some(addr) || node.router6.map(IpAddr::V6) == Some(addr)
     }
+}
+
+/// Whether a packet that is dropped for this reason was not wanted, as opposed to one that could not be sent.
+fn is_refusal(code: u16) -> bool {
+    matches!(
+        code,
+        code::POLICY
+            | code::POLICY_DENY
+            | code::AUTH
+            | code::ENCAP_PROHIBITED
+            | code::NO_SERVICE
+            | code::SOURCE_RANGE
+            | code::CLUSTER_IP
+            | code::NAT_NO_MAPPING
+            | code::NAT_PROTOCOL
+            | code::CT_FULL
+            | code::NO_EGRESS_GATEWAY
+            | code::NO_EGRESS_IP
+    )
 }
 
 /// Whether a packet to `dst` was sent to many stations.

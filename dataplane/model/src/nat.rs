@@ -59,26 +59,6 @@ impl Model {
         if pkt.is_icmp() && pkt.fragment.is_some() {
             return Err(fail(code::INVALID));
         }
-        if tuple.related {
-            // The packet inside is one that came in: its destination is what our sender is known by.
-            let Some(inside) = pkt.embedded() else {
-                return Ok(());
-            };
-            let flow = inside.reversed();
-            let known = self
-                .nat
-                .mappings
-                .iter()
-                .find(|known| known.original == flow)
-                .cloned();
-            if let Some(known) = known {
-                let new = known.translated;
-                pkt.set_embedded(End::Destination, new.src, port(&new))
-                    .map_err(fail)?;
-                pkt.set_addr(End::Source, new.src);
-            }
-            return Ok(());
-        }
         let request = pkt.echo() == Some(false);
         if !pkt.has_ports() && pkt.echo().is_none() {
             return Err(fail(code::NAT_PROTOCOL));
@@ -137,8 +117,6 @@ impl Model {
         let own = if request { tuple.dport } else { tuple.sport };
         let picked = if range.contains(&own) && is_free(own) {
             Some(own)
-        } else if tuple.protocol == SCTP {
-            return Err(Stop::Drop(code::L4_CHECKSUM, Direction::Egress));
         } else {
             rx.choices
                 .pick_port(range.clone(), &is_free)
@@ -152,28 +130,16 @@ impl Model {
     /// Undoes SNAT on a packet that comes in; whether there was anything to undo.
     pub(crate) fn rev_snat(&mut self, rx: &Rx<'_>, pkt: &mut Packet) -> Flow<bool> {
         let Ok(tuple) = pkt.tuple() else { return Ok(false) };
-        let back = if tuple.related {
-            pkt.embedded()
-        } else {
-            Some(tuple.reversed())
-        };
-        let Some(known) = back.and_then(|back| {
-            self.nat
-                .mappings
-                .iter()
-                .find(|known| known.translated == back)
-                .cloned()
-        }) else {
+        let back = tuple.reversed();
+        let mut mappings = self.nat.mappings.iter();
+        let Some(known) = mappings.find(|known| known.translated == back).cloned() else {
             return Ok(false);
         };
         if pkt.is_icmp() && pkt.fragment.is_some() {
             return Err(rx.drop(code::INVALID));
         }
         let old = known.original;
-        if tuple.related {
-            pkt.set_embedded(End::Source, old.src, port(&old))
-                .map_err(|code| rx.drop(code))?;
-        } else if pkt.has_ports() {
+        if pkt.has_ports() {
             pkt.set_port(End::Destination, old.sport)
                 .map_err(|code| rx.drop(code))?;
         } else {
@@ -185,7 +151,7 @@ impl Model {
             pkt.set_port(end, port(&old)).map_err(|code| rx.drop(code))?;
         }
         pkt.set_addr(End::Destination, old.src);
-        if known.needs_ct && !tuple.related {
+        if known.needs_ct {
             let restored = pkt.tuple().map_err(|code| rx.drop(code))?;
             let filter = (Scope::Reverse, Filter::Any);
             self.ct

@@ -32,9 +32,6 @@ impl Model {
             identity::HOST => 0,
             id => id,
         };
-        if self.stays_here(rx, pkt)? {
-            return self.not_forwarded(rx, pkt, src_id);
-        }
         if self.is_tunnel(pkt) {
             return self.decapsulate(rx, pkt);
         }
@@ -53,7 +50,12 @@ impl Model {
                 self.transmit(rx, pkt, &exit)
             }
             Target::Blackhole => Err(rx.drop(code::UNROUTABLE)),
-            Target::Unknown | Target::Host => {
+            Target::Host => {
+                self.host_ingress(rx, pkt, src_id)?;
+                let frame = self.reframe(rx, pkt);
+                self.punt(rx, frame, src_id, code::UNROUTABLE)
+            }
+            Target::Unknown => {
                 let frame = self.reframe(rx, pkt);
                 self.punt(rx, frame, src_id, code::UNROUTABLE)
             }
@@ -62,9 +64,6 @@ impl Model {
 
     /// A packet from the kernel (specification, 1.5: `cil_from_host`).
     pub(crate) fn kernel_egress(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow {
-        if self.stays_here(rx, pkt)? {
-            return self.not_forwarded(rx, pkt, identity::HOST);
-        }
         self.host_egress(rx, pkt)?;
         let target = self.target(pkt.dst());
         match target {
@@ -103,10 +102,18 @@ impl Model {
         self.host_policy(rx, pkt, dst_id, Direction::Egress)
     }
 
+    /// What goes through a tunnel is a flow even without a host firewall.
     fn host_policy(&mut self, rx: &mut Rx<'_>, pkt: &Packet, remote: u32, direction: Direction) -> Flow {
-        if !self.host_firewall() {
+        let firewall = self.host_firewall();
+        let tunnel = match direction {
+            Direction::Ingress => rx.tunnel.is_some(),
+            Direction::Egress => self.tunnel_peer(pkt.dst(), false).is_some(),
+        };
+        if !firewall && !tunnel {
             return Ok(());
         }
+        // What is routed to the kernel and not its own address is tracked, and nobody's business (1.5 step 9).
+        let guarded = direction == Direction::Egress || self.identity(pkt.dst()) == identity::HOST;
         let fail = |code| Stop::Drop(code, direction);
         let tuple = pkt.tuple().map_err(fail)?;
         let kind = match direction {
@@ -117,15 +124,18 @@ impl Model {
         let (status, _) = self
             .ct
             .lookup(self.now, &tuple, kind, (Scope::Both, Filter::Any), flags);
-        if matches!(status, Status::Reply | Status::Related) {
+        if status == Status::Reply {
             return Ok(());
         }
-        let decision = self.policy(Subject::Host, direction, remote, pkt, &tuple);
-        let result = decision.result;
-        if status == Status::New || result != Ok(0) || decision.event.audited {
-            rx.out.verdicts.push(decision.event);
+        let mut proxy = 0;
+        if firewall && guarded {
+            let decision = self.policy(Subject::Host, direction, remote, pkt, &tuple);
+            let result = decision.result;
+            if status == Status::New || result != Ok(0) || decision.event.audited {
+                rx.out.verdicts.push(decision.event);
+            }
+            proxy = result.map_err(fail)?;
         }
-        let proxy = result.map_err(fail)?;
         let entry = Entry {
             src_id: remote,
             proxy_redirect: proxy != 0,
@@ -288,7 +298,7 @@ impl Model {
                 (Scope::Reverse, filter),
                 pkt.tcp_flags(),
             );
-            if matches!(status, Status::Reply | Status::Related) {
+            if status == Status::Reply {
                 self.rev_nat_of(pkt, &entry)
                     .map_err(|code| Stop::Drop(code, Direction::Egress))?;
                 return Ok(true);

@@ -103,6 +103,8 @@ pub struct Outcome {
     pub verdicts: Vec<Verdict>,
     /// Packets that wait for the Ethernet address of this neighbour on this port; the model forgets them.
     pub waits: Vec<(String, IpAddr)>,
+    /// The same packets: the port that received them, and the frame.
+    pub waiting: Vec<(String, Vec<u8>)>,
     /// Frames that ended here as they should.
     pub consumed: usize,
     /// Fragments that now wait for their first one.
@@ -114,6 +116,8 @@ pub struct Outcome {
 pub(crate) enum Told {
     TimeExceeded,
     TooBig(u16),
+    /// 3/1 or 1/3: the last hop does not find the station.
+    HostUnreachable,
     /// 3/13 or 1/1 (specification, 1.2 step 12).
     Prohibited,
     /// 3/3 or 1/4 (specification, 3.7).

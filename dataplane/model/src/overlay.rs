@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use crate::config::{Direction, Routing, TunnelProtocol};
-use crate::fib::{Target, identity, too_big};
+use crate::fib::{Target, identity};
 use crate::model::{Model, Rx};
-use crate::outcome::{Flow, Stop, code};
+use crate::outcome::{Flow, Stop, Told, code};
 use crate::wire::{Packet, UDP, be16, build4, build6, byte, l4_checksum, put};
 
 /// UDP, tunnel and inner Ethernet headers.
@@ -59,7 +59,11 @@ impl Model {
             return Err(Stop::Drop(code::NO_DEVICE, direction));
         }
         let outer: u16 = if peer.is_ipv4() { 20 } else { 40 };
-        too_big(pkt, exit.mtu.saturating_sub(OVERHEAD + outer), direction)?;
+        // Nothing is cut on its way into a tunnel: whoever may be told is told.
+        let room = exit.mtu.saturating_sub(OVERHEAD + outer);
+        if pkt.bytes.len() > usize::from(room) {
+            return Err(Stop::Refuse(code::FRAG_NEEDED, direction, Told::TooBig(room)));
+        }
         let vni = vni(id).to_be_bytes();
         let port = rx.choices.tunnel_source_port();
         let mut inner = match tunnel.protocol {
@@ -129,9 +133,7 @@ impl Model {
         let Some(udp) = udp.get(..len).filter(|udp| udp.len() >= 16) else {
             return Err(rx.drop(code::INVALID));
         };
-        if be16(udp, 6) != 0 && l4_checksum(outer.src(), outer.dst(), UDP, udp) != 0 {
-            return Err(rx.drop(code::L4_CHECKSUM));
-        }
+        // The checksum need not be looked at (RFC 7348, section 5; RFC 8926, section 3.3).
         let header = udp.get(8..16).unwrap_or_default();
         let (valid, options) = match self.state.node.tunnel.protocol {
             TunnelProtocol::Vxlan => (byte(header, 0) & 8 != 0, 0),
@@ -142,31 +144,41 @@ impl Model {
             ),
         };
         if !valid {
-            return Err(rx.drop(code::NO_TUNNEL_KEY));
+            return Err(rx.drop(match self.state.node.tunnel.protocol {
+                TunnelProtocol::Vxlan => code::NO_TUNNEL_KEY,
+                TunnelProtocol::Geneve => code::INVALID,
+            }));
         }
         let vni = u32::from(be16(header, 4)) << 8 | u32::from(byte(header, 6));
         let Some(frame) = udp.get(16 + options..).filter(|frame| frame.len() >= 14) else {
             return Err(rx.drop(code::INVALID));
         };
         let frame = frame.to_vec();
-        if vni == identity::HOST {
-            return Err(rx.drop(code::INVALID_IDENTITY));
-        }
         let v6 = match be16(&frame, 12) {
             0x0800 => false,
             0x86dd => true,
             _ => return Err(rx.drop(code::UNSUPPORTED_L3)),
         };
-        let mut pkt = Packet::parse(v6, frame.get(14..).unwrap_or_default()).map_err(|code| rx.drop(code))?;
-        let Some(ecn) = ecn_out(pkt.ecn(), outer.ecn()) else {
+        // The tunnel ends before the datapath looks at what came out of it.
+        let inner = if v6 {
+            byte(&frame, 15) >> 4 & 3
+        } else {
+            byte(&frame, 15) & 3
+        };
+        let Some(ecn) = ecn_out(inner, outer.ecn()) else {
             return Err(rx.drop(code::INVALID));
         };
+        if vni == identity::HOST {
+            return Err(rx.drop(code::INVALID_IDENTITY));
+        }
+        let mut pkt = Packet::parse(v6, frame.get(14..).unwrap_or_default()).map_err(|code| rx.drop(code))?;
         if ecn != pkt.ecn() {
             pkt.set_ecn(ecn);
         }
         let mut rx = Rx {
             port: rx.port.clone(),
             frame,
+            received: rx.received.clone(),
             tunnel: Some(outer.src()),
             choices: &mut *rx.choices,
             out: &mut *rx.out,
@@ -181,7 +193,7 @@ impl Model {
             return Ok(());
         }
         let first = pkt.clone();
-        let result = self.overlay_ingress(rx, pkt, vni);
+        let result = self.without_trace(|model| model.overlay_ingress(rx, pkt, vni));
         self.conclude(rx, result);
         self.release_fragments(rx, &first, Some(vni));
         Ok(())
@@ -194,6 +206,9 @@ impl Model {
         } else {
             vni
         };
+        if let Some(about) = self.about(pkt) {
+            return self.pass_on(rx, pkt, about, src_id);
+        }
         if self.nodeport_lb(rx, pkt, src_id)? {
             return Ok(());
         }
@@ -207,16 +222,20 @@ impl Model {
         }
         match self.target(pkt.dst()) {
             Target::Endpoint(endpoint) => self.local_delivery(rx, pkt, &endpoint, src_id, true),
-            target => {
-                // What is not for a pod here is for this machine.
-                if matches!(target, Target::Own | Target::Gateway) {
-                    self.host_ingress(rx, pkt, src_id)?;
-                }
-                let mut frame = rx.frame.get(..12).unwrap_or_default().to_vec();
-                frame.extend(pkt.ethertype().to_be_bytes());
-                frame.extend(&pkt.bytes);
-                self.punt(rx, frame, src_id, code::UNROUTABLE)
+            Target::Own | Target::Host => {
+                self.host_ingress(rx, pkt, src_id)?;
+                self.up(rx, pkt, src_id)
             }
+            // A tunnel leads to pods and to this machine, not through it.
+            _ => Err(rx.drop(code::UNROUTABLE)),
         }
+    }
+
+    /// What came in a tunnel for this machine's kernel.
+    fn up(&mut self, rx: &mut Rx<'_>, pkt: &Packet, src_id: u32) -> Flow {
+        let mut frame = rx.frame.get(..12).unwrap_or_default().to_vec();
+        frame.extend(pkt.ethertype().to_be_bytes());
+        frame.extend(&pkt.bytes);
+        self.punt(rx, frame, src_id, code::UNROUTABLE)
     }
 }

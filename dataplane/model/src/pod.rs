@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::config::{Direction, Endpoint, FrontendType, NoBackend, Routing, Subject};
+use crate::config::{Direction, Endpoint, FrontendType, NoBackend, Role, Routing, Subject};
 use crate::conntrack::{Entry, Filter, Kind, Scope, Status};
 use crate::fib::{Target, identity};
 use crate::lb::{self, FrontendId};
 use crate::model::{Model, Rx};
 use crate::netdev::Origin;
 use crate::outcome::{Flow, Stop, Told, code};
-use crate::wire::{End, Packet, UDP};
+use crate::wire::{End, Packet, Tuple, UDP};
 
 /// What per-packet load balancing leaves behind (specification, 1.2 step 9 h).
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,6 +89,16 @@ impl Model {
         let Some(endpoint) = self.owner(pkt.src()).cloned() else {
             return Err(fail(code::INVALID_SOURCE));
         };
+        let kernel = self.ports.iter().any(|port| port.role == Role::Host);
+        match self.target(pkt.dst()) {
+            target @ (Target::Gateway | Target::Own) if !self.is_known(pkt) => {
+                let gateway = matches!(target, Target::Gateway);
+                if gateway || !kernel {
+                    return self.ends_here(rx, pkt, gateway);
+                }
+            }
+            _ => {}
+        }
         pkt.tuple().map_err(fail)?;
         let lb = self.balance(rx, pkt)?;
         let tuple = pkt.tuple().map_err(fail)?;
@@ -107,28 +117,7 @@ impl Model {
         match status {
             Status::New | Status::Established => {
                 if lb.proxy == 0 && !lb.loopback {
-                    let tunnel = &self.state.node.tunnel;
-                    if self.state.node.routing == Routing::Tunnel
-                        && tuple.protocol == UDP
-                        && tuple.dport == tunnel.udp_port()
-                        && endpoint.identity != identity::HOST
-                    {
-                        return Err(fail(code::ENCAP_PROHIBITED));
-                    }
-                    let subject = Subject::Endpoint(endpoint.id);
-                    let decision = self.policy(subject, Direction::Egress, dst_id, pkt, &tuple);
-                    let result = decision.result;
-                    if status == Status::New || result != Ok(0) || decision.event.audited {
-                        rx.out.verdicts.push(decision.event);
-                    }
-                    proxy = result.map_err(|code| {
-                        let denied = matches!(code, code::POLICY | code::POLICY_DENY);
-                        if denied && self.state.node.policy_deny_response {
-                            Stop::Refuse(code, Direction::Egress, Told::Prohibited)
-                        } else {
-                            fail(code)
-                        }
-                    })?;
+                    proxy = self.egress_policy(rx, pkt, &tuple, &endpoint, Some(status))?;
                 }
                 let new = Entry {
                     src_id: endpoint.identity,
@@ -145,7 +134,7 @@ impl Model {
                     return Err(fail(code::CT_FULL));
                 }
             }
-            Status::Reply | Status::Related => {
+            Status::Reply => {
                 if entry.proxy_redirect {
                     return self.hand_to_proxy(rx, pkt, 0, endpoint.identity);
                 }
@@ -159,6 +148,59 @@ impl Model {
             return self.local_delivery(rx, pkt, &endpoint, endpoint.identity, false);
         }
         self.pod_forward(rx, pkt, &endpoint, dst_id, status, &entry)
+    }
+
+    /// Whether a packet belongs to a flow, or is for a service.
+    fn is_known(&self, pkt: &Packet) -> bool {
+        let Ok(tuple) = pkt.tuple() else { return false };
+        let flow =
+            self.ct.get(&tuple.reversed(), Kind::In).is_some() || self.ct.get(&tuple, Kind::Out).is_some();
+        let service = pkt.has_ports()
+            && (lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol).is_some()
+                || lb::wildcard(&self.state, tuple.dst));
+        flow || service
+    }
+
+    /// A packet to one of our own addresses that no kernel is there for, or to the gateway: a ping is answered here, and no
+    /// flow begins.
+    fn ends_here(&mut self, rx: &mut Rx<'_>, pkt: &Packet, gateway: bool) -> Flow {
+        let src_id = self.asked(rx, pkt)?;
+        self.ours(rx, pkt, gateway, src_id)
+    }
+
+    /// The sender's policy (specification, 1.2 step 12). Returns the port of the proxy to go through, or 0.
+    pub(crate) fn egress_policy(
+        &self,
+        rx: &mut Rx<'_>,
+        pkt: &Packet,
+        tuple: &Tuple,
+        endpoint: &Endpoint,
+        status: Option<Status>,
+    ) -> Flow<u16> {
+        let fail = |code| Stop::Drop(code, Direction::Egress);
+        let node = &self.state.node;
+        if node.routing == Routing::Tunnel
+            && tuple.protocol == UDP
+            && tuple.dport == node.tunnel.udp_port()
+            && endpoint.identity != identity::HOST
+        {
+            return Err(fail(code::ENCAP_PROHIBITED));
+        }
+        let dst_id = self.identity(tuple.dst);
+        let subject = Subject::Endpoint(endpoint.id);
+        let decision = self.policy(subject, Direction::Egress, dst_id, pkt, tuple);
+        let result = decision.result;
+        if status != Some(Status::Established) || result != Ok(0) || decision.event.audited {
+            rx.out.verdicts.push(decision.event);
+        }
+        result.map_err(|code| {
+            let denied = matches!(code, code::POLICY | code::POLICY_DENY);
+            if denied && node.policy_deny_response {
+                Stop::Refuse(code, Direction::Egress, Told::Prohibited)
+            } else {
+                fail(code)
+            }
+        })
     }
 
     /// Where a pod's packet goes (specification, 1.2 step 14).
@@ -176,15 +218,12 @@ impl Model {
         if let Target::Endpoint(other) = &target {
             return self.local_delivery(rx, pkt, other, src_id, false);
         }
-        if self.stays_here(rx, pkt)? {
-            return self.not_forwarded(rx, pkt, src_id);
-        }
         if matches!(target, Target::Gateway | Target::Own) {
             self.host_ingress(rx, pkt, src_id)?;
             return self.ours(rx, pkt, matches!(target, Target::Gateway), src_id);
         }
         let origin = Origin::Pod {
-            reply: matches!(status, Status::Reply | Status::Related),
+            reply: status == Status::Reply,
             dst_id,
         };
         if let Some(peer) = self.tunnel_peer(pkt.dst(), entry.from_tunnel) {
@@ -240,7 +279,7 @@ impl Model {
         let (status, entry) = self
             .ct
             .lookup(self.now, &tuple, Kind::In, (Scope::Both, Filter::Any), flags);
-        if matches!(status, Status::Reply | Status::Related) {
+        if status == Status::Reply {
             if entry.proxy_redirect {
                 self.hand_to_proxy(rx, pkt, 0, src_id)?;
                 return Err(Stop::Done);
@@ -283,7 +322,7 @@ impl Model {
     pub(crate) fn rev_nat_of(&self, pkt: &mut Packet, entry: &Entry) -> Result<(), u16> {
         let Some((addr, port)) = entry
             .nat
-            .or_else(|| entry.rev_nat.and_then(|id| self.rev_nat(id)))
+            .or_else(|| entry.rev_nat.map(|id| (id.address, id.port)))
         else {
             return Ok(());
         };

@@ -71,6 +71,27 @@ pub(crate) fn l4_checksum(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8]
     !sum(&[&octets(src), &octets(dst), &len, &[0, protocol], payload])
 }
 
+fn be32(data: &[u8], at: usize) -> u32 {
+    u32::from(be16(data, at)) << 16 | u32::from(be16(data, at + 2))
+}
+
+/// The CRC32c of an SCTP message with zeros in the place of its checksum, bit by bit (RFC 9260, appendix A). It stands in the
+/// message with its least significant byte first.
+fn crc32c(message: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for (at, byte) in message.iter().enumerate() {
+        crc ^= u32::from(if (8..12).contains(&at) { 0 } else { *byte });
+        for _ in 0..8 {
+            let carry = crc & 1;
+            crc >>= 1;
+            if carry == 1 {
+                crc ^= 0x82f6_3b78;
+            }
+        }
+    }
+    !crc
+}
+
 /// A checksum after some of what it covers changed (RFC 1624, equation 3). Wrong checksums stay wrong.
 fn adjust(checksum: u16, old: &[u8], new: &[u8]) -> u16 {
     let negated: Vec<u8> = old.iter().map(|byte| !byte).collect();
@@ -104,8 +125,6 @@ pub struct Tuple {
     pub dport: u16,
     /// Protocol.
     pub protocol: u8,
-    /// Whether it is an ICMP error about some flow between the two addresses.
-    pub related: bool,
 }
 
 impl Tuple {
@@ -386,7 +405,6 @@ impl Packet {
             sport: 0,
             dport: 0,
             protocol: self.protocol,
-            related: false,
         };
         if self.later_fragment() {
             (tuple.sport, tuple.dport) = self.ports.unwrap_or_default();
@@ -413,7 +431,6 @@ impl Packet {
             Some(true) => tuple.sport = be16(payload, 4),
             None => {}
         }
-        tuple.related = self.is_icmp_error();
         Ok(tuple)
     }
 
@@ -459,7 +476,8 @@ impl Packet {
         self.fix_header();
     }
 
-    /// Changes a port, or the id of an echo, and the checksum over it. SCTP refuses (specification, 1.2 step 9 g).
+    /// Changes a port, or the id of an echo, and the checksum over it. SCTP's is over all of the message (RFC 9260, 6.8): it
+    /// refuses if not all is here, or it was wrong before (specification, 1.2 step 9 g).
     pub(crate) fn set_port(&mut self, end: End, port: u16) -> Result<(), u16> {
         let tuple = self.tuple()?;
         let old = match end {
@@ -469,7 +487,8 @@ impl Packet {
         if old == port {
             return Ok(());
         }
-        if self.protocol == SCTP {
+        let wrong = || be32(self.payload(), 8) != crc32c(self.payload()).swap_bytes();
+        if self.protocol == SCTP && !self.later_fragment() && (self.fragment.is_some() || wrong()) {
             return Err(code::L4_CHECKSUM);
         }
         if self.later_fragment() {
@@ -490,95 +509,113 @@ impl Packet {
             let at = self.l4 + at;
             put(&mut self.bytes, at, &port.to_be_bytes());
         }
+        if self.protocol == SCTP {
+            let sum = crc32c(self.payload()).to_le_bytes();
+            let at = self.l4 + 8;
+            put(&mut self.bytes, at, &sum);
+        }
         Ok(())
     }
 
-    /// The tuple of the packet an ICMP error is about, as it was sent.
-    pub(crate) fn embedded(&self) -> Option<Tuple> {
-        let inner = self.embedded_packet()?;
-        let header = inner.payload();
-        let mut tuple = Tuple {
-            src: inner.src(),
-            dst: inner.dst(),
-            sport: 0,
-            dport: 0,
-            protocol: inner.protocol,
-            related: false,
-        };
-        if inner.later_fragment() {
-            return None;
-        }
-        if inner.has_ports() {
-            tuple.sport = be16(header.get(..4)?, 0);
-            tuple.dport = be16(header, 2);
-        } else {
-            let id = be16(header.get(..8)?, 4);
-            match inner.echo()? {
-                false => tuple.dport = id,
-                true => tuple.sport = id,
-            }
-        }
-        Some(tuple)
-    }
-
-    /// The embedded packet, which may be cut off and so is parsed leniently.
-    fn embedded_packet(&self) -> Option<Self> {
-        if !self.is_icmp_error() {
+    /// Where the packet that an ICMP error quotes has its upper layer, and which that is. At least eight bytes of it are there
+    /// (RFC 792, RFC 4443). What stands behind IPv6 extension headers is not looked for.
+    fn quoted_upper(&self) -> Option<(usize, u8)> {
+        if !self.is_icmp_error() || self.fragment.is_some() {
             return None;
         }
         let quoted = self.payload().get(8..)?;
-        if self.v6 {
-            let mut whole = quoted.to_vec();
-            let len = u16::try_from(whole.len().checked_sub(40)?).ok()?;
-            put(&mut whole, 4, &len.to_be_bytes());
-            let mut inner = Self::parse6(&whole).ok()?;
-            put(&mut inner.bytes, 4, quoted.get(4..6)?);
-            inner.bad_extensions.is_none().then_some(inner)
+        let (header, protocol) = if self.v6 {
+            (40, *quoted.get(6)?)
         } else {
-            let mut whole = quoted.to_vec();
-            let header = usize::from(byte(&whole, 0) & 15) * 4;
-            if header < 20 || header > whole.len() {
+            let header = usize::from(*quoted.first()? & 15) * 4;
+            if header < 20 || be16(quoted, 6) & 0x1fff != 0 {
                 return None;
             }
-            let len = (whole.len() as u16).to_be_bytes();
-            put(&mut whole, 2, &len);
-            put(&mut whole, 10, &[0, 0]);
-            let checksum = !sum(&[whole.get(..header)?]);
-            put(&mut whole, 10, &checksum.to_be_bytes());
-            let mut inner = Self::parse4(&whole).ok()?;
-            put(&mut inner.bytes, 2, quoted.get(2..4)?);
-            put(&mut inner.bytes, 10, quoted.get(10..12)?);
-            Some(inner)
-        }
+            (header, *quoted.get(9)?)
+        };
+        quoted.get(header..header + 8)?;
+        Some((header, protocol))
     }
 
-    /// Changes an address and port of the packet an ICMP error is about, and the error's checksum with it.
-    pub(crate) fn set_embedded(&mut self, end: End, addr: IpAddr, port: u16) -> Result<(), u16> {
-        let Some(mut inner) = self.embedded_packet() else {
-            return Ok(());
-        };
-        let before = inner.bytes.clone();
-        if !self.v6 {
-            // The quoted header checksum is carried along, right or wrong.
-            let (old, new) = (octets(inner.addr(end)), octets(addr));
-            let checksum = adjust(be16(&inner.bytes, 10), &old, &new);
-            inner.set_addr(end, addr);
-            put(&mut inner.bytes, 10, &checksum.to_be_bytes());
-        } else {
-            inner.set_addr(end, addr);
-        }
-        let (at, old) = match (inner.has_ports(), end) {
-            (true, End::Source) => (inner.l4, be16(inner.payload(), 0)),
-            (true, End::Destination) => (inner.l4 + 2, be16(inner.payload(), 2)),
-            (false, _) => (inner.l4 + 4, be16(inner.payload(), 4)),
-        };
-        if old != port {
-            if inner.protocol == SCTP {
-                return Err(code::L4_CHECKSUM);
+    /// The tuple of the packet that an ICMP error quotes.
+    pub(crate) fn quoted(&self) -> Option<Tuple> {
+        let (header, protocol) = self.quoted_upper()?;
+        let quoted = self.payload().get(8..)?;
+        let upper = quoted.get(header..)?;
+        let addr = |end| {
+            let at = self.addr_at(end);
+            if self.v6 {
+                IpAddr::from(std::array::from_fn::<u8, 16, _>(|index| byte(quoted, at + index)))
+            } else {
+                IpAddr::from(std::array::from_fn::<u8, 4, _>(|index| byte(quoted, at + index)))
             }
-            inner.fix_l4(false, &old.to_be_bytes(), &port.to_be_bytes());
-            put(&mut inner.bytes, at, &port.to_be_bytes());
+        };
+        let id = be16(upper, 4);
+        let (sport, dport) = match (protocol, self.v6, byte(upper, 0)) {
+            (TCP | UDP | SCTP, ..) => (be16(upper, 0), be16(upper, 2)),
+            (ICMP, false, 8) | (ICMP6, true, 128) => (0, id),
+            (ICMP, false, 0) | (ICMP6, true, 129) => (id, 0),
+            _ => (0, 0),
+        };
+        Some(Tuple {
+            src: addr(End::Source),
+            dst: addr(End::Destination),
+            sport,
+            dport,
+            protocol,
+        })
+    }
+
+    /// Gives the packet that an ICMP error quotes other addresses and ports, and makes the checksums over them right, as far
+    /// as they are quoted; then that of the error. Checksums that are wrong stay so.
+    pub(crate) fn set_quoted(&mut self, to: &Tuple) {
+        let (Some((header, protocol)), Some(from)) = (self.quoted_upper(), self.quoted()) else {
+            return;
+        };
+        let before = self.bytes.get(self.l4..).unwrap_or_default().to_vec();
+        let at = self.l4 + 8;
+        let upper = at + header;
+        let addresses = |tuple: &Tuple| [octets(tuple.src), octets(tuple.dst)].concat();
+        let ports = |tuple: &Tuple| [tuple.sport.to_be_bytes(), tuple.dport.to_be_bytes()].concat();
+        let (old, new) = (addresses(&from), addresses(to));
+        let both = (
+            [old.clone(), ports(&from)].concat(),
+            [new.clone(), ports(to)].concat(),
+        );
+        let echo = matches!(
+            (protocol, self.v6, byte(&self.bytes, upper)),
+            (ICMP, false, 0 | 8) | (ICMP6, true, 128 | 129)
+        );
+        // Where the quoted checksum stands, and what of it changes.
+        let change = match protocol {
+            TCP => Some((16, both)),
+            UDP if be16(&self.bytes, upper + 6) != 0 => Some((6, both)),
+            ICMP6 if self.v6 && echo => Some((2, both)),
+            ICMP6 if self.v6 => Some((2, (old.clone(), new.clone()))),
+            ICMP if echo => Some((2, (ports(&from), ports(to)))),
+            _ => None,
+        };
+        if let Some((place, (was, is))) = change
+            && upper + place + 2 <= self.bytes.len()
+            && was != is
+        {
+            let mut fixed = adjust(be16(&self.bytes, upper + place), &was, &is);
+            if protocol == UDP && fixed == 0 {
+                fixed = 0xffff;
+            }
+            put(&mut self.bytes, upper + place, &fixed.to_be_bytes());
         }
+        match protocol {
+            TCP | UDP | SCTP => put(&mut self.bytes, upper, &ports(to)),
+            _ if echo => put(&mut self.bytes, upper + 4, &(to.sport | to.dport).to_be_bytes()),
+            _ => {}
+        }
+        if !self.v6 && old != new {
+            let fixed = adjust(be16(&self.bytes, at + 10), &old, &new);
+            put(&mut self.bytes, at + 10, &fixed.to_be_bytes());
+        }
+        let place = at + self.addr_at(End::Source);
+        put(&mut self.bytes, place, &new);
         // Make both even: a byte more does not change a sum.
         let even = |mut bytes: Vec<u8>| {
             if bytes.len() % 2 == 1 {
@@ -586,10 +623,10 @@ impl Packet {
             }
             bytes
         };
-        self.fix_l4(false, &even(before), &even(inner.bytes.clone()));
-        let at = self.l4 + 8;
-        put(&mut self.bytes, at, &inner.bytes);
-        Ok(())
+        let after = self.bytes.get(self.l4..).unwrap_or_default().to_vec();
+        if before != after {
+            self.fix_l4(false, &even(before), &even(after));
+        }
     }
 }
 

@@ -15,10 +15,12 @@ use octoplane_worker::{Command, Dataplane};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
 
+use crate::attachments::Cni;
+use crate::ipsec::{Ipsec, Service};
 use crate::neighbours::{Neighbours, Rounds};
 use crate::ports::PortChanges;
 use crate::status::Daemon;
-use crate::{plan, report};
+use crate::{plan, report, resume, supervisor};
 
 /// Runs until a signal says to stop.
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
@@ -26,12 +28,16 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     // A second daemon must be refused before it touches the first one's devices.
     let control = plan::control(config);
     control.probe().context("control socket")?;
+    crate::attachments::leave_management(config)?;
+    let state = resume::open(config)?;
     let eal = Eal::init(&plan::eal(config)).context("DPDK did not start")?;
     info!("{}", dpdk::eal::version());
     // All threads that are started from here on, but for the workers, which pin themselves.
     keep_off_workers(&config.workers.control_cores)?;
-    let plan = plan::dataplane(config);
-    let dataplane = Dataplane::start(&eal, &plan)?;
+    let ipsec = Ipsec::open(&config.ipsec)?.map(Arc::new);
+    let plan = plan::dataplane(config, ipsec.as_deref().map(Ipsec::engine));
+    let resumed = resume::dataplane(&eal, config, &plan, state)?;
+    let dataplane = resumed.dataplane;
     for bound in dataplane.ports() {
         info!("{}", report::port(&bound));
         report::warn_of_mtu(&bound);
@@ -46,18 +52,35 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let startup = begin.elapsed();
     let stop = Arc::new(AtomicBool::new(false));
     let (neighbours, rounds) = start_neighbours(config, &dataplane, &stop)?;
-    let ports = PortChanges::new(config, Arc::clone(&dataplane), rounds);
+    let looking = match &ipsec {
+        Some(ipsec) => Some(ipsec.start(dataplane.store.clone(), dataplane.clock, Arc::clone(&stop))?),
+        None => None,
+    };
+    let encryption = ipsec.clone().map(|ipsec| {
+        Arc::new(Service {
+            ipsec,
+            dataplane: Arc::clone(&dataplane),
+        })
+    });
+    let ports = PortChanges::new(config, &resumed.ports, Arc::clone(&dataplane), rounds);
+    let cni = Cni::new(config, &dataplane);
     let daemon = Arc::new(Daemon::new(
         Arc::clone(&dataplane),
         ports,
+        cni.attachments(),
         plan.engine.timeouts,
+        resumed.journal,
+        encryption,
         startup,
     ));
-    let served = serve(control, Arc::clone(&daemon), begin);
+    let served = serve(control, Arc::clone(&daemon), cni, &dataplane, begin);
     info!("stopping");
     stop.store(true, Relaxed);
     if neighbours.join().is_err() {
         warn!("the neighbour thread panicked");
+    }
+    if looking.is_some_and(|thread| thread.join().is_err()) {
+        warn!("the ipsec thread panicked");
     }
     for line in report::counters(&dataplane) {
         info!("{line}");
@@ -67,6 +90,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         bail!("something still uses the data plane")
     };
     let errors = dataplane.stop();
+    if let Some(ipsec) = &ipsec {
+        ipsec.finish();
+    }
     for error in &errors {
         warn!("{error}");
     }
@@ -84,7 +110,13 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Serves the control socket until a signal comes.
-fn serve(control: Server, daemon: Arc<Daemon>, begin: Instant) -> anyhow::Result<()> {
+fn serve(
+    control: Server,
+    daemon: Arc<Daemon>,
+    cni: Cni,
+    dataplane: &Arc<Dataplane>,
+    begin: Instant,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")
@@ -95,18 +127,28 @@ fn serve(control: Server, daemon: Arc<Daemon>, begin: Instant) -> anyhow::Result
         let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
         let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
         let bound = control.bind().context("control socket")?;
+        let cni = cni.start()?;
         info!(
             "ready after {} ms, control socket {}",
             begin.elapsed().as_millis(),
             bound.path().display()
         );
+        if let Some(address) = bound.tcp_address() {
+            info!("control services at {address}, too");
+        }
+        supervisor::ready(dataplane);
+        // On the threads that serve the API: if these hang, nobody feeds it. It ends with the runtime.
+        drop(tokio::spawn(supervisor::feed_watchdog(Arc::clone(dataplane))));
         let shutdown = async move {
             tokio::select! {
                 _ = term.recv() => info!("SIGTERM"),
                 _ = int.recv() => info!("SIGINT"),
             }
+            supervisor::stopping();
         };
-        bound.serve(daemon, shutdown).await.context("control socket")
+        let served = bound.serve(daemon, shutdown).await.context("control socket");
+        cni.stop().await?;
+        served
     })?;
     Ok(())
 }
@@ -136,10 +178,16 @@ fn start_neighbours(
     };
     let neighbours = Neighbours::new(dataplane.store.clone(), Box::new(send), config.neighbours);
     let events = Arc::clone(&dataplane.events);
+    let beaten = Arc::downgrade(dataplane);
+    let beat = move || {
+        if let Some(dataplane) = beaten.upgrade() {
+            dataplane.beat();
+        }
+    };
     let rounds = neighbours.rounds();
     let thread = thread::Builder::new()
         .name("neighbours".into())
-        .spawn(move || neighbours.run(|| events.pop(), &stop))
+        .spawn(move || neighbours.run(|| events.pop(), beat, &stop))
         .context("neighbour thread")?;
     Ok((thread, rounds))
 }

@@ -5,7 +5,7 @@ use octoplane_control::flow_tuple;
 use octoplane_engine::{DirectionView, FlowState, FlowView};
 use octoplane_tables::State;
 
-/// A connection as a message. Ports are named, and what is current is told, by `state`.
+/// A connection as a message. Ports are named by `state`.
 pub(crate) fn message(state: &State, view: &FlowView) -> v1::Flow {
     v1::Flow {
         forward: Some(direction(state, &view.forward)),
@@ -30,7 +30,7 @@ fn direction(state: &State, view: &DirectionView) -> v1::FlowDirection {
     if let Some(decided) = view.decided {
         message.decided = true;
         message.translated = decided.translated;
-        message.current = decided.revision == state.revision() as u32;
+        message.current = decided.current;
         message.in_port = state.port_set().name(decided.in_port);
         message.identity = decided.identity;
         message.target = decided.target;

@@ -3,14 +3,18 @@
 
 #![forbid(unsafe_code)]
 
+mod attachments;
 mod daemon;
 mod flows;
 mod interfaces;
+mod ipsec;
 mod neighbours;
 mod plan;
 mod ports;
 mod report;
+mod resume;
 mod status;
+mod supervisor;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -109,8 +109,15 @@ impl Neighbours {
     }
 
     /// Works until told to stop. `news` yields what workers said, `None` when there is no more for now.
-    pub(crate) fn run(mut self, news: impl Fn() -> Option<NeighbourEvent>, stop: &Arc<AtomicBool>) {
+    /// Calls `beat` some times a second.
+    pub(crate) fn run(
+        mut self,
+        news: impl Fn() -> Option<NeighbourEvent>,
+        beat: impl Fn(),
+        stop: &Arc<AtomicBool>,
+    ) {
         let mut next_tick = Instant::now();
+        self.adopt(next_tick);
         let mut next_gateways = next_tick;
         while !stop.load(Relaxed) {
             let now = Instant::now();
@@ -126,12 +133,28 @@ impl Neighbours {
             }
             if now >= next_tick {
                 next_tick = now + TICK;
+                beat();
                 self.tick(&state, now, &mut changes);
                 self.store.reclaim();
             }
             self.apply(changes);
             self.rounds.0.rounds.fetch_add(1, Release);
             std::thread::sleep(NAP);
+        }
+    }
+
+    /// Looks after those who were learned by the process before: whether they are still there is asked at once, and until that
+    /// is known packets go to them.
+    fn adopt(&mut self, now: Instant) {
+        let learned = |it: &&Neighbour| it.origin == Origin::Learned && it.mac.is_some();
+        for it in self.store.state().neighbours().filter(learned) {
+            let station = Station {
+                mac: it.mac,
+                heard: now,
+                asked: 0,
+                next: now,
+            };
+            self.stations.insert((it.port, it.addr), station);
         }
     }
 
@@ -297,7 +320,7 @@ impl Neighbours {
             return;
         }
         // Between reading the state and now the control plane may have changed it: only what still fits is applied.
-        let result = self.store.update(|state| {
+        let result = self.store.learn(|state| {
             changes
                 .into_iter()
                 .filter(|change| match change {

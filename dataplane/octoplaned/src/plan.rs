@@ -2,22 +2,22 @@
 
 use dpdk::eal::{EalOptions, IovaMode, LogLevel, Memory};
 use octoplane_config::schema::{self, Config, PollMode};
-use octoplane_control::Server;
-use octoplane_engine::EngineConfig;
+use octoplane_control::{Access, Server};
+use octoplane_engine::{EngineConfig, IpsecConfig};
 use octoplane_tables::model::Role;
 use octoplane_tables::{Capacity, Gateways};
-use octoplane_worker::{Plan, Poll, PortPlan};
+use octoplane_worker::{IpsecPlan, Plan, Poll, PortPlan};
 
 /// How the EAL is started.
 pub(crate) fn eal(config: &Config) -> EalOptions {
-    let devices = |pci: bool| {
-        config
-            .ports
-            .iter()
-            .filter(move |port| port.device.is_pci() == pci)
-            .map(|port| port.device.to_string())
-            .collect()
+    let ports = |pci: bool| {
+        let devices = config.ports.iter().map(|port| &port.device);
+        devices
+            .filter(move |device| device.is_pci() == pci)
+            .map(ToString::to_string)
     };
+    // Those that are no hardware are made when they are opened.
+    let crypto = config.crypto.devices.iter().filter(|device| device.is_pci());
     EalOptions {
         program: "octoplaned".into(),
         memory: if config.memory.hugepages {
@@ -33,8 +33,8 @@ pub(crate) fn eal(config: &Config) -> EalOptions {
         in_memory: true,
         file_prefix: Some(config.eal.file_prefix.clone()),
         no_pci: !config.eal.pci,
-        allow: devices(true),
-        vdevs: devices(false),
+        allow: ports(true).chain(crypto.map(ToString::to_string)).collect(),
+        vdevs: ports(false).collect(),
         main_cpus: Some(config.workers.control_cores.clone()),
         iova_mode: match config.eal.iova {
             schema::IovaMode::Auto => IovaMode::Auto,
@@ -54,7 +54,7 @@ pub(crate) fn eal(config: &Config) -> EalOptions {
 }
 
 /// What the data plane consists of.
-pub(crate) fn dataplane(config: &Config) -> Plan {
+pub(crate) fn dataplane(config: &Config, ipsec: Option<IpsecConfig>) -> Plan {
     let workers = config.workers.cores.len();
     let defaults = Capacity::default();
     Plan {
@@ -95,6 +95,10 @@ pub(crate) fn dataplane(config: &Config) -> Plan {
             park_ns: nanoseconds(config.neighbours.retry * crate::neighbours::TRIES),
             ..EngineConfig::default()
         },
+        ipsec: ipsec.map(|ipsec| IpsecPlan {
+            config: ipsec,
+            crypto: (&config.crypto).into(),
+        }),
     }
 }
 
@@ -137,5 +141,11 @@ pub(crate) fn control(config: &Config) -> Server {
         socket: config.control.socket.clone(),
         group: config.control.socket_group.clone(),
         max_message: config.control.max_message_bytes(),
+        access: Access {
+            read_group: config.control.read_group.clone(),
+            read_group_may: config.control.read_group_may.clone(),
+            limits: config.control.limits,
+            tcp: config.control.tcp.clone(),
+        },
     }
 }

@@ -31,9 +31,15 @@ pub(crate) struct PortChanges {
 }
 
 impl PortChanges {
-    /// Over the ports of the configuration.
-    pub(crate) fn new(config: &Config, dataplane: Arc<Dataplane>, neighbours: Rounds) -> Self {
-        let settings = config.ports.iter().map(|port| (port.name.clone(), port.clone()));
+    /// Over the ports of the configuration and those that are there again.
+    pub(crate) fn new(
+        config: &Config,
+        again: &[Port],
+        dataplane: Arc<Dataplane>,
+        neighbours: Rounds,
+    ) -> Self {
+        let ports = again.iter().chain(&config.ports);
+        let settings = ports.map(|port| (port.name.clone(), port.clone()));
         Self {
             dataplane,
             neighbours,
@@ -64,6 +70,12 @@ impl PortChanges {
                     ),
                 }),
             };
+        }
+        if crate::attachments::is_management(&port.device) {
+            return Err(PortRefusal::Invalid {
+                field: "device",
+                text: crate::attachments::management_text(&port.device),
+            });
         }
         known.interfaces.check(&port.device)?;
         self.check_memory(&known.settings, &port)?;

@@ -4,22 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use octoplane_api::v1;
+use octoplane_cni_server::Attachments;
 use octoplane_config::Port;
-use octoplane_control::{Dataplane as Services, PortRefusal};
+use octoplane_control::{Dataplane as Services, IpsecControl, PortRefusal, StateJournal};
 use octoplane_engine::{Direction, DropReason, PortStats, Stage, Timeouts};
 use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{SharedStore, State};
 use octoplane_worker::{BoundPort, Dataplane, Handle, Poll};
 
 use crate::flows;
+use crate::ipsec::Service;
 use crate::ports::PortChanges;
 
 /// The data plane behind the control socket.
 pub(crate) struct Daemon {
     dataplane: Arc<Dataplane>,
     ports: PortChanges,
+    attachments: Arc<Attachments>,
     /// Those of the workers.
     timeouts: Timeouts,
+    saved: Option<Arc<StateJournal>>,
+    ipsec: Option<Arc<Service>>,
     startup: Duration,
 }
 
@@ -28,13 +33,19 @@ impl Daemon {
     pub(crate) fn new(
         dataplane: Arc<Dataplane>,
         ports: PortChanges,
+        attachments: Arc<Attachments>,
         timeouts: Timeouts,
+        saved: Option<Arc<StateJournal>>,
+        ipsec: Option<Arc<Service>>,
         startup: Duration,
     ) -> Self {
         Self {
             dataplane,
             ports,
+            attachments,
             timeouts,
+            saved,
+            ipsec,
             startup,
         }
     }
@@ -129,6 +140,10 @@ impl Services for Daemon {
         &self.dataplane.store
     }
 
+    fn saved(&self) -> Option<&StateJournal> {
+        self.saved.as_deref()
+    }
+
     fn status(&self) -> v1::Status {
         v1::Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -162,7 +177,13 @@ impl Services for Daemon {
 
     fn flow(&self, state: &State, flow: FlowRef) -> Option<v1::Flow> {
         let now = self.dataplane.clock.now();
-        let view = octoplane_engine::describe(&self.dataplane.flows, flow, now, &self.timeouts)?;
+        let view = octoplane_engine::describe(
+            &self.dataplane.flows,
+            flow,
+            state.last_changed(),
+            now,
+            &self.timeouts,
+        )?;
         Some(flows::message(state, &view))
     }
 
@@ -172,6 +193,14 @@ impl Services for Daemon {
 
     fn remove_port(&self, name: &str) -> Result<(), PortRefusal> {
         self.ports.remove(name)
+    }
+
+    fn attachments(&self) -> Option<Arc<Attachments>> {
+        Some(Arc::clone(&self.attachments))
+    }
+
+    fn ipsec(&self) -> Option<Arc<dyn IpsecControl>> {
+        self.ipsec.clone().map(|ipsec| ipsec as _)
     }
 
     fn drops(&self) -> Vec<v1::Drop> {

@@ -6,6 +6,7 @@ use imbl::OrdMap;
 use octoplane_packet::Prefix;
 
 use crate::fast_map::FastMap;
+use crate::ipcache::Remotes;
 use crate::model::{EgressGateway, EgressGatewayRule, EgressKey};
 
 /// Where traffic leaves from (specification of the datapath, section 2.12).
@@ -13,6 +14,8 @@ use crate::model::{EgressGateway, EgressGatewayRule, EgressKey};
 pub struct EgressRule {
     /// The node it leaves from.
     pub gateway: EgressGateway,
+    /// Number of that node, for [`crate::Snapshot::tunnel_end`]; 0: there is none.
+    pub tunnel_end: u32,
     /// Source address it gets there; `None`: drop reason 204.
     pub egress_ip: Option<IpAddr>,
 }
@@ -27,9 +30,13 @@ pub(crate) struct EgressTable {
 }
 
 impl EgressTable {
-    pub(crate) fn insert(&mut self, rule: &EgressGatewayRule) {
+    pub(crate) fn insert(&mut self, rule: &EgressGatewayRule, remotes: &Remotes) {
         let value = EgressRule {
             gateway: rule.gateway,
+            tunnel_end: match rule.gateway {
+                EgressGateway::Node(addr) => remotes.peer_number(addr),
+                EgressGateway::Missing | EgressGateway::Excluded => 0,
+            },
             egress_ip: rule.egress_ip,
         };
         if self.rules.insert(rule.key, value).is_none() {

@@ -29,6 +29,8 @@ pub enum ErrorKind {
     Full,
     /// Others need what is to be removed.
     InUse,
+    /// It cannot be kept beyond the life of the process.
+    NotSaved,
 }
 
 /// What is wrong with a change. Each text names the field and the limit.
@@ -136,6 +138,10 @@ pub enum ChangeError {
     },
     #[error("table {table} is full: {size} entries (capacity.{table} in the configuration)")]
     TableFull { table: &'static str, size: usize },
+    #[error("nothing was changed, because it could not be saved: {why}")]
+    CannotSave { why: String },
+    #[error("it is in effect, but was not saved: {why}")]
+    NotSaved { why: String },
 }
 
 impl ChangeError {
@@ -156,6 +162,7 @@ impl ChangeError {
             | Self::PortAddress { .. } => ErrorKind::Conflict,
             Self::TableFull { .. } | Self::TooManyPorts { .. } => ErrorKind::Full,
             Self::PortInUse { .. } => ErrorKind::InUse,
+            Self::CannotSave { .. } | Self::NotSaved { .. } => ErrorKind::NotSaved,
             _ => ErrorKind::Invalid,
         }
     }

@@ -26,8 +26,8 @@ pub struct Remote {
     pub identity: u32,
     /// The node it lives on, if a tunnel leads to it.
     pub tunnel: Option<IpAddr>,
-    /// Number of the target that packets to the tunnel endpoint take; 0: no route leads there, or there is no tunnel.
-    pub tunnel_target: u32,
+    /// Number of that node, for [`crate::Snapshot::tunnel_end`]; 0: there is no tunnel.
+    pub tunnel_end: u32,
     /// Number of the encryption key of that node; 0: none.
     pub key: u8,
     /// Whether it is reached without tunnel all the same.
@@ -40,7 +40,7 @@ impl Remote {
         Self {
             identity,
             tunnel: None,
-            tunnel_target: 0,
+            tunnel_end: 0,
             key: 0,
             skip_tunnel: false,
         }
@@ -52,7 +52,7 @@ impl From<&IpcacheEntry> for Remote {
         Self {
             identity: entry.identity,
             tunnel: entry.tunnel,
-            tunnel_target: 0,
+            tunnel_end: 0,
             key: entry.key,
             skip_tunnel: entry.skip_tunnel,
         }
@@ -65,8 +65,8 @@ struct Peer {
     number: u32,
     /// Number of the target that leads to it.
     target: u32,
-    /// How many remotes are behind it.
-    remotes: u32,
+    /// How many remotes and egress-gateway rules lead to it.
+    users: u32,
 }
 
 /// Numbers the remotes that entries lead to, and keeps them up to date. Cheap to copy.
@@ -81,6 +81,8 @@ pub(crate) struct Remotes {
     free_peers: Vector<u32>,
     /// Peers that came since [`Remotes::take_fresh`].
     fresh: Vec<IpAddr>,
+    /// Numbers of peers that went since [`Remotes::take_gone`].
+    gone: Vec<u32>,
 }
 
 /// Bits of a remote's key below the number of its peer.
@@ -109,24 +111,15 @@ impl Remotes {
 
     /// The number of a remote, with one more user.
     pub(crate) fn acquire(&mut self, mut remote: Remote) -> u32 {
-        let known = remote.tunnel.map(|addr| (addr, self.peers.get(&addr).copied()));
         // Peers have numbers from 1; behind a new one there is nothing yet.
-        let existing = match known {
+        let existing = match remote.tunnel {
             None => Some(0),
-            Some((_, peer)) => peer.map(|peer| peer.number),
+            Some(addr) => self.peers.get(&addr).map(|peer| peer.number),
         };
         if let Some(number) = existing.and_then(|peer| self.share_key(pack(&remote, peer))) {
             return number;
         }
-        let mut peer_number = 0;
-        remote.tunnel_target = 0;
-        if let Some((addr, peer)) = known {
-            let mut peer = peer.unwrap_or_else(|| self.new_peer(addr));
-            peer.remotes += 1;
-            remote.tunnel_target = peer.target;
-            peer_number = peer.number;
-            self.peers.insert(addr, peer);
-        }
+        remote.tunnel_end = remote.tunnel.map_or(0, |addr| self.acquire_peer(addr));
         let number = if let Some(number) = self.free.pop_front() {
             self.table.set(number as usize - 1, remote);
             number
@@ -134,7 +127,7 @@ impl Remotes {
             self.table.push_back(remote);
             self.table.len() as u32
         };
-        self.by_key.insert(pack(&remote, peer_number), (number, 1));
+        self.by_key.insert(pack(&remote, remote.tunnel_end), (number, 1));
         number
     }
 
@@ -174,31 +167,53 @@ impl Remotes {
             .take_while(move |&addr| prefix.contains(addr))
     }
 
-    /// Says which target leads to a tunnel endpoint.
-    pub(crate) fn set_target(&mut self, addr: IpAddr, target: u32) {
-        let Some(peer) = self.peers.get_mut(&addr) else {
-            return;
-        };
-        if peer.target == target {
-            return;
-        }
+    /// The numbers of tunnel endpoints that went since the last call; they may be others' by now.
+    pub(crate) fn take_gone(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// All tunnel endpoints.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.peers.keys().copied()
+    }
+
+    /// Says which target leads to a tunnel endpoint; returns the endpoint's number.
+    pub(crate) fn set_target(&mut self, addr: IpAddr, target: u32) -> Option<u32> {
+        let peer = self.peers.get_mut(&addr)?;
         peer.target = target;
-        let first = u64::from(peer.number) << PEER_SHIFT;
-        let last = first | ((1 << PEER_SHIFT) - 1);
-        for (_, &(number, _)) in self.by_key.range(first..=last) {
-            if let Some(remote) = self.table.get_mut(number as usize - 1) {
-                remote.tunnel_target = target;
+        Some(peer.number)
+    }
+
+    /// The number of a tunnel endpoint, or 0.
+    pub(crate) fn peer_number(&self, addr: IpAddr) -> u32 {
+        self.peers.get(&addr).map_or(0, |peer| peer.number)
+    }
+
+    /// The number of a tunnel endpoint, with one more user.
+    pub(crate) fn acquire_peer(&mut self, addr: IpAddr) -> u32 {
+        let mut peer = self.peers.get(&addr).copied();
+        let peer = peer.get_or_insert_with(|| self.new_peer(addr));
+        peer.users += 1;
+        self.peers.insert(addr, *peer);
+        peer.number
+    }
+
+    /// One user of a tunnel endpoint less.
+    pub(crate) fn release_peer(&mut self, addr: IpAddr) {
+        match self.peers.get_mut(&addr) {
+            Some(peer) if peer.users > 1 => peer.users -= 1,
+            Some(&mut Peer { number, .. }) => {
+                self.peers.remove(&addr);
+                self.free_peers.push_back(number);
+                self.gone.push(number);
             }
+            None => {}
         }
     }
 
     fn key(&self, number: u32) -> Option<u64> {
         let remote = self.get(number)?;
-        let peer = match remote.tunnel {
-            Some(addr) => self.peers.get(&addr)?.number,
-            None => 0,
-        };
-        Some(pack(remote, peer))
+        Some(pack(remote, remote.tunnel_end))
     }
 
     fn share_key(&mut self, key: u64) -> Option<u32> {
@@ -216,18 +231,7 @@ impl Remotes {
         Peer {
             number,
             target: 0,
-            remotes: 0,
-        }
-    }
-
-    fn release_peer(&mut self, addr: IpAddr) {
-        match self.peers.get_mut(&addr) {
-            Some(peer) if peer.remotes > 1 => peer.remotes -= 1,
-            Some(&mut Peer { number, .. }) => {
-                self.peers.remove(&addr);
-                self.free_peers.push_back(number);
-            }
-            None => {}
+            users: 0,
         }
     }
 }

@@ -13,6 +13,14 @@ use crate::model::{NoBackend, Node, PolicyMode, Routing, Tunnel};
 pub struct NodeView {
     own4: HashSet<u32, FxBuildHasher>,
     own6: HashSet<u128, FxBuildHasher>,
+    /// The first of the node's own addresses of each family: where its proxies listen.
+    pub first4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub first6: Option<Ipv6Addr>,
+    /// One of the addresses on which NodePort services answer over IPv4.
+    pub nodeport4: Option<Ipv4Addr>,
+    /// The same for IPv6.
+    pub nodeport6: Option<Ipv6Addr>,
     native4: Vec<(u32, u32)>,
     native6: Vec<(u128, u128)>,
     /// Source address for masquerading IPv4; `None`: none is.
@@ -44,6 +52,10 @@ impl NodeView {
         let mut view = Self {
             own4: HashSet::default(),
             own6: HashSet::default(),
+            first4: first4(&node.addresses),
+            first6: first6(&node.addresses),
+            nodeport4: first4(node.nodeport_addresses()),
+            nodeport6: first6(node.nodeport_addresses()),
             native4: Vec::new(),
             native6: Vec::new(),
             masquerade4: node.masquerade4,
@@ -107,6 +119,20 @@ impl NodeView {
 /// Whether a node has addresses of both families.
 pub(crate) fn dual_stack(node: &Node) -> bool {
     node.addresses.iter().any(IpAddr::is_ipv4) && node.addresses.iter().any(IpAddr::is_ipv6)
+}
+
+fn first4(addresses: &[IpAddr]) -> Option<Ipv4Addr> {
+    addresses.iter().find_map(|addr| match addr {
+        IpAddr::V4(addr) => Some(*addr),
+        IpAddr::V6(_) => None,
+    })
+}
+
+fn first6(addresses: &[IpAddr]) -> Option<Ipv6Addr> {
+    addresses.iter().find_map(|addr| match addr {
+        IpAddr::V6(addr) => Some(*addr),
+        IpAddr::V4(_) => None,
+    })
 }
 
 fn mask4(prefix: Prefix) -> u32 {

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::ApplyError;
+use crate::error::{ApplyError, ChangeError};
 use crate::event::Committed;
+use crate::journal::{Journal, NotSaved};
 use crate::model::Change;
+use crate::snapshot::Reader;
 use crate::state::State;
 use crate::store::{Store, Usage};
 
@@ -14,6 +16,7 @@ pub type Subscriber = Box<dyn Fn(&Committed) + Send + Sync>;
 struct Inner {
     store: Store,
     subscribers: Vec<Subscriber>,
+    journal: Option<Arc<dyn Journal>>,
 }
 
 /// A handle to the one store. Workers never take this lock: they have [`crate::Reader`]s.
@@ -26,7 +29,18 @@ impl SharedStore {
         Self(Arc::new(Mutex::new(Inner {
             store,
             subscribers: Vec::new(),
+            journal: None,
         })))
+    }
+
+    /// Has every transaction from now on kept by `journal`.
+    pub fn keep(&self, journal: Arc<dyn Journal>) {
+        self.lock().journal = Some(journal);
+    }
+
+    /// What keeps the transactions, if anything does.
+    pub fn journal(&self) -> Option<Arc<dyn Journal>> {
+        self.lock().journal.clone()
     }
 
     /// A consistent copy of the state.
@@ -34,22 +48,57 @@ impl SharedStore {
         self.lock().store.state()
     }
 
+    /// A view of the tables as workers have it.
+    pub fn reader(&self) -> Reader {
+        self.lock().store.reader()
+    }
+
     /// How full the tables are.
     pub fn usage(&self) -> Vec<Usage> {
         self.lock().store.usage()
     }
 
-    /// Applies a transaction and tells the subscribers.
+    /// Applies a transaction, tells the subscribers, and returns once it is kept, if transactions are.
+    ///
+    /// # Errors
+    /// What is wrong with a change. [`ChangeError::CannotSave`] if transactions cannot be kept at present, and
+    /// [`ChangeError::NotSaved`] if this one was made, but is not kept.
     pub fn apply(&self, changes: Vec<Change>) -> Result<Committed, ApplyError> {
         self.update(|_| changes)
     }
 
     /// Makes a transaction out of the current state and applies it, with no other in between.
+    ///
+    /// # Errors
+    /// As [`SharedStore::apply`].
     pub fn update(&self, make: impl FnOnce(&State) -> Vec<Change>) -> Result<Committed, ApplyError> {
+        let Some(journal) = self.journal() else {
+            return self.learn(make);
+        };
+        let refused = |error| ApplyError { index: 0, error };
+        journal
+            .ready()
+            .map_err(|NotSaved(why)| refused(ChangeError::CannotSave { why }))?;
+        let committed = self.learn(make)?;
+        // What changes nothing may rest upon what is still on its way.
+        journal
+            .wait(committed.revision)
+            .map_err(|NotSaved(why)| refused(ChangeError::NotSaved { why }))?;
+        Ok(committed)
+    }
+
+    /// The same for what would be learned again after a crash: does not wait until it is kept.
+    ///
+    /// # Errors
+    /// What is wrong with a change.
+    pub fn learn(&self, make: impl FnOnce(&State) -> Vec<Change>) -> Result<Committed, ApplyError> {
         let mut inner = self.lock();
         let changes = make(&inner.store.state());
         let committed = inner.store.apply(changes)?;
         if !committed.events.is_empty() {
+            if let Some(journal) = &inner.journal {
+                journal.record(&committed, &inner.store.state());
+            }
             for subscriber in &inner.subscribers {
                 subscriber(&committed);
             }

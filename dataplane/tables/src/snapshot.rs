@@ -7,16 +7,20 @@ use arc_swap::{ArcSwap, Cache};
 use imbl::Vector;
 use octoplane_packet::MacAddr;
 
+use crate::bucket::{Buckets, Rates};
 use crate::egress_gateway::EgressRule;
 use crate::ipcache::{Remote, identity};
+use crate::last_changed::LastChanged;
 use crate::lpm::{Block, Lpm};
 use crate::model::{HOST_ENDPOINT, Port, PortId, Role};
 use crate::node::NodeView;
+use crate::numbered::Numbered;
 use crate::policy::EndpointPolicy;
 use crate::services::Frontend;
 use crate::state::Gateways;
 use crate::target::{Target, TargetTable};
-use crate::views::{Rates, Views};
+use crate::tunnel_end::TunnelEnd;
+use crate::views::Views;
 
 /// What a worker has to know of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,9 +62,13 @@ pub struct Snapshot {
     pub(crate) ipcache4: Lpm<u32>,
     pub(crate) ipcache6: Lpm<u128>,
     pub(crate) remotes: Vector<Remote>,
+    pub(crate) tunnel_ends: Numbered<TunnelEnd>,
     /// What is known of addresses that no entry holds, per family.
     pub(crate) world: [Remote; 2],
     pub(crate) views: Views,
+    pub(crate) changed: Arc<LastChanged>,
+    /// The revision that changed the forwarding tables last.
+    pub(crate) forwarding: u64,
 }
 
 /// What is known of addresses that no entry holds (specification of the datapath, section 4).
@@ -85,14 +93,28 @@ impl Snapshot {
             ipcache4: Lpm::empty(),
             ipcache6: Lpm::empty(),
             remotes: Vector::new(),
+            tunnel_ends: Numbered::default(),
             world: world(false),
             views: Views::default(),
+            changed: Arc::default(),
+            forwarding: 0,
         }
     }
 
     /// The revision these tables have.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// The revision that changed the forwarding tables last: blocks of a snapshot are good for all that have the same.
+    pub fn forwarding_revision(&self) -> u64 {
+        self.forwarding
+    }
+
+    /// When what holds for an address changed last.
+    #[inline(always)]
+    pub fn last_changed(&self) -> &LastChanged {
+        &self.changed
     }
 
     /// Where packets to this IPv4 address (most significant byte first) go.
@@ -175,6 +197,12 @@ impl Snapshot {
         }
     }
 
+    /// The other end of a tunnel with this number.
+    #[inline(always)]
+    pub fn tunnel_end(&self, number: u32) -> &TunnelEnd {
+        self.tunnel_ends.get(number)
+    }
+
     /// The settings of this node.
     pub fn node(&self) -> &NodeView {
         &self.views.node
@@ -199,6 +227,12 @@ impl Snapshot {
     /// The same for IPv6.
     pub fn wildcard6(&self, addr: u128) -> bool {
         self.views.services.wildcard6(addr)
+    }
+
+    /// Whether a service may answer at one of the 256 addresses that differ from this one in the last byte only, other than
+    /// at addresses of the node: packets to them are looked at more closely.
+    pub fn serves_block(&self, addr: IpAddr) -> bool {
+        self.views.services.in_block(addr)
     }
 
     /// What an endpoint may talk to; `None`: everything. Endpoint 0 is the node itself.
@@ -226,7 +260,13 @@ impl Snapshot {
 
     /// How much an endpoint may send and receive.
     pub fn rates(&self, endpoint: u32) -> Rates {
-        self.views.rates.get(&endpoint).copied().unwrap_or_default()
+        self.buckets(endpoint)
+            .map_or_else(Rates::default, |buckets| buckets.rates)
+    }
+
+    /// What an endpoint has used of its rates; `None`: it has no limits.
+    pub fn buckets(&self, endpoint: u32) -> Option<&Buckets> {
+        self.views.buckets.get(&endpoint).map(Arc::as_ref)
     }
 
     /// The port to this machine's kernel.

@@ -7,9 +7,10 @@ use imbl::{HashMap, OrdMap, OrdSet};
 use octoplane_packet::Prefix;
 
 use crate::ipcache::{Remote, Remotes, identity};
+use crate::last_changed::LastChanged;
 use crate::model::{
-    EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Role, Route,
-    RouteTarget, Service,
+    EgressGateway, EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Role,
+    Route, RouteTarget, Service,
 };
 use crate::policy::StoredPolicy;
 use crate::ports::Ports;
@@ -55,6 +56,7 @@ pub struct State {
     pub(crate) names: Names,
     pub(crate) policies: OrdMap<u32, Arc<StoredPolicy>>,
     pub(crate) egress_gateways: OrdMap<EgressKey, EgressGatewayRule>,
+    pub(crate) changed: Arc<LastChanged>,
 }
 
 /// The settings of a node that was given none.
@@ -79,12 +81,18 @@ impl State {
             names: Names::default(),
             policies: OrdMap::new(),
             egress_gateways: OrdMap::new(),
+            changed: Arc::default(),
         }
     }
 
     /// Number of committed transactions that changed something.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// When what holds for an address changed last, later transactions included.
+    pub fn last_changed(&self) -> &LastChanged {
+        &self.changed
     }
 
     /// The gateway addresses.
@@ -150,6 +158,11 @@ impl State {
     /// The port with this name.
     pub fn port_by_name(&self, name: &str) -> Option<&Port> {
         self.ports.by_name(name)
+    }
+
+    /// Largest MTU that a port can be given: what its device was configured for.
+    pub fn mtu_limit(&self, id: PortId) -> Option<u16> {
+        self.mtu_limits.get(&id).copied()
     }
 
     /// The set of ports.
@@ -218,6 +231,11 @@ impl State {
     /// Number of services.
     pub fn service_count(&self) -> usize {
         self.services.len()
+    }
+
+    /// All policies, to be kept: a copy shares its entries.
+    pub fn shared_policies(&self) -> impl Iterator<Item = &Arc<StoredPolicy>> {
+        self.policies.values()
     }
 
     /// The policy of this endpoint; 0 is the node.
@@ -306,6 +324,28 @@ impl State {
         let number = *self.ipcache.get(&prefix)?;
         self.remotes.share(number);
         Some(number)
+    }
+
+    /// Makes one more user of the tunnel to the gateway of a rule.
+    pub(crate) fn acquire_gateway(&mut self, key: &EgressKey) {
+        if let Some(&EgressGatewayRule {
+            gateway: EgressGateway::Node(addr),
+            ..
+        }) = self.egress_gateway(key)
+        {
+            self.remotes.acquire_peer(addr);
+        }
+    }
+
+    /// Makes one user less of the tunnel to the gateway of what was a rule.
+    pub(crate) fn release_gateway(&mut self, rule: Option<&EgressGatewayRule>) {
+        if let Some(&EgressGatewayRule {
+            gateway: EgressGateway::Node(addr),
+            ..
+        }) = rule
+        {
+            self.remotes.release_peer(addr);
+        }
     }
 
     /// What the forwarding table holds for exactly this prefix, in the order of precedence: our own addresses,

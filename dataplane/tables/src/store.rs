@@ -23,6 +23,7 @@ use crate::state::{Gateways, State};
 use crate::target::TargetKey;
 use crate::target_index::TargetIndex;
 use crate::touched::Touched;
+use crate::tunnel_end::TunnelEnd;
 
 /// How many entries each table holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,10 +204,30 @@ impl Store {
 
     /// Applies all of `changes` in order, or none of them, and publishes the result to the workers.
     pub fn apply(&mut self, changes: Vec<Change>) -> Result<Committed, ApplyError> {
+        let revision = self.state.revision + 1;
+        self.apply_as(revision, changes)
+    }
+
+    /// The first transaction of a process that goes on where another one stopped: the revision after it is `revision`,
+    /// at least 1, or 0 if nothing is there.
+    pub fn restore(&mut self, revision: u64, changes: Vec<Change>) -> Result<Committed, ApplyError> {
+        let committed = self.apply_as(revision, changes)?;
+        if committed.events.is_empty() && self.state.revision != revision {
+            let next = State {
+                revision,
+                ..self.state.clone()
+            };
+            self.publish(next, &Touched::default(), &BTreeSet::new())
+                .map_err(|error| ApplyError { index: 0, error })?;
+        }
+        Ok(committed)
+    }
+
+    fn apply_as(&mut self, revision: u64, changes: Vec<Change>) -> Result<Committed, ApplyError> {
         self.reclaim();
         let touched = ObjectKey::touched(&changes, &self.state);
         let last = changes.len().saturating_sub(1);
-        let next = self.next_state(changes)?;
+        let next = self.next_state(revision, changes)?;
         let committed = diff(&self.state, &next, &touched);
         if committed.events.is_empty() {
             return Ok(Committed {
@@ -223,7 +244,7 @@ impl Store {
     /// What [`Store::apply`] would do, without doing it. Room in the forwarding tables is not checked.
     pub fn check(&self, changes: Vec<Change>) -> Result<Committed, ApplyError> {
         let touched = ObjectKey::touched(&changes, &self.state);
-        let next = self.next_state(changes)?;
+        let next = self.next_state(self.state.revision + 1, changes)?;
         let committed = diff(&self.state, &next, &touched);
         let revision = if committed.events.is_empty() {
             self.state.revision
@@ -253,9 +274,9 @@ impl Store {
         }
     }
 
-    fn next_state(&self, changes: Vec<Change>) -> Result<State, ApplyError> {
+    fn next_state(&self, revision: u64, changes: Vec<Change>) -> Result<State, ApplyError> {
         let mut next = self.state.clone();
-        next.revision += 1;
+        next.revision = revision;
         for (index, change) in changes.into_iter().enumerate() {
             next.apply(change, &self.capacity)
                 .map_err(|error| ApplyError { index, error })?;
@@ -303,16 +324,33 @@ impl Store {
                     .map_err(full("ipcache_nodes_v6", capacity.ipcache_nodes_v6))?,
             }
         }
+        for key in changed {
+            let ObjectKey::EgressGateway(key) = key else {
+                continue;
+            };
+            // The new one first: the number of what both have in common stays.
+            next.acquire_gateway(key);
+            next.release_gateway(self.state.egress_gateway(key));
+        }
+        let mut tunnel_ends = current.tunnel_ends.clone();
+        for number in next.remotes.take_gone() {
+            tunnel_ends.set(number, TunnelEnd::default());
+        }
         let mut peers: BTreeSet<IpAddr> = next.remotes.take_fresh().into_iter().collect();
         for &prefix in &touched.fib {
             peers.extend(next.remotes.peers_in(prefix));
+        }
+        if self.state.node().tunnel != next.node().tunnel {
+            peers.extend(next.remotes.peers());
         }
         for addr in peers {
             let target = match addr {
                 IpAddr::V4(addr) => fib4.lookup(addr.to_bits()),
                 IpAddr::V6(addr) => fib6.lookup(addr.to_bits()),
             };
-            next.remotes.set_target(addr, target);
+            if let Some(number) = next.remotes.set_target(addr, target) {
+                tunnel_ends.set(number, TunnelEnd::new(addr, target, &next.node().tunnel));
+            }
         }
 
         let mut views = current.views.clone();
@@ -332,9 +370,16 @@ impl Store {
             ipcache4: self.ipcache4.snapshot(),
             ipcache6: self.ipcache6.snapshot(),
             remotes: next.remotes.table(),
+            tunnel_ends,
             world: world(views.node.dual_stack),
             views,
+            changed: Arc::clone(&next.changed),
+            forwarding: match touched.fib.is_empty() {
+                true => current.forwarding,
+                false => next.revision,
+            },
         };
+        next.changed.note(next.revision, touched);
         self.index = index;
         self.state = next;
         self.published.store(Arc::new(snapshot));

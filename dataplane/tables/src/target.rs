@@ -1,11 +1,11 @@
 //! What a destination lookup yields: everything the fast path needs to send the packet on, in one cache line.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use octoplane_packet::MacAddr;
 
 use crate::model::PortId;
+use crate::numbered::Numbered;
 
 /// What happens to a packet for this destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -84,34 +84,15 @@ pub(crate) fn macs(dst: MacAddr, src: MacAddr) -> [u8; 12] {
     both
 }
 
-const CHUNK: usize = 64;
-
-/// A vector of targets of which a version can be kept while the next is written: chunks are shared until changed.
+/// The targets of one version of the tables.
 #[derive(Clone, Default)]
-pub struct TargetTable {
-    chunks: Vec<Arc<[Target; CHUNK]>>,
-}
-
-/// What a lookup of an unknown number yields.
-static NONE: Target = Target {
-    macs: [0; 12],
-    port: 0,
-    mtu: 0,
-    limit: 0,
-    endpoint: 0,
-    identity: 0,
-    action: Action::None,
-    next_hop: None,
-};
+pub struct TargetTable(Numbered<Target>);
 
 impl TargetTable {
     /// Target number `index`; numbers without one, 0 among them, yield [`Action::None`].
     #[inline(always)]
     pub fn get(&self, index: u32) -> &Target {
-        match self.chunks.get(index as usize / CHUNK) {
-            Some(chunk) => &chunk[index as usize % CHUNK],
-            None => &NONE,
-        }
+        self.0.get(index)
     }
 
     pub(crate) fn set(&mut self, index: u32, mut target: Target) {
@@ -119,11 +100,7 @@ impl TargetTable {
             Action::Forward | Action::Deliver => target.mtu,
             _ => 0,
         };
-        let chunk = index as usize / CHUNK;
-        if chunk >= self.chunks.len() {
-            self.chunks.resize_with(chunk + 1, || Arc::new([NONE; CHUNK]));
-        }
-        Arc::make_mut(&mut self.chunks[chunk])[index as usize % CHUNK] = target;
+        self.0.set(index, target);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which prefixes a transaction may have changed the entries of.
+//! Which prefixes a transaction may have changed the entries of, and about which addresses has to be decided anew.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use octoplane_packet::Prefix;
 
 use crate::event::ObjectKey;
+use crate::model::HOST_ENDPOINT;
 use crate::state::State;
 
 /// Prefixes to be looked at again.
@@ -15,6 +16,10 @@ pub(crate) struct Touched {
     pub(crate) fib: BTreeSet<Prefix>,
     /// In the table of what is known of remote addresses.
     pub(crate) ipcache: BTreeSet<Prefix>,
+    /// In neither; but what was decided about connections of these addresses may not hold any more.
+    pub(crate) others: BTreeSet<Prefix>,
+    /// Nothing that was decided may hold any more.
+    pub(crate) everything: bool,
 }
 
 impl Touched {
@@ -54,6 +59,7 @@ impl Touched {
                 }
                 ObjectKey::Route(prefix) => cover(prefix, &mut touched.fib),
                 ObjectKey::Port(id) => {
+                    touched.everything = true;
                     // Addresses never change while a port is there: only one that came or went touches any.
                     let (old, new) = (old.port(id), new.port(id));
                     if old.is_some() != new.is_some() {
@@ -67,15 +73,36 @@ impl Touched {
                     touched.fib.insert(Prefix::host(addr));
                 }
                 ObjectKey::Node => {
+                    touched.everything = true;
                     touched.own(old.node().addresses.iter().copied());
                     touched.own(new.node().addresses.iter().copied());
                 }
                 ObjectKey::Ipcache(prefix) => {
                     touched.ipcache.insert(prefix);
                 }
-                ObjectKey::Service(_) | ObjectKey::Policy(_) | ObjectKey::EgressGateway(_) => {}
+                // The node's own policy also decides what of its traffic belongs to connections at all.
+                ObjectKey::Policy(HOST_ENDPOINT) => touched.everything = true,
+                ObjectKey::Policy(id) => {
+                    let both = [old.endpoint(id), new.endpoint(id)];
+                    touched.hosts(both.into_iter().flatten().flat_map(|it| &it.addresses).copied());
+                }
+                ObjectKey::Service(ref name) => {
+                    for (state, service) in [(old, old.service(name)), (new, new.service(name))] {
+                        for frontend in service.into_iter().flat_map(|service| &service.frontends) {
+                            match frontend.addr.is_unspecified() {
+                                true => touched.hosts(state.node().nodeport_addresses().iter().copied()),
+                                false => touched.hosts([frontend.addr]),
+                            }
+                        }
+                    }
+                }
+                ObjectKey::EgressGateway(key) => _ = touched.others.insert(key.source),
             }
         }
         touched
+    }
+
+    fn hosts(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.others.extend(addresses.into_iter().map(Prefix::host));
     }
 }

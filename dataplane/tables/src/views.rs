@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::bucket::{Buckets, Rates};
 use crate::egress_gateway::EgressTable;
 use crate::event::ObjectKey;
 use crate::fast_map::FastMap;
@@ -11,15 +12,6 @@ use crate::node::NodeView;
 use crate::policy::EndpointPolicy;
 use crate::services::{Frontend, ServiceTable};
 use crate::state::State;
-
-/// How much an endpoint may send and receive (specification of the datapath, section 2.14).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rates {
-    /// What it may receive, in bytes a second; 0: no limit.
-    pub ingress: u64,
-    /// What it may send, in bytes a second; 0: no limit.
-    pub egress: u64,
-}
 
 /// Derived from a [`State`]. Cheap to copy.
 #[derive(Clone)]
@@ -31,7 +23,7 @@ pub(crate) struct Views {
     pub(crate) default_policy: Option<Arc<EndpointPolicy>>,
     pub(crate) egress: EgressTable,
     /// Endpoints with any limit.
-    pub(crate) rates: FastMap<u32, Rates>,
+    pub(crate) buckets: FastMap<u32, Arc<Buckets>>,
 }
 
 impl Default for Views {
@@ -42,7 +34,7 @@ impl Default for Views {
             policies: FastMap::default(),
             default_policy: None,
             egress: EgressTable::default(),
-            rates: FastMap::default(),
+            buckets: FastMap::default(),
         }
     }
 }
@@ -59,7 +51,7 @@ impl Views {
             match key {
                 ObjectKey::Endpoint(id) => self.set_rates(*id, new.endpoint(*id)),
                 ObjectKey::EgressGateway(key) => match new.egress_gateway(key) {
-                    Some(rule) => self.egress.insert(rule),
+                    Some(rule) => self.egress.insert(rule, &new.remotes),
                     None => self.egress.remove(key),
                 },
                 _ => {}
@@ -127,9 +119,9 @@ impl Views {
             egress: endpoint.egress_rate,
         });
         if rates == Rates::default() {
-            self.rates.remove(&id);
-        } else {
-            self.rates.insert(id, rates);
+            self.buckets.remove(&id);
+        } else if self.buckets.get(&id).is_none_or(|buckets| buckets.rates != rates) {
+            self.buckets.insert(id, Arc::new(Buckets::new(rates)));
         }
     }
 }

@@ -13,7 +13,7 @@ use common::{
 };
 use octoplane_packet::Prefix;
 use octoplane_tables::model::{Change, IpcacheEntry, RouteTarget};
-use octoplane_tables::{Capacity, Object, Store, identity};
+use octoplane_tables::{Capacity, Object, Remote, Store, identity};
 use proptest::prelude::*;
 
 fn identity_of(store: &Store, addr: &str) -> u32 {
@@ -105,9 +105,10 @@ fn tunnels_follow_the_routes_to_their_ends() {
         (remote.identity, remote.tunnel, remote.key, remote.skip_tunnel),
         (600, Some(ip("192.0.2.5")), 3, true)
     );
-    assert_eq!(remote.tunnel_target, now.find4(v4("192.0.2.5")), "the link");
-    assert_ne!(remote.tunnel_target, 0);
-    assert_eq!(now.remote4(v4("10.6.0.1")).tunnel_target, 0, "no route");
+    let target = |remote: &Remote| now.tunnel_end(remote.tunnel_end).target;
+    assert_eq!(target(&remote), now.find4(v4("192.0.2.5")), "the link");
+    assert_ne!(target(&remote), 0);
+    assert_eq!(target(now.remote4(v4("10.6.0.1"))), 0, "no route");
 
     let via = RouteTarget::Gateway {
         port: UPLINK,
@@ -142,7 +143,12 @@ fn tunnels_follow_the_routes_to_their_ends() {
                 Some(IpAddr::V4(tunnel)) => now.find4(tunnel.to_bits()),
                 _ => 0,
             };
-            assert_eq!(remote.tunnel_target, expected, "{addr} after {step:?}");
+            let end = now.tunnel_end(remote.tunnel_end);
+            assert_eq!(
+                (end.target, end.addr),
+                (expected, remote.tunnel),
+                "{addr} after {step:?}"
+            );
         }
     }
 }
@@ -158,11 +164,11 @@ fn ipv6_entries_have_tunnels_of_either_family() {
         .unwrap();
     let now = snapshot(&store);
     assert_eq!(
-        now.remote6(v6("fd00:5::1")).tunnel_target,
+        now.tunnel_end(now.remote6(v6("fd00:5::1")).tunnel_end).target,
         now.find4(v4("192.0.2.5"))
     );
     assert_eq!(
-        now.remote6(v6("fd00:6::1")).tunnel_target,
+        now.tunnel_end(now.remote6(v6("fd00:6::1")).tunnel_end).target,
         now.find6(v6("2001:db8::6"))
     );
 }

@@ -164,9 +164,13 @@ fn slots_are_in_the_order_of_the_specification() {
         let id = store_id(&store, addr);
         let found = set.get(id).unwrap();
         assert_eq!(found.addr, ip(addr));
-        assert_eq!(set.affine(id).is_some(), found.state == Active, "{addr}");
+        assert_eq!(
+            set.affine(found.addr, found.port).is_some(),
+            found.state == Active,
+            "{addr}"
+        );
     }
-    assert!(set.get(9999).is_none() && set.affine(9999).is_none());
+    assert!(set.get(9999).is_none() && set.affine(ip("10.0.0.2"), 9999).is_none());
 }
 
 /// The number of a backend: a service of its own tells.

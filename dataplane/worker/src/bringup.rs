@@ -7,17 +7,20 @@ use crossbeam::queue::ArrayQueue;
 use dpdk::mempool::MempoolError;
 use dpdk::port::port_by_name;
 use dpdk::{Eal, Mempool, Port, PortError};
-use octoplane_engine::{EngineConfig, HostMac, NeighbourEvent};
-use octoplane_flow::{FlowError, FlowHandle, FlowTable};
+use octoplane_engine::{EngineConfig, HostMac, IpsecConfig, NeighbourEvent};
+use octoplane_flow::{FlowError, FlowTable, Kept, SegmentError};
 use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
 
 use crate::backoff::Poll;
 use crate::bind::{BindFailed, BoundPort, Crew, PortPlan, bind, least_loaded};
 use crate::clock::Clock;
+use crate::crypto::{Crypto, CryptoOptions, CryptoSetupError};
 use crate::handle::{Handle, StartError, Worker};
 use crate::handoff::Handoff;
+use crate::hotplug::attach;
 use crate::ports::PortQueues;
+use crate::resume::{Connections, Missing, Remembered, Resume, ResumeError, remember, system_clock};
 
 /// Packets that may wait in one worker's inbox.
 const INBOX: usize = 1024;
@@ -49,6 +52,17 @@ pub struct Plan {
     pub connections: u32,
     /// What the engines are told.
     pub engine: EngineConfig,
+    /// How packets between nodes are encrypted, if they are.
+    pub ipsec: Option<IpsecPlan>,
+}
+
+/// How packets between nodes are encrypted.
+#[derive(Debug, Clone)]
+pub struct IpsecPlan {
+    /// What the engines are told.
+    pub config: IpsecConfig,
+    /// Who does the cryptography.
+    pub crypto: CryptoOptions,
 }
 
 /// Why a data plane did not come up.
@@ -93,9 +107,18 @@ pub enum BringupError {
     /// The tables could not be set up.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The crypto devices could not be set up.
+    #[error(transparent)]
+    Crypto(#[from] CryptoSetupError),
     /// A worker could not be started.
     #[error(transparent)]
     Worker(#[from] StartError),
+    /// What another process left behind cannot be used.
+    #[error(transparent)]
+    Resume(ResumeError),
+    /// Another process has the memory of connections.
+    #[error("state.connections: {0}")]
+    Kept(SegmentError),
 }
 
 /// A data plane that is up.
@@ -104,10 +127,16 @@ pub struct Dataplane {
     pub workers: Vec<Handle>,
     /// The tables.
     pub store: SharedStore,
+    /// Who does the cryptography for the workers, if packets between nodes are encrypted. Ends before the buffers do.
+    pub crypto: Option<Crypto>,
     /// The packet buffers.
     pub pool: Mempool,
     /// The connections of all workers.
     pub flows: Arc<FlowTable>,
+    /// What became of those of the process before.
+    pub connections: Connections,
+    /// Where they outlive the process.
+    kept: Option<Kept>,
     /// News from the workers.
     pub events: Arc<ArrayQueue<NeighbourEvent>>,
     /// The clock all workers use.
@@ -125,7 +154,18 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Sets up buffers, ports and tables, and starts the workers.
+    ///
+    /// # Errors
+    /// [`BringupError`]
     pub fn start(eal: &Eal, plan: &Plan) -> Result<Self, BringupError> {
+        Self::resume(eal, plan, Resume::default()).map(|(dataplane, _)| dataplane)
+    }
+
+    /// The same with what another process left behind. Says which ports are not there any more.
+    ///
+    /// # Errors
+    /// [`BringupError`]
+    pub fn resume(eal: &Eal, plan: &Plan, resume: Resume<'_>) -> Result<(Self, Vec<Missing>), BringupError> {
         let pool = Mempool::new(eal, "packets", plan.mbufs, plan.mbuf_cache, plan.data_room, None)?;
         let count = plan.cores.len();
         let inboxes: Vec<Arc<Handoff>> = (0..count).map(|_| Arc::new(Handoff::new(INBOX))).collect();
@@ -148,15 +188,50 @@ impl Dataplane {
             bound.list(true);
             ports.push(Arc::new(bound));
         }
-        let store = Store::new(
+        let mut missing = Vec::new();
+        for (port, devargs) in resume.ports {
+            let crew = Crew {
+                inboxes: &inboxes,
+                first: least_loaded(count, &ports),
+                pool: &pool,
+            };
+            match attach(eal, ports.len() as PortId, port, devargs, crew, &ports) {
+                Ok((bound, shares)) => {
+                    for (queues, share) in queues.iter_mut().zip(shares) {
+                        queues.push(share);
+                    }
+                    bound.list(true);
+                    ports.push(Arc::new(bound));
+                }
+                Err(error) => missing.push(Missing {
+                    port: port.name.clone(),
+                    error,
+                }),
+            }
+        }
+        let mut store = Store::new(
             ports.iter().map(|bound| bound.model()).collect(),
             plan.gateways,
             plan.capacity,
         )?;
+        (resume.restore)(&mut store).map_err(BringupError::Resume)?;
         let events = Arc::new(ArrayQueue::new(EVENTS));
         let host_mac = Arc::new(HostMac::default());
-        let clock = Clock::start();
-        let flows = Arc::new(FlowTable::new(plan.connections)?);
+        let Remembered {
+            memory,
+            clock,
+            kept,
+            connections,
+        } = remember(resume.connections, plan.connections, plan.ipsec.is_some())?;
+        let (crypto, mut providers) = match &plan.ipsec {
+            Some(ipsec) => {
+                let (crypto, providers) = Crypto::open(eal, ipsec.crypto.clone(), count, &pool)?;
+                (Some(crypto), providers)
+            }
+            None => (None, Vec::new()),
+        };
+        // The last worker's is the last.
+        providers.reverse();
         let mut workers = Vec::new();
         for (number, (ports, &core)) in queues.into_iter().zip(&plan.cores).enumerate() {
             let worker = Worker {
@@ -168,18 +243,26 @@ impl Dataplane {
                 pool: pool.clone(),
                 host_mac: Arc::clone(&host_mac),
                 engine: plan.engine.clone(),
-                flows: FlowHandle::new(Arc::clone(&flows), number, plan.cores.len())?,
+                ipsec: plan
+                    .ipsec
+                    .as_ref()
+                    .map(|it| it.config.clone())
+                    .zip(providers.pop()),
+                memory: memory.part(number, plan.cores.len())?,
                 ports,
                 inbox: Arc::clone(&inboxes[number]),
                 events: Arc::clone(&events),
             };
             workers.push(worker.start(eal, clock)?);
         }
-        Ok(Self {
+        let dataplane = Self {
             workers,
             store: SharedStore::new(store),
+            crypto,
             pool,
-            flows,
+            flows: Arc::clone(&memory.flows),
+            connections,
+            kept,
             events,
             clock,
             started: Instant::now(),
@@ -187,7 +270,15 @@ impl Dataplane {
             inboxes,
             ports: RwLock::new(ports),
             changing: Mutex::new(()),
-        })
+        };
+        Ok((dataplane, missing))
+    }
+
+    /// Takes note of the time, so that connections have their ages in the next process. To be called some times a second.
+    pub fn beat(&self) {
+        if let Some(kept) = &self.kept {
+            kept.beat(self.clock.now(), system_clock());
+        }
     }
 
     /// The ports that the tables have, in the order of their numbers.

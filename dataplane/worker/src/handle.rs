@@ -7,14 +7,15 @@ use std::thread::{self, JoinHandle};
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use dpdk::{Eal, Mempool, lcore};
-use octoplane_engine::{Engine, EngineConfig, HostMac, NeighbourEvent, WorkerStats};
-use octoplane_flow::FlowHandle;
+use octoplane_engine::{Engine, EngineConfig, HostMac, IpsecConfig, MemoryPart, NeighbourEvent, WorkerStats};
 use octoplane_tables::Reader;
 
 use crate::backoff::{Backoff, Poll};
 use crate::clock::Clock;
 use crate::command::Command;
+use crate::crypto::CryptoProvider;
 use crate::handoff::Handoff;
+use crate::ipsec::{IpsecStage, IpsecStats};
 use crate::poll::PollLoop;
 use crate::ports::PortQueues;
 use crate::stats::LoopStats;
@@ -67,10 +68,12 @@ pub struct Worker {
     pub pool: Mempool,
     /// The kernel's Ethernet address, shared by all workers.
     pub host_mac: Arc<HostMac>,
-    /// Its part of the table of connections.
-    pub flows: FlowHandle,
+    /// Its part of what all workers remember.
+    pub memory: MemoryPart,
     /// What the engine is told.
     pub engine: EngineConfig,
+    /// How packets between nodes are encrypted, if they are, and by whom.
+    pub ipsec: Option<(IpsecConfig, CryptoProvider)>,
     /// Its queues.
     pub ports: Vec<PortQueues>,
     /// Its inbox of packets from other workers.
@@ -91,6 +94,8 @@ pub struct Handle {
     pub stats: Arc<WorkerStats>,
     /// The loop's counters.
     pub loop_stats: Arc<LoopStats>,
+    /// What it counts of encryption, if there is any.
+    pub ipsec: Option<IpsecStats>,
     commands: Arc<ArrayQueue<Command>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -104,19 +109,27 @@ impl Worker {
         let loop_stats = Arc::new(LoopStats::default());
         let commands = Arc::new(ArrayQueue::new(COMMANDS));
         let stop = Arc::new(AtomicBool::new(false));
+        let mut engine = Engine::new(
+            self.reader,
+            self.pool.allocator(),
+            Arc::clone(&stats),
+            self.host_mac,
+            self.memory,
+            &EngineConfig {
+                cycles: dpdk::cycles::now,
+                ..self.engine
+            },
+        );
+        let ipsec = self.ipsec.map(|(config, provider)| {
+            let stage = IpsecStage::new(config.reader.clone(), provider);
+            engine.set_ipsec(config);
+            stage
+        });
+        let ipsec_stats = ipsec.as_ref().map(IpsecStage::stats);
         let poll_loop = PollLoop {
-            engine: Engine::new(
-                self.reader,
-                self.pool.allocator(),
-                Arc::clone(&stats),
-                self.host_mac,
-                self.flows,
-                &EngineConfig {
-                    cycles: dpdk::cycles::now,
-                    ..self.engine
-                },
-            ),
+            engine,
             ports: self.ports,
+            ipsec,
             inbox: self.inbox,
             commands: Arc::clone(&commands),
             events: self.events,
@@ -168,6 +181,7 @@ impl Worker {
             poll,
             stats,
             loop_stats,
+            ipsec: ipsec_stats,
             commands,
             stop,
             thread: Some(thread),

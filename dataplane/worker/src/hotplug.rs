@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dpdk::hotplug::{self, DetachFailed, HotplugError};
-use dpdk::{Port, PortError};
+use dpdk::{Eal, Port, PortError};
 use octoplane_tables::ChangeError;
 use octoplane_tables::model::{Change, MAX_PORTS, PortId};
 
@@ -95,32 +95,12 @@ impl Dataplane {
         self.store
             .check(vec![Change::AddPort(planned(id, plan))])
             .map_err(|refused| refused.error)?;
-        if let Some(other) = ports.iter().find(|bound| bound.plan.device == plan.device) {
-            return Err(PortChangeError::DeviceInUse {
-                device: plan.device.clone(),
-                port: other.plan.name.clone(),
-            });
-        }
-        let found = hotplug::attach(&self.eal, devargs).map_err(PortChangeError::Attach)?;
-        let device = match Port::open(&self.eal, found) {
-            Ok(device) => device,
-            Err(error) => {
-                let error = setup(plan, error);
-                return Err(match hotplug::detach(&self.eal, found) {
-                    Ok(()) => error,
-                    Err(left) => left_behind(error, left),
-                });
-            }
-        };
         let crew = Crew {
             inboxes: &self.inboxes,
             first: least_loaded(self.workers.len(), &ports),
             pool: &self.pool,
         };
-        let (bound, queues) = bind(id, plan, device, crew).map_err(|failed| {
-            let BindFailed { device, error } = *failed;
-            remove_device(device, error.into())
-        })?;
+        let (bound, queues) = attach(&self.eal, id, plan, devargs, crew, &ports)?;
         let bound = Arc::new(bound);
         self.enter(Arc::clone(&bound));
         let listed = self.give(queues).and_then(|()| {
@@ -236,6 +216,38 @@ impl Dataplane {
             })
             .collect()
     }
+}
+
+/// Makes the device that `devargs` names a port, which no worker has yet. What does not succeed leaves nothing behind.
+pub(crate) fn attach(
+    eal: &Eal,
+    id: PortId,
+    plan: &PortPlan,
+    devargs: &str,
+    crew: Crew<'_>,
+    others: &[Arc<BoundPort>],
+) -> Result<(BoundPort, Vec<PortQueues>), PortChangeError> {
+    if let Some(other) = others.iter().find(|bound| bound.plan.device == plan.device) {
+        return Err(PortChangeError::DeviceInUse {
+            device: plan.device.clone(),
+            port: other.plan.name.clone(),
+        });
+    }
+    let found = hotplug::attach(eal, devargs).map_err(PortChangeError::Attach)?;
+    let device = match Port::open(eal, found) {
+        Ok(device) => device,
+        Err(error) => {
+            let error = setup(plan, error);
+            return Err(match hotplug::detach(eal, found) {
+                Ok(()) => error,
+                Err(left) => left_behind(error, left),
+            });
+        }
+    };
+    bind(id, plan, device, crew).map_err(|failed| {
+        let BindFailed { device, error } = *failed;
+        remove_device(device, error.into())
+    })
 }
 
 /// Leaves a command with a worker, when there is room for it.

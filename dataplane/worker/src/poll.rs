@@ -13,6 +13,7 @@ use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::command::Command;
 use crate::handoff::Handoff;
+use crate::ipsec::IpsecStage;
 use crate::ports::{PortQueues, Transmit};
 use crate::stats::LoopStats;
 
@@ -27,6 +28,8 @@ const HOUSEKEEPING: u64 = 64;
 const EXPIRED: usize = 256;
 /// One round in this many is timed.
 const TIMED: u64 = 64;
+/// How long to wait for packets that are being encrypted before a port goes, in nanoseconds: longer than a device may take.
+const SETTLE_NS: u64 = 50_000_000;
 /// Frames of the control plane sent in one round.
 const COMMANDS: usize = 32;
 
@@ -34,6 +37,8 @@ const COMMANDS: usize = 32;
 pub(crate) struct PollLoop {
     pub(crate) engine: Engine<MbufAllocator>,
     pub(crate) ports: Vec<PortQueues>,
+    /// Encryption, if there is any.
+    pub(crate) ipsec: Option<IpsecStage>,
     /// Packets other workers want sent by this one.
     pub(crate) inbox: Arc<Handoff>,
     pub(crate) commands: Arc<ArrayQueue<Command>>,
@@ -119,7 +124,11 @@ impl PollLoop {
         }
         self.engine.tick(now, out);
         self.flush(out);
-        total
+        match &self.ipsec {
+            // The worker has something to do, and must not sleep.
+            Some(ipsec) if ipsec.is_busy() => total.max(1),
+            _ => total,
+        }
     }
 
     /// Queues what other workers want sent.
@@ -141,6 +150,12 @@ impl PollLoop {
     #[inline(always)]
     fn flush(&mut self, out: &mut Output<Mbuf>) {
         let timed = self.rounds.is_multiple_of(TIMED);
+        if let Some(ipsec) = &mut self.ipsec
+            && (ipsec.is_busy() || !out.seal.is_empty() || !out.open.is_empty())
+        {
+            let now = self.clock.ns(cycles::now());
+            ipsec.run(now, &mut self.engine, out);
+        }
         for id in out.take_touched() {
             let Some(queue) = out.queue(id) else { continue };
             let Some(port) = self.ports.iter_mut().find(|port| port.port == id) else {
@@ -188,6 +203,9 @@ impl PollLoop {
     fn housekeeping(&mut self, out: &mut Output<Mbuf>) {
         // Even a worker without packets must let go of old tables.
         self.engine.refresh();
+        if let Some(ipsec) = &mut self.ipsec {
+            ipsec.refresh();
+        }
         self.engine.expire(self.clock.ns(cycles::now()), EXPIRED);
         for event in self.engine.events() {
             if self.events.push(event).is_err() {
@@ -204,7 +222,7 @@ impl PollLoop {
                 Command::Fence(done) => {
                     // The tables may have changed since the refresh above.
                     self.engine.refresh();
-                    self.flush(out);
+                    self.settle(out);
                     let _ = done.send(());
                 }
             }
@@ -227,7 +245,7 @@ impl PollLoop {
     }
 
     fn detach(&mut self, id: PortId, out: &mut Output<Mbuf>) -> Option<PortQueues> {
-        self.flush(out);
+        self.settle(out);
         // What others handed over by now goes out first. More may come in meanwhile, but not for this port.
         for _ in 0..self.inbox.len().div_ceil(BURST) {
             self.take_over(out);
@@ -235,6 +253,17 @@ impl PollLoop {
         }
         let index = self.ports.iter().position(|port| port.port == id)?;
         Some(self.ports.remove(index))
+    }
+
+    /// Sends everything, what is being encrypted included, as far as that comes back in time.
+    fn settle(&mut self, out: &mut Output<Mbuf>) {
+        let begin = self.clock.ns(cycles::now());
+        self.flush(out);
+        while self.ipsec.as_ref().is_some_and(IpsecStage::is_busy)
+            && self.clock.ns(cycles::now()).saturating_sub(begin) < SETTLE_NS
+        {
+            self.flush(out);
+        }
     }
 
     fn send(&mut self, port: PortId, frame: &[u8], out: &mut Output<Mbuf>) {

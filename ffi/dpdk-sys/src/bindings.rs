@@ -10,6 +10,6 @@
     unused_qualifications
 )]
 
-use crate::opaque::{rte_mbuf, rte_mempool};
+use crate::opaque::{rte_crypto_op, rte_mbuf, rte_mempool};
 
 include!(concat!(env!("OUT_DIR"), "/bindings.rs"));

@@ -9,4 +9,4 @@ mod bindings;
 mod opaque;
 
 pub use bindings::*;
-pub use opaque::{rte_mbuf, rte_mempool};
+pub use opaque::{rte_crypto_op, rte_mbuf, rte_mempool};

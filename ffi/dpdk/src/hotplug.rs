@@ -44,7 +44,7 @@ pub enum HotplugError {
 }
 
 /// One change at a time: which ports are new is found by comparing before and after.
-static CHANGING: Mutex<()> = Mutex::new(());
+pub(crate) static CHANGING: Mutex<()> = Mutex::new(());
 
 /// Adds the device `devargs` names (`0002:02:00.0`, `net_af_packet0,iface=eth0`) and returns its port, the first if it has
 /// several.
@@ -81,7 +81,7 @@ pub fn attach_all(eal: &Eal, devargs: &str) -> Result<Vec<PortId>, HotplugError>
 }
 
 /// The device's name in `[bus:]name[,arguments]`. PCI addresses have colons of their own.
-fn device_name(devargs: &str) -> Option<&str> {
+pub(crate) fn device_name(devargs: &str) -> Option<&str> {
     let name = devargs.split(',').next()?;
     Some(
         name.strip_prefix("vdev:")

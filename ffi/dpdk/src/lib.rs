@@ -73,6 +73,7 @@
 
 mod affinity;
 mod compact;
+pub mod crypto;
 mod cstr;
 pub mod cycles;
 pub mod eal;

@@ -156,7 +156,7 @@ impl Mbuf {
 
 /// Fetches the cache line at `address` into all levels. A hint: any address is allowed.
 #[inline(always)]
-fn prefetch(address: *const u8) {
+pub(crate) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: the instruction never faults.
     unsafe {

@@ -12,7 +12,9 @@ use octoplane_api::v1::change::Change as Step;
 use octoplane_api::v1::config_client::ConfigClient;
 use octoplane_api::v1::flows_client::FlowsClient;
 use octoplane_api::v1::stats_client::StatsClient;
-use octoplane_control::{Dataplane, PortRefusal, PortSettings, ServeError, Server, flow_tuple};
+use octoplane_control::{
+    Access, Dataplane, PortRefusal, PortSettings, ServeError, Server, StateFile, StateJournal, flow_tuple,
+};
 use octoplane_engine::Timeouts;
 use octoplane_flow::{FlowHandle, FlowRef, FlowTable, Tuple};
 use octoplane_packet::MacAddr;
@@ -29,11 +31,16 @@ pub struct Fake {
     /// The ports that were added.
     added: Mutex<BTreeMap<String, PortSettings>>,
     flows: Arc<FlowTable>,
+    saved: Option<Arc<StateJournal>>,
 }
 
 impl Dataplane for Fake {
     fn store(&self) -> &SharedStore {
         &self.store
+    }
+
+    fn saved(&self) -> Option<&StateJournal> {
+        self.saved.as_deref()
     }
 
     fn status(&self) -> v1::Status {
@@ -87,8 +94,14 @@ impl Dataplane for Fake {
     }
 
     /// As the daemon does, but for a clock that stands at ten seconds.
-    fn flow(&self, _: &State, flow: FlowRef) -> Option<v1::Flow> {
-        let view = octoplane_engine::describe(&self.flows, flow, 10_000_000_000, &Timeouts::default())?;
+    fn flow(&self, state: &State, flow: FlowRef) -> Option<v1::Flow> {
+        let view = octoplane_engine::describe(
+            &self.flows,
+            flow,
+            state.last_changed(),
+            10_000_000_000,
+            &Timeouts::default(),
+        )?;
         let direction = |tuple: &Tuple| v1::FlowDirection {
             tuple: Some(flow_tuple(tuple)),
             translated: view.forward.tuple.reverse() != view.reply.tuple,
@@ -211,17 +224,23 @@ fn port(id: PortId, name: &str, role: Role, addresses: &[&str]) -> Port {
 
 /// Tables over the ports pod1, pod2, uplink0 and host0.
 pub fn store(capacity: Capacity) -> SharedStore {
-    let ports = vec![
+    SharedStore::new(tables(capacity, &["pod1", "pod2", "uplink0", "host0"]))
+}
+
+/// The same, with only some of the ports.
+pub fn tables(capacity: Capacity, names: &[&str]) -> Store {
+    let mut ports = vec![
         port(0, "pod1", Role::Pod, &[]),
         port(1, "pod2", Role::Pod, &[]),
         port(2, "uplink0", Role::Uplink, &["192.0.2.2/24", "2001:db8::2/64"]),
         port(3, "host0", Role::Host, &[]),
     ];
+    ports.retain(|port| names.contains(&port.name.as_str()));
     let gateways = Gateways {
         ipv4: "169.254.1.1".parse().unwrap(),
         ipv6: "fe80::1".parse().unwrap(),
     };
-    SharedStore::new(Store::new(ports, gateways, capacity).unwrap())
+    Store::new(ports, gateways, capacity).unwrap()
 }
 
 /// A server over its own tables. Dropping it stops it.
@@ -240,16 +259,40 @@ impl Lab {
     }
 
     pub async fn with(capacity: Capacity) -> Self {
+        Self::over(store(capacity), None, Access::default()).await
+    }
+
+    pub async fn with_access(access: Access) -> Self {
+        Self::over(store(Capacity::default()), None, access).await
+    }
+
+    /// Goes on where the daemon stopped that had this state directory.
+    pub async fn resume(state: &std::path::Path) -> Self {
+        let (file, saved) = StateFile::open(state).unwrap();
+        let mut tables = tables(Capacity::default(), &["pod1", "pod2", "uplink0", "host0"]);
+        let restored = saved.restore(&mut tables).unwrap();
+        let journal = file.journal(&tables.state(), restored).unwrap();
+        let store = SharedStore::new(tables);
+        store.keep(journal.clone());
+        Self::over(store, Some(journal), Access::default()).await
+    }
+
+    async fn over(store: SharedStore, saved: Option<Arc<StateJournal>>, access: Access) -> Self {
         let directory = TempDir::new().unwrap();
         let socket = directory.path().join("run/octoplane.sock");
-        let store = store(capacity);
-        let bound = server(&socket).bind().unwrap();
+        let bound = Server {
+            access,
+            ..server(&socket)
+        }
+        .bind()
+        .unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let flows = Arc::new(FlowTable::new(CONNECTIONS).unwrap());
         let fake = Arc::new(Fake {
             store: store.clone(),
             added: Mutex::default(),
             flows: flows.clone(),
+            saved,
         });
         let task = tokio::spawn(bound.serve(fake, async {
             let _ = stopped.await;
@@ -305,6 +348,7 @@ pub fn server(socket: &std::path::Path) -> Server {
         socket: socket.into(),
         group: None,
         max_message: 64 << 20,
+        access: Access::default(),
     }
 }
 

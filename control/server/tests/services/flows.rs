@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use octoplane_api::v1;
+use octoplane_config::ClientLimits;
+use octoplane_control::Access;
 use tokio_stream::StreamExt as _;
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -250,7 +252,14 @@ async fn flushing_ends_what_fits() {
 /// Everything on one thread; many lists that nobody reads.
 #[tokio::test(flavor = "current_thread")]
 async fn slow_readers_stop_nobody() {
-    let lab = Lab::start().await;
+    let lab = Lab::with_access(Access {
+        limits: ClientLimits {
+            requests: 1000,
+            ..ClientLimits::default()
+        },
+        ..Access::default()
+    })
+    .await;
     let mut worker = lab.worker();
     for n in 0..250_000 {
         connect(&mut worker, n, 17);

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod access;
 mod apply;
 mod discovery;
 mod flows;
@@ -13,6 +14,9 @@ mod objects;
 mod ports;
 mod python;
 mod replace;
+mod resync;
+mod saved;
+mod saved_file;
 mod scale;
 mod socket;
 mod stats;

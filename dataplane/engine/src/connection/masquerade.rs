@@ -5,25 +5,48 @@ use std::net::IpAddr;
 use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::BufPool;
 use octoplane_tables::model::Routing;
-use octoplane_tables::{Action as Way, Snapshot};
+use octoplane_tables::{Action as Way, Snapshot, identity};
 
-use super::{Packet, Sender, Upper, Way4, remote};
+use super::{Packet, Part, Path, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::slow::Verdict;
 
 /// Identity of other nodes.
-const REMOTE_NODE: u32 = 6;
+pub(super) const REMOTE_NODE: u32 = 6;
+
+/// Whether this machine's kernel uses a port, or an identifier of pings, of the address and the range that connections of
+/// endpoints take on: it has to be kept for it (specification, 2.4, who is SNATed).
+pub(crate) fn reserves(snapshot: &Snapshot, packet: &Packet) -> bool {
+    let tuple = &packet.tuple;
+    let number = match packet.upper {
+        Upper::Tcp(_) | Upper::Udp | Upper::Sctp => tuple.sport() >= snapshot.node().snat_min(),
+        Upper::Echo => packet.part == Part::Whole && packet.is_echo_request(),
+        Upper::IcmpError | Upper::TooBig | Upper::Other => false,
+    };
+    number && own(snapshot, tuple.is_v6()) == Some(tuple.src())
+}
 
 /// The address that a new connection has to take on its way out, if any: one from an endpoint of ours to somewhere
-/// outside that does not know it.
-pub(super) fn address(snapshot: &Snapshot, out: &Tuple, sender: Sender, way: Way4) -> Option<IpAddr> {
+/// outside that does not know it, or one of the kernel's from that address.
+pub(super) fn address(
+    snapshot: &Snapshot,
+    packet: &Packet,
+    out: &Tuple,
+    sender: Sender,
+    way: Path,
+) -> Option<IpAddr> {
     let leaves = matches!(
-        snapshot.target(way.target).action,
+        snapshot.target(way.number).action,
         Way::Forward | Way::Resolve | Way::Glean
     );
-    if sender.endpoint == 0 || way.tunnel || !leaves {
+    // What is encrypted for another node skips it (specification, 1.9).
+    if way.tunnel || way.encrypt || !leaves {
         return None;
+    }
+    if sender.endpoint == 0 {
+        let kernel = sender.identity == identity::HOST && reserves(snapshot, packet);
+        return kernel.then(|| packet.tuple.src());
     }
     let node = snapshot.node();
     let native = match out.dst() {

@@ -1,12 +1,16 @@
 //! Connections: what the first packet of one decides, and how others follow it.
 //!
 //! The first packet goes through all checks ([`create`](Core::create)) and leaves a connection in the flow table, which
-//! has for either direction where its packets go. Later packets need that one lookup, until the tables change: then the
-//! next packet of each direction decides again ([`compile`](Core::compile)), policy included, but keeps the translation.
+//! has for either direction where its packets go. Later packets need that one lookup, until the tables change for one of
+//! their addresses ([`LastChanged`](octoplane_tables::LastChanged)): then the next packet of each direction decides again
+//! ([`follow`](Core::follow)), policy included, but keeps the translation.
 
+mod affinity;
+mod gateway;
 mod masquerade;
 mod packet;
 mod policy;
+mod proxy;
 mod related;
 mod service;
 mod state;
@@ -15,22 +19,30 @@ mod view;
 
 use std::net::IpAddr;
 
+use octoplane_esp::Sa;
 use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
-use octoplane_tables::model::Routing;
-use octoplane_tables::{Action as Way, Remote, Snapshot, Target};
+use octoplane_tables::model::{Role, Routing};
+use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
-pub(crate) use packet::{Packet, Part, Upper};
+pub(crate) use affinity::{refresh, resume as resume_affinity};
+use gateway::Exit;
+pub(crate) use gateway::is_world;
+pub(crate) use masquerade::reserves;
+pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
-pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress};
+pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
 pub(crate) use translate::translate;
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
+use crate::fragment_ports;
+use crate::ipsec::is_protected;
 use crate::overlay;
+use crate::rate;
 use crate::slow::{Verdict, send};
 
 /// Who sent a packet.
@@ -44,13 +56,35 @@ pub(crate) struct Sender {
     pub(crate) port: u16,
 }
 
+impl Sender {
+    /// Whether it is an endpoint of this node or the node itself: what services are to those inside of the cluster.
+    fn is_inside(&self) -> bool {
+        self.endpoint != 0 || self.identity == identity::HOST
+    }
+}
+
 /// Where packets go.
 #[derive(Clone, Copy)]
-struct Way4 {
-    /// Number of the target.
-    target: u32,
+struct Path {
+    /// Number of the target, or of the other end of a tunnel, or of the node that packets are encrypted for.
+    number: u32,
     /// Whether it is the way to another node, in a tunnel.
     tunnel: bool,
+    /// Whether it is the way to another node, encrypted, without a tunnel.
+    encrypt: bool,
+}
+
+impl Path {
+    /// The target that leads on, and the other node, whether there is a tunnel to it or not.
+    fn resolve<'a>(&self, snapshot: &'a Snapshot) -> (&'a Target, Option<&'a TunnelEnd>) {
+        match self.tunnel || self.encrypt {
+            false => (snapshot.target(self.number), None),
+            true => {
+                let end = snapshot.tunnel_end(self.number);
+                (snapshot.target(end.target), Some(end))
+            }
+        }
+    }
 }
 
 impl<P: BufPool> Core<P> {
@@ -81,23 +115,35 @@ impl<P: BufPool> Core<P> {
     /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
     fn follow(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(FlowRef, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
-        let flow = match self.flows.table().find(hash, &packet.tuple) {
+        let known = match self.flows.table().find(hash, &packet.tuple) {
+            Some(flow) if flow.is_forward() => {
+                // Only what is allowed takes the place of what was.
+                let meant = self.meant_for(rx, packet, flow, sender);
+                let proxy = self.allowed(rx, packet, &meant, sender)?;
+                let moves = match self.proxy_of(flow) {
+                    0 => proxy != 0 || self.has_to_move(rx, packet, flow, sender),
+                    now => proxy != now,
+                };
+                if moves {
+                    self.flows.remove(flow);
+                }
+                Some(flow).filter(|_| !moves)
+            }
+            known => known,
+        };
+        let known = known.filter(|&flow| {
+            let table = self.flows.table();
+            let again = |half| progress(table, flow, &half, packet.upper, rx.second) == Progress::Again;
+            let again = table.half(flow).is_some_and(again);
+            if again {
+                self.flows.remove(flow);
+            }
+            !again
+        });
+        // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
+        let flow = match known {
             Some(flow) => flow,
             None => self.create(rx, packet, sender)?,
-        };
-        let now = rx.second;
-        let table = self.flows.table();
-        let half = table.half(flow).ok_or(Verdict::Drop(DropReason::CtInsertion))?;
-        let flow = match progress(table, flow, &half, packet.upper, now) {
-            Progress::Known => flow,
-            Progress::Again => {
-                // Only once it is allowed does the new one take the old one's place.
-                if flow.is_forward() {
-                    self.allowed(rx, packet, &self.outgoing(flow), sender)?;
-                }
-                self.flows.remove(flow);
-                self.create(rx, packet, sender)?
-            }
         };
         let action = self.compile(rx, packet, flow, sender)?;
         Ok((flow, action))
@@ -105,22 +151,42 @@ impl<P: BufPool> Core<P> {
 
     /// Decides about the first packet of a connection, and stores it.
     fn create(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<FlowRef, Verdict> {
-        let there = packet.tuple;
         let (out, away) = self.serve(rx, packet, sender)?;
-        self.allowed(rx, packet, &out, sender)?;
-        let own = match away {
+        let proxy = self.allowed(rx, packet, &out, sender)?;
+        if proxy != 0 {
+            let out = proxy::to_proxy(rx.snapshot, &out, proxy).map_err(Verdict::Drop)?;
+            let flow = self.store_between(rx, packet, sender, &out)?;
+            if let Some(half) = self.flows.table().half(flow) {
+                state::set_proxied(&half);
+            }
+            return Ok(flow);
+        }
+        let (path, exit) = way(rx, &out, true, sender.identity).map_err(Verdict::Drop)?;
+        let own = match (away, exit) {
             // Without an address for it nothing can come back.
-            true => {
+            (true, _) => {
                 Some(masquerade::own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
             }
-            false => masquerade::address(rx.snapshot, &out, sender, way(rx.snapshot, &out)),
+            (false, Exit::Here(addr)) => Some(addr),
+            (false, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
         };
         if let Some(addr) = own {
             return self.masquerade(rx, packet, sender, &out, addr);
         }
+        self.store_between(rx, packet, sender, &out)
+    }
+
+    /// Stores a connection whose packets leave as `out`.
+    fn store_between(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+        out: &Tuple,
+    ) -> Result<FlowRef, Verdict> {
         match self.store(rx, packet, sender, &out.reverse()) {
             // Another worker was faster, or the reply came first.
-            Ok(flow) | Err(FlowError::Taken(flow)) if self.is_between(flow, &there, &out) => Ok(flow),
+            Ok(flow) | Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
             Ok(_) | Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
         }
     }
@@ -163,7 +229,11 @@ impl<P: BufPool> Core<P> {
             let ends = state::ends(table, flow, &timeouts);
             (ends > now).then_some(ends)
         });
+        affinity::expire(&mut self.affinities, now, records);
+        fragment_ports::expire(&mut self.fragments, now, records);
         self.flows.quiesce();
+        self.affinities.quiesce();
+        self.fragments.quiesce();
         self.stats.flows_expired.add(ended as u64);
     }
 
@@ -174,7 +244,7 @@ impl<P: BufPool> Core<P> {
         back.map_or_else(|| Tuple::v4(0, 0, 0, 0, 0, 0), |back| back.reverse())
     }
 
-    /// Decides where packets of a direction go by the tables as they are, and stores it.
+    /// Decides where packets of a direction go by the tables as they are, and stores it. That they may was decided before.
     fn compile(
         &self,
         rx: &Rx<'_>,
@@ -183,22 +253,31 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        if flow.is_forward() {
-            self.allowed(rx, packet, &out, sender)?;
-        }
-        let way = way(rx.snapshot, &out);
+        let (way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
         let mut flags = flag::COMPILED;
+        if self.is_served_elsewhere(rx, packet, &out, sender) {
+            flags |= flag::ANY_CHANGE;
+        }
         if out != packet.tuple {
             flags |= flag::TRANSLATE;
         }
         if way.tunnel {
             flags |= flag::ENCAPSULATE;
         }
+        if way.encrypt {
+            flags |= flag::ENCRYPT;
+        }
+        if flow.is_forward() && self.prolong(rx, packet, &out) {
+            flags |= flag::AFFINE;
+        }
+        if rate::is_limited(rx, &packet.tuple, way.resolve(rx.snapshot).0) {
+            flags |= flag::LIMITED;
+        }
         let action = Action {
-            target: way.target,
+            target: way.number,
             port: sender.port,
             flags,
-            revision: rx.snapshot.revision() as u32,
+            revision: rx.snapshot.revision(),
             identity: sender.identity,
         };
         if let Some(half) = self.flows.table().half(flow) {
@@ -221,10 +300,17 @@ impl<P: BufPool> Core<P> {
         } else {
             packet.tuple
         };
-        let way = Way4 {
-            target: action.target,
+        let way = Path {
+            number: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
+            encrypt: action.flags & flag::ENCRYPT != 0,
         };
+        if action.flags & flag::LIMITED != 0 {
+            let (target, _) = way.resolve(rx.snapshot);
+            if let Err(reason) = rate::admit(rx, &packet.tuple, target, buf.len()) {
+                return Verdict::Drop(reason);
+            }
+        }
         self.leave(rx, buf, packet, &out, way, action.identity, |frame| {
             translate(frame, packet, &out)
         })
@@ -238,11 +324,26 @@ impl<P: BufPool> Core<P> {
         buf: &mut P::Buf,
         packet: &Packet,
         out: &Tuple,
-        way: Way4,
+        way: Path,
         identity: u32,
         change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
     ) -> Verdict {
-        let mut target: Target = *rx.snapshot.target(way.target);
+        let (target, end) = way.resolve(rx.snapshot);
+        let mut target: Target = *target;
+        let local = matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway);
+        if way.encrypt && local {
+            // Not by way of the kernel, which would send it as it is.
+            return Verdict::Drop(DropReason::Unroutable);
+        }
+        if !way.tunnel && local {
+            // This machine's kernel has it. It is no hop, and takes any size.
+            return match change(buf.data_mut()) {
+                Err(reason) => Verdict::Drop(reason),
+                Ok(()) if rx.view.role == Role::Host => Verdict::Drop(DropReason::Unroutable),
+                Ok(()) if target.action == Way::None => Verdict::Punt(DropReason::Unroutable),
+                Ok(()) => Verdict::Punt(DropReason::LocalHostUnreachable),
+            };
+        }
         let size = packet.end - ETHERNET_LEN;
         // A tunnel is no hop.
         let ttl = if way.tunnel {
@@ -250,20 +351,26 @@ impl<P: BufPool> Core<P> {
         } else {
             ttl(buf.data(), out.is_v6())
         };
-        let other_end = way
-            .tunnel
-            .then(|| remote(rx.snapshot, out.dst()).tunnel)
-            .flatten();
-        if let Some(other_end) = other_end {
-            target.mtu = target.mtu.saturating_sub(overlay::overhead(other_end));
+        let sa = match sealing(rx, end) {
+            Ok(sa) => sa,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        if let Some(sa) = sa {
+            target.mtu = sa.max_len(target.mtu.into()) as u16;
+        }
+        let tunnel = end.filter(|_| way.tunnel);
+        if let Some(end) = tunnel {
+            target.mtu = target.mtu.saturating_sub(end.len);
         }
         // Who allows fragments is not told, but cut (RFC 1191).
         let df = buf
             .data()
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
-        let may_cut = !out.is_v6() && !df && !way.tunnel;
-        if let Err(verdict) = self.route(rx, &target, out.dst(), size, ttl, may_cut) {
+        let may_cut = !out.is_v6() && !df && !way.tunnel && sa.is_none();
+        // On a link, it is the tunnel's end whose Ethernet address is wanted.
+        let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
+        if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
             return verdict;
         }
         if !matches!(target.action, Way::Forward | Way::Deliver) {
@@ -278,16 +385,22 @@ impl<P: BufPool> Core<P> {
         if let Err(reason) = change(frame) {
             return Verdict::Drop(reason);
         }
-        if let Some(other_end) = other_end {
-            let hash = self.flows.table().hash(out);
-            return match overlay::encapsulate(buf, rx.snapshot, &target, other_end, identity, hash) {
-                Ok(()) => Verdict::Send(target.port),
+        if let Some(end) = tunnel {
+            let hash = self.flows.table().hash(&packet.tuple);
+            return match overlay::encapsulate(buf, end, &target, identity, hash) {
+                Ok(()) => match sa {
+                    Some(sa) => Verdict::Seal(sa.id(), target.port),
+                    None => Verdict::Send(target.port),
+                },
                 Err(reason) => Verdict::Drop(reason),
             };
         }
         one_hop_further(frame, out.is_v6());
         frame[..12].copy_from_slice(&target.macs);
-        send(&target, size)
+        match sa {
+            Some(sa) => Verdict::Seal(sa.id(), target.port),
+            None => send(&target, size),
+        }
     }
 }
 
@@ -300,29 +413,83 @@ pub(crate) fn remote(snapshot: &Snapshot, addr: IpAddr) -> &Remote {
 }
 
 /// Where packets with these addresses go: to an endpoint here, through the tunnel to its node, or as routed
-/// (specification, 1.2 step 14).
-fn way(snapshot: &Snapshot, out: &Tuple) -> Way4 {
-    let dst = out.dst();
-    let target = match dst {
-        IpAddr::V4(dst) => snapshot.find4(dst.to_bits()),
-        IpAddr::V6(dst) => snapshot.find6(dst.to_bits()),
+/// (specification, 1.2 step 14); and where they leave the cluster from if this is the direction of the connection's first
+/// packet.
+fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Exit), DropReason> {
+    let (snapshot, dst) = (rx.snapshot, out.dst());
+    let target = find(snapshot, dst);
+    let action = snapshot.target(target).action;
+    let local = !matches!(action, Way::None | Way::Forward | Way::Resolve | Way::Glean);
+    let routed = Path {
+        number: target,
+        tunnel: false,
+        encrypt: false,
     };
-    let local = !matches!(
-        snapshot.target(target).action,
-        Way::None | Way::Forward | Way::Resolve | Way::Glean
-    );
-    if snapshot.node().routing == Routing::Tunnel && !local {
+    if local {
+        return Ok((routed, Exit::Anywhere));
+    }
+    if snapshot.node().routing == Routing::Tunnel {
         let remote = remote(snapshot, dst);
         if remote.tunnel.is_some() && !remote.skip_tunnel {
-            return Way4 {
-                target: remote.tunnel_target,
+            let path = Path {
+                number: remote.tunnel_end,
                 tunnel: true,
+                encrypt: false,
             };
+            return Ok((path, Exit::Anywhere));
         }
     }
-    Way4 {
-        target,
+    let exit = match forward {
+        true => gateway::exit(snapshot, out)?,
+        false => Exit::Anywhere,
+    };
+    let path = match exit {
+        Exit::Node(number) => Path {
+            number,
+            tunnel: true,
+            encrypt: false,
+        },
+        Exit::Here(_) => routed,
+        Exit::Anywhere => encrypted(rx, dst, sender).unwrap_or(routed),
+    };
+    Ok((path, exit))
+}
+
+/// The way to another node's endpoint if packets of this sender are encrypted on it (specification, 1.9).
+fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
+    rx.ipsec?;
+    let remote = remote(rx.snapshot, dst);
+    (remote.tunnel.is_some() && remote.key != 0 && is_protected(sender)).then_some(Path {
+        number: remote.tunnel_end,
         tunnel: false,
+        encrypt: true,
+    })
+}
+
+/// What packets for a node are encrypted with, in a tunnel to it or without one.
+///
+/// # Errors
+/// Reason to drop them: they would have to be encrypted.
+#[inline]
+pub(crate) fn sealing<'a>(rx: &Rx<'a>, node: Option<&TunnelEnd>) -> Result<Option<&'a Sa>, DropReason> {
+    let (Some(ipsec), Some(node)) = (rx.ipsec, node) else {
+        return Ok(None);
+    };
+    match node.addr {
+        Some(addr) => ipsec.towards(addr),
+        None => Err(DropReason::NoNodeId),
+    }
+}
+
+/// Whether another node's endpoint sent this packet here for it to leave the cluster.
+pub(crate) fn leaves_here(snapshot: &Snapshot, tuple: &Tuple) -> bool {
+    !matches!(gateway::exit(snapshot, tuple), Ok(Exit::Anywhere | Exit::Node(_)))
+}
+
+fn find(snapshot: &Snapshot, addr: IpAddr) -> u32 {
+    match addr {
+        IpAddr::V4(addr) => snapshot.find4(addr.to_bits()),
+        IpAddr::V6(addr) => snapshot.find6(addr.to_bits()),
     }
 }
 

@@ -45,12 +45,20 @@ pub(crate) enum Upper {
     Other,
 }
 
+/// Whether a packet is the first of a TCP connection.
+#[inline(always)]
+pub(crate) fn begins(upper: Upper) -> bool {
+    matches!(upper, Upper::Tcp(flags) if flags & (tcp::SYN | tcp::ACK) == tcp::SYN)
+}
+
 /// A packet's place in the world: where its headers are and what they say.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet {
     pub(crate) tuple: Tuple,
     pub(crate) upper: Upper,
     pub(crate) part: Part,
+    /// Where the IPv6 fragment header begins, if there is one, in bytes from the Ethernet header.
+    pub(crate) fragment: Option<usize>,
     /// Where the upper layer begins, in bytes from the Ethernet header.
     pub(crate) l4: usize,
     /// Where the IP packet ends.
@@ -60,6 +68,15 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
+    /// Whether it asks for an echo, as opposed to being one.
+    pub(crate) fn is_echo_request(&self) -> bool {
+        let request = match self.tuple.is_v6() {
+            true => icmp6::ECHO_REQUEST,
+            false => icmp4::ECHO_REQUEST,
+        };
+        self.upper == Upper::Echo && self.port == request.into()
+    }
+
     /// Reads an IPv4 packet whose header was checked.
     pub(crate) fn v4(frame: &[u8]) -> Result<Self, DropReason> {
         let packet = frame.get(ETHERNET_LEN..).unwrap_or_default();
@@ -79,6 +96,7 @@ impl Packet {
             tuple: Tuple::v4(src, dst, seen.sport, seen.dport, header.protocol, 0),
             upper: seen.upper,
             part,
+            fragment: None,
             l4,
             end,
             port: seen.port,
@@ -91,6 +109,7 @@ impl Packet {
         let (header, _) = Ipv6::ref_from_prefix(packet).map_err(|_| DropReason::InvalidPacket)?;
         let end = ETHERNET_LEN + IPV6_LEN + usize::from(header.payload_len.get());
         let (mut next, mut l4, mut part) = (header.next_header, ETHERNET_LEN + IPV6_LEN, Part::Whole);
+        let mut fragment = None;
         for _ in 0..MAX_EXTENSIONS {
             let rest = frame.get(l4..end).ok_or(DropReason::InvalidExtension)?;
             let units = match (next, rest) {
@@ -98,6 +117,7 @@ impl Packet {
                 (0 | 43 | 60 | 135, &[_, units, ..]) => usize::from(units) * 8 + 8,
                 (protocol::FRAGMENT, &[_, _, high, low, ..]) => {
                     let offset = u16::from_be_bytes([high, low]);
+                    fragment = Some(l4);
                     part = match (offset & !7, offset & 1) {
                         (0, 0) => Part::Whole,
                         (0, _) => Part::First,
@@ -116,6 +136,7 @@ impl Packet {
                         tuple: Tuple::v6(src, dst, seen.sport, seen.dport, next, 0),
                         upper: seen.upper,
                         part,
+                        fragment,
                         l4,
                         end,
                         port: seen.port,
@@ -132,6 +153,7 @@ impl Packet {
                     tuple: Tuple::v6(halves(&header.src), halves(&header.dst), 0, 0, next, 0),
                     upper: Upper::Other,
                     part,
+                    fragment,
                     l4,
                     end,
                     port: 0,
@@ -192,9 +214,14 @@ impl Seen {
         let [kind, code, _, _, _, _, _, _, ..] = *upper else {
             return Err(DropReason::CtInvalidHeader);
         };
+        // Those that belong to a connection (specification, 2.3): a redirect, for one, does not.
         let (request, reply, error) = match v6 {
-            true => (icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY, icmp6::is_error(kind)),
-            false => (icmp4::ECHO_REQUEST, icmp4::ECHO_REPLY, icmp4::is_error(kind)),
+            true => (icmp6::ECHO_REQUEST, icmp6::ECHO_REPLY, (1..=4).contains(&kind)),
+            false => (
+                icmp4::ECHO_REQUEST,
+                icmp4::ECHO_REPLY,
+                matches!(kind, 3 | 11 | 12),
+            ),
         };
         let (upper, sport, dport) = match kind {
             kind if kind == request => (Upper::Echo, 0, id),

@@ -61,24 +61,20 @@ impl<P: BufPool> Core<P> {
             packet.tuple.zone(),
         );
         let ip = packet.l4 + ICMP_LEN;
-        self.leave(
-            rx,
-            buf,
-            packet,
-            &out,
-            way(rx.snapshot, &out),
-            sender.identity,
-            |frame| {
-                let whole = packet.l4..packet.end;
-                let message = frame.get(whole.clone()).ok_or(DropReason::InvalidPacket)?;
-                let before = fold(sum(message));
-                translate_at(frame, ip, quoted, &original)?;
-                let message = frame.get_mut(whole).ok_or(DropReason::InvalidPacket)?;
-                let after = fold(sum(message));
-                adjust(message, 2, u64::from(!before) + u64::from(after))?;
-                super::translate(frame, packet, &out)
-            },
-        )
+        let way = match way(rx, &out, false, sender.identity) {
+            Ok((way, _)) => way,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        self.leave(rx, buf, packet, &out, way, sender.identity, |frame| {
+            let whole = packet.l4..packet.end;
+            let message = frame.get(whole.clone()).ok_or(DropReason::InvalidPacket)?;
+            let before = fold(sum(message));
+            translate_at(frame, ip, quoted, &original)?;
+            let message = frame.get_mut(whole).ok_or(DropReason::InvalidPacket)?;
+            let after = fold(sum(message));
+            adjust(message, 2, u64::from(!before) + u64::from(after))?;
+            super::translate(frame, packet, &out)
+        })
     }
 }
 
@@ -126,6 +122,7 @@ fn quoted(frame: &[u8], ip: usize, v6: bool) -> Option<Packet> {
         Tuple::v4(addr4(12)?, addr4(16)?, sport, dport, protocol, 0)
     };
     Some(Packet {
+        fragment: None,
         tuple,
         upper: kind,
         part: Part::Whole,

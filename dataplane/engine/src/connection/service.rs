@@ -2,13 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use octoplane_flow::Tuple;
+use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::BufPool;
-use octoplane_tables::model::{Algorithm, NoBackend};
+use octoplane_tables::model::{Algorithm, BackendState, FrontendType, NoBackend};
 use octoplane_tables::services::maglev::{Seed, hash4, hash6};
 use octoplane_tables::{Action as Way, Backend, Frontend, Snapshot};
 
-use super::{Packet, Sender, Upper};
+use super::affinity::refresh;
+use super::masquerade::REMOTE_NODE;
+use super::packet::begins;
+use super::{Packet, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
@@ -35,6 +38,27 @@ fn frontend<'a>(snapshot: &'a Snapshot, tuple: &Tuple) -> Option<&'a Frontend> {
     }
 }
 
+/// The NodePort service that an endpoint means with another node's address: it is served from here (1.2 step 9 c).
+fn another_nodes<'a>(snapshot: &'a Snapshot, tuple: &Tuple) -> Option<&'a Frontend> {
+    let node = snapshot.node();
+    if !node.is_nodeport(tuple.dport()) || remote(snapshot, tuple.dst()).identity != REMOTE_NODE {
+        return None;
+    }
+    let ours = match tuple.is_v6() {
+        false => IpAddr::V4(node.nodeport4?),
+        true => IpAddr::V6(node.nodeport6?),
+    };
+    let here = Tuple::new(
+        tuple.src(),
+        ours,
+        tuple.sport(),
+        tuple.dport(),
+        tuple.protocol(),
+        tuple.zone(),
+    );
+    frontend(snapshot, &here).filter(|frontend| frontend.kind == FrontendType::NodePort)
+}
+
 fn wildcard(snapshot: &Snapshot, tuple: &Tuple) -> bool {
     match tuple.dst() {
         IpAddr::V4(dst) => snapshot.wildcard4(dst.to_bits()),
@@ -55,8 +79,12 @@ impl<P: BufPool> Core<P> {
         if !matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp) {
             return Ok((tuple, false));
         }
-        let inside = sender.endpoint != 0;
-        let Some(frontend) = frontend(rx.snapshot, &tuple) else {
+        let inside = sender.is_inside();
+        let elsewhere = || match inside {
+            true => another_nodes(rx.snapshot, &tuple),
+            false => None,
+        };
+        let Some(frontend) = frontend(rx.snapshot, &tuple).or_else(elsewhere) else {
             // Endpoints look for exact frontends only (3.2).
             return if !inside && wildcard(rx.snapshot, &tuple) {
                 Err(Verdict::Drop(DropReason::NoBackend))
@@ -64,9 +92,10 @@ impl<P: BufPool> Core<P> {
                 Ok((tuple, false))
             };
         };
+        let affine = self.affine(rx, &tuple, frontend, inside);
         let backend = if inside {
             let random = self.random();
-            frontend.internal.pick_random(random)
+            affine.or_else(|| frontend.internal.pick_random(random))
         } else {
             if let Some(ranges) = &frontend.source_ranges
                 && !ranges.admits(tuple.src())
@@ -76,20 +105,22 @@ impl<P: BufPool> Core<P> {
             if !frontend.routable {
                 return Err(Verdict::Drop(DropReason::IsClusterIp));
             }
-            match frontend.algorithm {
+            let random = self.random();
+            affine.or_else(|| match frontend.algorithm {
                 Algorithm::Maglev => frontend.external.pick_maglev(flow_hash(&tuple, frontend)),
-                Algorithm::Random => {
-                    let random = self.random();
-                    frontend.external.pick_random(random)
-                }
-            }
+                Algorithm::Random => frontend.external.pick_random(random),
+            })
         };
-        let Some(&Backend { addr, port, .. }) = backend else {
+        let Some(backend) = backend.copied() else {
             return Err(match rx.snapshot.node().no_backend {
                 NoBackend::Reject => Verdict::Refuse(DropReason::NoBackend, Error::PortUnreachable),
                 NoBackend::Drop => Verdict::Drop(DropReason::NoBackend),
             });
         };
+        let Backend { addr, port, .. } = backend;
+        if frontend.affinity_seconds > 0 {
+            self.stay(rx, &tuple, frontend, &backend);
+        }
         let src = match (addr == tuple.src(), addr) {
             (true, IpAddr::V4(_)) => LOOPBACK4.into(),
             (true, IpAddr::V6(_)) => LOOPBACK6.into(),
@@ -100,6 +131,50 @@ impl<P: BufPool> Core<P> {
         let away = !inside && !is_local(rx.snapshot, addr);
         Ok((out, away))
     }
+
+    /// Whether a connection to a service needs another backend: its own is the service's no more, or does not take new
+    /// connections and this begins one (3.3). Without the service it goes on where it is.
+    pub(super) fn has_to_move(&self, rx: &Rx<'_>, packet: &Packet, flow: FlowRef, sender: Sender) -> bool {
+        if !flow.is_forward() {
+            return false;
+        }
+        let out = self.outgoing(flow);
+        if out.dst() == packet.tuple.dst() && out.dport() == packet.tuple.dport() {
+            return false;
+        }
+        frontend(rx.snapshot, &packet.tuple).is_some_and(|frontend| {
+            let set = match sender.is_inside() {
+                true => &frontend.internal,
+                false => &frontend.external,
+            };
+            set.at(out.dst(), out.dport())
+                .is_none_or(|backend| begins(packet.upper) && backend.state != BackendState::Active)
+        })
+    }
+
+    /// Whether a connection goes to the backend of a service that the node may answer for at addresses which are not its own
+    /// (1.2 step 9 c): what changes then for the service's addresses is not seen from the connection's.
+    pub(super) fn is_served_elsewhere(
+        &self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        out: &Tuple,
+        sender: Sender,
+    ) -> bool {
+        sender.is_inside()
+            && out.dst() != packet.tuple.dst()
+            && rx.snapshot.node().is_nodeport(packet.tuple.dport())
+    }
+
+    /// Whether a connection's packets, which leave as `out`, prolong their client's stay with the backend. If so, this one does.
+    pub(super) fn prolong(&self, rx: &Rx<'_>, packet: &Packet, out: &Tuple) -> bool {
+        let affine = out.dst() != packet.tuple.dst()
+            && frontend(rx.snapshot, &packet.tuple).is_some_and(|frontend| frontend.affinity_seconds > 0);
+        if affine {
+            refresh(&self.affinities, &packet.tuple, rx.second);
+        }
+        affine
+    }
 }
 
 fn is_local(snapshot: &Snapshot, addr: IpAddr) -> bool {
@@ -108,6 +183,24 @@ fn is_local(snapshot: &Snapshot, addr: IpAddr) -> bool {
         IpAddr::V6(addr) => snapshot.route6(addr.to_bits()),
     };
     target.action == Way::Deliver
+}
+
+/// A packet to one of the backends of the service that a packet is for.
+pub(super) fn any_backend(snapshot: &Snapshot, tuple: &Tuple, sender: Sender) -> Option<Tuple> {
+    let frontend = frontend(snapshot, tuple)?;
+    let set = match sender.is_inside() {
+        true => &frontend.internal,
+        false => &frontend.external,
+    };
+    let backend = set.slots().first()?;
+    Some(Tuple::new(
+        tuple.src(),
+        backend.addr,
+        tuple.sport(),
+        backend.port,
+        tuple.protocol(),
+        tuple.zone(),
+    ))
 }
 
 /// The Maglev hash of a connection (3.4).

@@ -1,6 +1,8 @@
 //! What the engine keeps of each direction of a connection, in the three words that the flow table has for it.
 
-use octoplane_flow::{FlowRef, FlowTable, Half};
+use octoplane_flow::{FlowRef, FlowTable, Half, Tuple};
+use octoplane_tables::LastChanged;
+use octoplane_tables::model::MAX_IDENTITY;
 
 use super::packet::{Upper, tcp};
 
@@ -15,28 +17,42 @@ pub(crate) mod flag {
     pub(crate) const ENCAPSULATE: u16 = 2;
     /// The words say where packets go. Without it only the slow path knows.
     pub(crate) const COMPILED: u16 = 4;
+    /// To a service whose clients stay with their backends: each packet prolongs the stay.
+    pub(crate) const AFFINE: u16 = 8;
+    /// From or to an endpoint that may send or receive only so much.
+    pub(crate) const LIMITED: u16 = 16;
+    /// Depends on addresses that packets of this direction do not have: any change of the tables has it decided again.
+    pub(crate) const ANY_CHANGE: u16 = 32;
+    /// Sent to another node encrypted, without a tunnel around it.
+    pub(crate) const ENCRYPT: u16 = 64;
 }
 
 /// The first two words: what to do with packets of a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Action {
-    /// Number of the target in the forwarding tables.
+    /// Number of the target in the forwarding tables, or of the other node with [`flag::ENCAPSULATE`] or
+    /// [`flag::ENCRYPT`].
     pub(crate) target: u32,
     /// The port they come in by, or [`FROM_TUNNEL`].
     pub(crate) port: u16,
     pub(crate) flags: u16,
-    /// Lower half of the revision of the tables that this was decided by.
-    pub(crate) revision: u32,
+    /// Revision of the tables that this was decided by, or that are known to say the same; [`REVISION_BITS`] of it.
+    pub(crate) revision: u64,
     /// Identity of the sender: the tunnel's VNI, one way or the other.
     pub(crate) identity: u32,
 }
+
+/// Bits of a revision that are kept. With more revisions than these tell apart, 1,000 a second for eight years, everything
+/// is decided again for each packet.
+const REVISION_BITS: u32 = 38;
+const _: () = assert!(MAX_IDENTITY < 1 << (64 - REVISION_BITS));
 
 impl Action {
     #[inline(always)]
     pub(crate) fn words(self) -> [u64; 2] {
         [
             u64::from(self.target) | u64::from(self.port) << 32 | u64::from(self.flags) << 48,
-            u64::from(self.revision) | u64::from(self.identity) << 32,
+            self.revision & ((1 << REVISION_BITS) - 1) | u64::from(self.identity) << REVISION_BITS,
         ]
     }
 
@@ -47,8 +63,8 @@ impl Action {
             target: first as u32,
             port: (first >> 32) as u16,
             flags: (first >> 48) as u16,
-            revision: second as u32,
-            identity: (second >> 32) as u32,
+            revision: second & ((1 << REVISION_BITS) - 1),
+            identity: (second >> REVISION_BITS) as u32,
         }
     }
 
@@ -56,6 +72,43 @@ impl Action {
         let [first, second] = self.words();
         half.set_word::<0>(first);
         half.set_word::<1>(second);
+    }
+
+    /// Whether nothing that this depends on is different in the tables of revision `now`, for packets that arrive as `tuple` and
+    /// leave as `out`.
+    #[inline(always)]
+    pub(crate) fn still_holds(&self, changed: &LastChanged, now: u64, tuple: &Tuple, out: &Tuple) -> bool {
+        let since = self.revision;
+        if since == now {
+            return true;
+        }
+        let unchanged = match tuple.is_v6() {
+            false => {
+                changed.unchanged4(since, tuple.src4())
+                    & changed.unchanged4(since, tuple.dst4())
+                    & changed.unchanged4(since, out.dst4())
+            }
+            true => {
+                changed.unchanged6(since, tuple.src6())
+                    & changed.unchanged6(since, tuple.dst6())
+                    & changed.unchanged6(since, out.dst6())
+            }
+        };
+        // Another worker may have decided by tables that this one has not seen yet.
+        let before = since < now;
+        unchanged & before & changed.nothing_since(since) & (self.flags & flag::ANY_CHANGE == 0)
+    }
+
+    /// Takes note that what was decided still holds with the tables of this revision, which spares the next packet the
+    /// question. Connections that see few packets while there are many changes would have their lines written for every
+    /// packet and gain nothing: theirs are written once a second, with the time.
+    #[inline(always)]
+    pub(crate) fn refresh(self, half: &Half<'_>, revision: u64, now: u32) {
+        const NEAR: u64 = 16;
+        if self.revision != revision && (revision - self.revision < NEAR || !seen_in(half, now)) {
+            let [_, second] = Self { revision, ..self }.words();
+            half.set_word::<1>(second);
+        }
     }
 }
 
@@ -69,6 +122,32 @@ const CLOSING: u64 = 1 << 33;
 const TCP: u64 = 1 << 34;
 /// A SYN was seen.
 const SYN: u64 = 1 << 35;
+
+/// It goes to a proxy on this node instead of where it was meant to.
+const PROXIED: u64 = 1 << 36;
+
+/// Takes note that a connection goes to a proxy.
+pub(crate) fn set_proxied(half: &Half<'_>) {
+    half.set_word::<2>(half.word::<2>() | PROXIED);
+}
+
+/// Whether a connection goes to a proxy, by its first packet's direction.
+pub(crate) fn is_proxied(half: &Half<'_>) -> bool {
+    half.word::<2>() & PROXIED != 0
+}
+
+/// Makes a connection that another process left behind one of ours, in second `now`. Numbers of targets and ports were that
+/// process's: the next packet of each direction has it decided again, by the tables as they are. Where it stands and what it
+/// is translated to stay.
+pub(crate) fn resume(there: &Half<'_>, back: &Half<'_>, now: u32) {
+    for half in [there, back] {
+        Action::default().store(half);
+        let state = half.word::<2>();
+        if state & SEEN > u64::from(now) {
+            half.set_word::<2>(state & !SEEN | u64::from(now));
+        }
+    }
+}
 
 /// How long connections are kept, in seconds (specification, 2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +205,12 @@ pub(crate) enum Progress {
     Known,
     /// A SYN on a connection that was closing: it counts as new.
     Again,
+}
+
+/// Whether a packet of this direction was seen in this second.
+#[inline(always)]
+pub(crate) fn seen_in(half: &Half<'_>, second: u32) -> bool {
+    half.word::<2>() & SEEN == u64::from(second)
 }
 
 /// Takes note of a packet of `flow`'s direction in second `now`.

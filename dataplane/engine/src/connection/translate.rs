@@ -57,6 +57,12 @@ pub(super) fn translate_at(
             }
             Upper::Sctp => {
                 if from.sport() != to.sport() || from.dport() != to.dport() {
+                    // The checksum is over what is not here; or it is wrong, and a new one would hide that.
+                    let stands = upper.get(8..12).and_then(|sum| sum.first_chunk());
+                    let sound = crc32c_of_sctp(upper) == stands.map(|sum| u32::from_le_bytes(*sum));
+                    if packet.part == Part::First || !(quoted || sound) {
+                        return Err(DropReason::L4Checksum);
+                    }
                     put(upper, 0, to.sport())?;
                     put(upper, 2, to.dport())?;
                     // A quoted one's checksum was over more than is there.

@@ -1,6 +1,7 @@
 //! What a connection in the flow table means, for those who only look.
 
 use octoplane_flow::{FlowRef, FlowTable, Tuple};
+use octoplane_tables::LastChanged;
 
 use super::state::{self, Action, Timeouts, flag};
 
@@ -31,10 +32,10 @@ pub struct DirectionView {
 pub struct Decided {
     /// Number of the port they come in by.
     pub in_port: u16,
-    /// Number of the target in the forwarding tables.
+    /// Number of the target in the forwarding tables, or of the tunnel's other end.
     pub target: u32,
-    /// Lower half of the revision of the tables that this was decided by.
-    pub revision: u32,
+    /// Whether nothing has changed since that it depends on; if not, the next packet has it decided again.
+    pub current: bool,
     /// Identity of the sender.
     pub identity: u32,
     /// Whether they leave with other addresses or ports: the other direction's tuple turned round.
@@ -56,12 +57,21 @@ pub struct FlowView {
     pub expires: u32,
 }
 
-/// What the table holds of a connection at `now`, in nanoseconds of the engines' clock. May be asked by anybody while workers
-/// go on: `None` if the connection is gone, or goes meanwhile.
+/// What the table holds of a connection at `now`, in nanoseconds of the engines' clock, when the tables are those of `changed`.
+/// May be asked by anybody while workers go on: `None` if the connection is gone, or goes meanwhile.
 #[must_use]
-pub fn describe(table: &FlowTable, flow: FlowRef, now: u64, timeouts: &Timeouts) -> Option<FlowView> {
+pub fn describe(
+    table: &FlowTable,
+    flow: FlowRef,
+    changed: &LastChanged,
+    now: u64,
+    timeouts: &Timeouts,
+) -> Option<FlowView> {
     let flow = if flow.is_forward() { flow } else { flow.other() };
-    let (forward, reply) = (direction(table, flow)?, direction(table, flow.other())?);
+    let (forward, reply) = (
+        direction(table, flow, changed)?,
+        direction(table, flow.other(), changed)?,
+    );
     let last = state::ends(table, flow, &NOTHING);
     let state = progress(table, flow, last);
     let ends = state::ends(table, flow, timeouts);
@@ -77,16 +87,17 @@ pub fn describe(table: &FlowTable, flow: FlowRef, now: u64, timeouts: &Timeouts)
     (there && table.is_live(flow)).then_some(view)
 }
 
-fn direction(table: &FlowTable, flow: FlowRef) -> Option<DirectionView> {
+fn direction(table: &FlowTable, flow: FlowRef, changed: &LastChanged) -> Option<DirectionView> {
     let half = table.half(flow)?;
+    let (tuple, out) = (half.tuple(), table.half(flow.other())?.tuple().reverse());
     let action = Action::of(&half);
     let decided = action.flags & flag::COMPILED != 0;
     Some(DirectionView {
-        tuple: half.tuple(),
+        tuple,
         decided: decided.then_some(Decided {
             in_port: action.port,
             target: action.target,
-            revision: action.revision,
+            current: action.still_holds(changed, changed.latest(), &tuple, &out),
             identity: action.identity,
             translated: action.flags & flag::TRANSLATE != 0,
         }),
@@ -137,7 +148,7 @@ mod tests {
             target: 9,
             port: 3,
             flags: flag::COMPILED | flag::TRANSLATE,
-            revision: 77,
+            revision: 0,
             identity: 1001,
         };
         let [first, second] = action.words();
@@ -155,12 +166,13 @@ mod tests {
         let back = Tuple::v4(7, 1, 8080, 4000, 6, 0);
         let flow = insert(&mut handle, [&there, &back], Upper::Tcp(tcp::SYN), 11);
         let table = handle.shared();
-        let look = |now: u64| describe(&table, flow.other(), now * SECOND, &Timeouts::default());
+        let changed = LastChanged::default();
+        let look = |now: u64| describe(&table, flow.other(), &changed, now * SECOND, &Timeouts::default());
         // Second 12 in the engine's count.
         let view = look(11).unwrap();
         assert_eq!((view.forward.tuple, view.reply.tuple), (there, back));
         let decided = view.forward.decided.unwrap();
-        assert_eq!((decided.in_port, decided.target, decided.revision), (3, 9, 77));
+        assert_eq!((decided.in_port, decided.target, decided.current), (3, 9, true));
         assert_eq!((decided.identity, decided.translated), (1001, true));
         assert_eq!(view.reply.decided, None);
         assert_eq!((view.state, view.idle, view.expires), (FlowState::Syn, 1, 59));
@@ -189,7 +201,9 @@ mod tests {
         let mut handle = FlowHandle::new(Arc::new(FlowTable::new(64).unwrap()), 0, 1).unwrap();
         let there = Tuple::v4(1, 2, 7, 0, 1, 0);
         let flow = insert(&mut handle, [&there, &there.reverse()], Upper::Echo, 5);
-        let view = |handle: &FlowHandle| describe(handle.table(), flow, 9 * SECOND, &Timeouts::default());
+        let changed = LastChanged::default();
+        let view =
+            |handle: &FlowHandle| describe(handle.table(), flow, &changed, 9 * SECOND, &Timeouts::default());
         let seen = view(&handle).unwrap();
         assert_eq!((seen.state, seen.idle, seen.expires), (FlowState::Open, 5, 55));
         handle.remove(flow);

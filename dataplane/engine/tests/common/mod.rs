@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use octoplane_engine::{
-    BURST, Direction, DropReason, Engine, EngineConfig, HostMac, NeighbourEvent, Output, WorkerStats,
+    BURST, Direction, DropReason, Engine, EngineConfig, HostMac, Memory, NeighbourEvent, Output, Stage,
+    WorkerStats,
 };
-use octoplane_flow::{FlowHandle, FlowTable};
+use octoplane_flow::FlowTable;
 use octoplane_packet::{BufPool, HeapBuf, HeapPool, MacAddr, PacketBuf};
 use octoplane_tables::model::{Change, Endpoint, Neighbour, Origin, Port, PortId, Role, Route, RouteTarget};
 use octoplane_tables::{Capacity, Gateways, Store};
@@ -61,6 +62,8 @@ pub(crate) struct Outcome {
     pub(crate) drops: Vec<(u16, Direction, u64)>,
     pub(crate) drop_bytes: u64,
     pub(crate) fast: u64,
+    /// Packets that the fast path gave up.
+    pub(crate) slow: u64,
     pub(crate) answered: u64,
     pub(crate) consumed: u64,
     pub(crate) punted: u64,
@@ -115,7 +118,7 @@ impl Outcome {
 #[derive(Clone, PartialEq, Eq)]
 struct Counts {
     drops: Vec<(u64, u64)>,
-    others: [u64; 6],
+    others: [u64; 7],
 }
 
 fn counts(stats: &WorkerStats) -> Counts {
@@ -132,6 +135,7 @@ fn counts(stats: &WorkerStats) -> Counts {
             stats.punted.get(),
             stats.icmp_errors.get(),
             stats.icmp_suppressed.get(),
+            stats.stage(Stage::Slow).packets.get(),
         ],
     }
 }
@@ -170,7 +174,7 @@ impl Plan {
             pool,
             Arc::new(WorkerStats::default()),
             Arc::new(HostMac::default()),
-            FlowHandle::new(Arc::clone(&flows), 0, 1).unwrap(),
+            Memory::new(Arc::clone(&flows)).unwrap().part(0, 1).unwrap(),
             &self.config,
         );
         store.apply(programme(self.default_routes)).unwrap();
@@ -359,10 +363,18 @@ impl<P: BufPool<Buf = HeapBuf>> Lab<P> {
             }
             outcome.drop_bytes += new.1 - old.1;
         }
-        let [fast, answered, consumed, punted, icmp_errors, icmp_suppressed] =
-            std::array::from_fn(|at| after.others[at] - before.others[at]);
+        let [
+            fast,
+            answered,
+            consumed,
+            punted,
+            icmp_errors,
+            icmp_suppressed,
+            slow,
+        ] = std::array::from_fn(|at| after.others[at] - before.others[at]);
         Outcome {
             fast,
+            slow,
             answered,
             consumed,
             punted,

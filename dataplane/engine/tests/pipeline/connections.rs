@@ -108,6 +108,20 @@ fn tcp_without_an_answer_is_forgotten_after_a_minute() {
 }
 
 #[test]
+fn the_first_packet_counts_as_a_syn_whatever_it_is() {
+    for flags in [ACK, FIN | ACK, RST, SYN | ACK] {
+        let mut lab = lab();
+        segment(&mut lab, false, true, flags);
+        assert_eq!((left(&mut lab, 59), left(&mut lab, 2)), (1, 0), "{flags}");
+    }
+    // The second does not.
+    let mut lab = lab();
+    segment(&mut lab, false, true, ACK);
+    segment(&mut lab, false, true, ACK);
+    assert_eq!(left(&mut lab, 7999), 1);
+}
+
+#[test]
 fn established_tcp_is_remembered_for_8000_seconds_after_its_last_packet() {
     for v6 in [false, true] {
         let mut lab = lab();

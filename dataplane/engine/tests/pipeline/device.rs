@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use octoplane_engine::{Direction, DropReason, Engine, EngineConfig, HostMac, Output, WorkerStats};
-use octoplane_flow::{FlowHandle, FlowTable};
+use octoplane_engine::{Direction, DropReason, Engine, EngineConfig, HostMac, Memory, Output, WorkerStats};
+use octoplane_flow::FlowTable;
 use octoplane_packet::{BufPool, ChecksumStatus, HeapBuf, NoRoom, PacketBuf};
 
 use crate::common::bytes::{ip4, ip6};
@@ -68,7 +68,10 @@ fn run(frame: &[u8], checksum: ChecksumStatus, contiguous: bool) -> (Option<Vec<
         NoPool,
         Arc::new(WorkerStats::default()),
         Arc::new(HostMac::default()),
-        FlowHandle::new(Arc::new(FlowTable::new(65_536).unwrap()), 0, 1).unwrap(),
+        Memory::new(Arc::new(FlowTable::new(65_536).unwrap()))
+            .unwrap()
+            .part(0, 1)
+            .unwrap(),
         &EngineConfig::default(),
     );
     let mut out = Output::new(4);

@@ -147,13 +147,14 @@ fn wrong_checksums() {
 
 #[test]
 fn pings_too_short_for_their_header() {
+    // Policy has to know their type (drop code 135 of the specification, 6.1).
     let mut lab = lab();
     for len in 1..8 {
         let message = icmp4(8, 0, [0; 4], &[])[..len].to_vec();
         let packet = ip4("10.0.0.1", GATEWAY4).payload(1, message.clone());
-        assert_eq!(lab.one(POD0, &packet.frame(OURS[0], EP1)).dropped(), 134);
+        assert_eq!(lab.one(POD0, &packet.frame(OURS[0], EP1)).dropped(), 135);
         let packet = ip6("fd00::1", GATEWAY6).payload(58, [&[128][..], &message[1..]].concat());
-        assert_eq!(lab.one(POD0, &packet.frame(OURS[0], EP1)).dropped(), 134);
+        assert_eq!(lab.one(POD0, &packet.frame(OURS[0], EP1)).dropped(), 135);
     }
 }
 
@@ -298,7 +299,11 @@ fn no_errors_over_ipv4_about() {
             assert_eq!(lab.one(POD0, &expired(packet)).dropped(), 196, "type {kind}");
         }
     }
-    // Later fragments.
+    // Later fragments, whose first one has come.
+    lab.one(
+        POD0,
+        &ip4("10.0.0.1", "10.0.0.2").flags(0x2000).frame(OURS[0], EP1),
+    );
     for flags in [1, 0x2001, 0x1fff] {
         let packet = ip4("10.0.0.1", "10.0.0.2").flags(flags);
         assert_eq!(lab.one(POD0, &expired(packet)).dropped(), 196);

@@ -8,21 +8,28 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod affinity;
 mod arp;
 mod checks;
 mod connections;
 mod conserve;
 mod device;
+mod egress_gateway;
 mod forward;
+mod fragments;
 mod host;
 mod icmp;
+mod ipsec;
 mod masquerade;
 mod model;
 mod mtu;
 mod ndp;
+mod node;
 mod overlay;
 mod parking;
 mod policy;
 mod probe;
+mod rates;
 mod related;
+mod revisions;
 mod services;

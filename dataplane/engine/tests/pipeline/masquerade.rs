@@ -171,3 +171,66 @@ fn all_ports_are_used() {
     assert_eq!(ports.len(), 50);
     assert_eq!(lab.one(POD0, &frame(2000)).dropped(), 167);
 }
+
+/// The kernel's connections from that address, and an endpoint's: whoever comes second gets another port.
+#[test]
+fn the_kernels_ports_are_kept_for_it() {
+    for endpoint_first in [false, true] {
+        let mut lab = Plan {
+            host: true,
+            ..Plan::default()
+        }
+        .lab();
+        lab.apply(vec![Change::PutNode(Box::new(Node {
+            masquerade4: Some(OWN4.parse().unwrap()),
+            ..Node::default()
+        }))]);
+        let remote = ("198.51.100.7", 80);
+        let kernels = packet(6, (OWN4, 40_000), remote, SYN, (OURS[3], KERNEL));
+        let endpoints = packet(6, ("10.0.0.1", 40_000), remote, SYN, (OURS[0], EP1));
+        let mut used = Vec::new();
+        for from_endpoint in [endpoint_first, !endpoint_first] {
+            let outcome = match from_endpoint {
+                true => lab.one(POD0, &endpoints),
+                false => lab.one(HOST, &kernels),
+            };
+            let (port, sent) = outcome.only();
+            assert_eq!(port, UPLINK);
+            let (src, dst) = ends(sent);
+            assert_eq!((src.0, dst), (ip(OWN4), end(remote.0, remote.1)));
+            used.push((from_endpoint, src.1));
+        }
+        assert_eq!(used[0].1, 40_000);
+        assert_ne!(used[1].1, 40_000);
+        // Each hears its own answers.
+        for (from_endpoint, sport) in used {
+            let answer = packet(6, remote, (OWN4, sport), SYN | ACK, (OURS[2], ROUTER));
+            let outcome = lab.one(UPLINK, &answer);
+            let (port, sent) = outcome.only();
+            let (_, dst) = ends(sent);
+            let expected = match from_endpoint {
+                true => (POD0, end("10.0.0.1", 40_000)),
+                false => (HOST, end(OWN4, 40_000)),
+            };
+            assert_eq!((port, dst), expected);
+        }
+    }
+    // Ports that endpoints never get, and other addresses, are none of this.
+    let mut lab = Plan {
+        host: true,
+        ..Plan::default()
+    }
+    .lab();
+    lab.apply(vec![Change::PutNode(Box::new(Node {
+        masquerade4: Some(OWN4.parse().unwrap()),
+        ..Node::default()
+    }))]);
+    for from in [(OWN4, 22), ("192.0.2.2", 40_000)] {
+        lab.one(
+            HOST,
+            &packet(6, from, ("198.51.100.7", 80), SYN, (OURS[3], KERNEL)),
+        )
+        .only();
+    }
+    assert!(lab.flows.is_empty());
+}

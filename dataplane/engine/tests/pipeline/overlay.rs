@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use octoplane_engine::NeighbourEvent;
 use octoplane_packet::HeapPool;
 use octoplane_tables::model::{Change, IpcacheEntry, Node, Routing, Tunnel, TunnelProtocol};
 
@@ -11,11 +12,11 @@ use crate::common::*;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
-const PEER4: &str = "192.0.2.9";
-const PEER6: &str = "2001:db8::9";
-const PEER: [u8; 6] = [2, 0, 0, 0, 1, 9];
+pub(crate) const PEER4: &str = "192.0.2.9";
+pub(crate) const PEER6: &str = "2001:db8::9";
+pub(crate) const PEER: [u8; 6] = [2, 0, 0, 0, 1, 9];
 
-fn tunnelled(protocol: TunnelProtocol, peer: &str) -> Lab<HeapPool> {
+pub(crate) fn tunnelled(protocol: TunnelProtocol, peer: &str) -> Lab<HeapPool> {
     let mut lab = lab();
     let remote = |prefix: &str| {
         Change::PutIpcache(IpcacheEntry {
@@ -45,7 +46,7 @@ fn tunnelled(protocol: TunnelProtocol, peer: &str) -> Lab<HeapPool> {
 }
 
 /// The tunnel packet of another node around a frame.
-fn wrapped(vni: u32, protocol: TunnelProtocol, inner: &[u8], tos: u8) -> Vec<u8> {
+pub(crate) fn wrapped(vni: u32, protocol: TunnelProtocol, inner: &[u8], tos: u8) -> Vec<u8> {
     let mut udp = vec![0; 8];
     put16(&mut udp, 0, 50_000);
     put16(&mut udp, 2, 8472);
@@ -255,5 +256,71 @@ fn what_is_inside_is_checked() {
     for len in 0..34 {
         let outcome = lab.one(UPLINK, &wrapped(5000, TunnelProtocol::Vxlan, &inner[..len], 0));
         assert_eq!(outcome.drop_count(), 1, "{len}");
+    }
+}
+
+/// Nobody out there has the inner address: it is the tunnel's end on the link that is asked for.
+#[test]
+fn the_tunnels_end_on_the_link_is_asked_for() {
+    for (client, server) in [("10.0.0.1", "10.1.0.7"), ("fd00::1", "fd01::7")] {
+        for peer in ["192.0.2.77", "2001:db8::77"] {
+            let mut lab = tunnelled(TunnelProtocol::Vxlan, peer);
+            lab.apply(vec![Change::RemoveNeighbour {
+                port: UPLINK,
+                addr: ip(peer),
+            }]);
+            let frame = packet(6, (client, 4000), (server, 80), SYN, (OURS[0], EP1));
+            let outcome = lab.one(POD0, &frame);
+            let wanted = NeighbourEvent::Wanted {
+                port: UPLINK,
+                addr: ip(peer),
+            };
+            assert_eq!(
+                (&outcome.events[..], outcome.parked),
+                (&[wanted][..], 1),
+                "{peer}"
+            );
+            lab.apply(vec![neighbour(peer, Some(PEER))]);
+            let outcome = lab.tick(1_000_000);
+            let (port, sent) = outcome.only();
+            assert_eq!((port, &sent[..6]), (UPLINK, &PEER[..]));
+        }
+    }
+}
+
+/// Whether a tunnel packet of which these bytes of the UDP datagram are others reaches the endpoint, or why not.
+fn arrives(protocol: TunnelProtocol, at: usize, bytes: &[u8]) -> Result<Vec<u8>, u16> {
+    let mut lab = tunnelled(protocol, PEER4);
+    let inner = packet(17, ("10.1.0.7", 4000), ("10.0.0.1", 53), 0, (EP1, PEER));
+    let mut frame = wrapped(5000, protocol, &inner, 0);
+    frame[34 + at..34 + at + bytes.len()].copy_from_slice(bytes);
+    frame.extend([0xee; 6]);
+    let outcome = lab.one(UPLINK, &frame);
+    match outcome.sent.first() {
+        Some((POD0, sent)) => Ok(sent[14..].to_vec()),
+        _ => Err(outcome.dropped()),
+    }
+}
+
+#[test]
+fn what_stands_behind_the_datagram_is_not_in_the_tunnel() {
+    let inner = packet(17, ("10.1.0.7", 4000), ("10.0.0.1", 53), 0, (EP1, PEER));
+    let protocol = TunnelProtocol::Vxlan;
+    let arrived = arrives(protocol, 8, &[8]).unwrap();
+    assert_eq!(arrived.len(), inner.len() - 14);
+    // A length that leaves no room for the headers, or is more than there is; one that cuts the packet inside off.
+    for len in [0, 15, inner.len() as u16 + 17, 0xffff] {
+        assert_eq!(arrives(protocol, 4, &len.to_be_bytes()), Err(134), "{len}");
+    }
+    let len = inner.len() as u16 + 15;
+    assert_eq!(arrives(protocol, 4, &len.to_be_bytes()), Err(134));
+}
+
+#[test]
+fn control_messages_of_geneve_are_not_forwarded() {
+    let protocol = TunnelProtocol::Geneve;
+    assert!(arrives(protocol, 9, &[0]).is_ok());
+    for flags in [0x80, 0x40, 0xc0] {
+        assert_eq!(arrives(protocol, 9, &[flags]), Err(134));
     }
 }

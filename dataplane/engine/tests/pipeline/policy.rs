@@ -205,3 +205,57 @@ fn the_port_of_icmp_is_its_type() {
     // Path-MTU discovery always works (2.6 step 1).
     passes(&mut lab, POD0, &icmp(3, 4));
 }
+
+#[test]
+fn what_ends_here_is_asked_about_too() {
+    // A ping of the gateway, one of our own address, which is answered here without a kernel, and a multicast.
+    let ping = |dst| ip4("10.0.0.1", dst).payload(1, vec![8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
+    let frames = [
+        ping(GATEWAY4).frame(OURS[0], EP1),
+        ping(OWN4).frame(OURS[0], EP1),
+        ping("224.0.0.5").frame(OURS[0], EP1),
+    ];
+    let mut lab = lab();
+    let codes = |lab: &mut Lab<HeapPool>| {
+        frames.each_ref().map(|frame| {
+            let outcome = lab.one(POD0, frame);
+            outcome.drops.first().map_or(0, |drop| drop.0)
+        })
+    };
+    // Nobody is there to hear a multicast.
+    assert_eq!(codes(&mut lab), [0, 0, 151]);
+    lab.apply(vec![policy(1, false, true, vec![])]);
+    assert_eq!(codes(&mut lab), [133, 133, 133]);
+    assert_eq!(lab.flows.len(), 0);
+}
+
+#[test]
+fn a_tunnel_leads_where_no_route_does() {
+    let mut lab = Plan {
+        default_routes: false,
+        ..Plan::default()
+    }
+    .lab();
+    lab.apply(vec![
+        Change::PutNode(Box::new(Node {
+            routing: octoplane_tables::model::Routing::Tunnel,
+            tunnel: octoplane_tables::model::Tunnel {
+                local4: Some([192, 0, 2, 1].into()),
+                ..octoplane_tables::model::Tunnel::default()
+            },
+            ..Node::default()
+        })),
+        Change::PutIpcache(IpcacheEntry {
+            prefix: "10.0.2.0/24".parse().unwrap(),
+            identity: 2001,
+            tunnel: Some([192, 0, 2, 2].into()),
+            key: 0,
+            skip_tunnel: false,
+        }),
+        neighbour("192.0.2.2", Some(ROUTER)),
+    ]);
+    let there = packet(17, ("10.0.0.1", 4000), ("10.0.2.1", 53), 0, (OURS[0], EP1));
+    let outcome = lab.one(POD0, &there);
+    let (port, sent) = outcome.only();
+    assert_eq!((port, sent.len()), (UPLINK, there.len() + 50));
+}

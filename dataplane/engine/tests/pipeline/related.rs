@@ -139,3 +139,20 @@ fn about_nothing() {
         assert_eq!(lab.one(UPLINK, &error).dropped(), 133);
     }
 }
+
+/// Only destination unreachable, time exceeded and parameter problem are about a connection (specification, 2.3).
+#[test]
+fn what_is_no_error_about_a_packet_is_subject_to_policy() {
+    let mut lab = closed();
+    lab.apply(vec![Change::PutNode(Box::default())]);
+    let frame = packet(17, ("10.0.0.1", 1234), ("198.51.100.7", 80), 0, (OURS[0], EP1));
+    let left = lab.one(POD0, &frame).only().1.to_vec();
+    for (kind, passes) in [(3, true), (4, false), (5, false), (11, true), (12, true)] {
+        let error = ip4("198.51.100.7", "10.0.0.1")
+            .payload(1, icmp4(kind, 1, [0; 4], &left[14..]))
+            .frame(OURS[2], ROUTER);
+        let outcome = lab.one(UPLINK, &error);
+        assert_eq!(outcome.sent.len(), usize::from(passes), "{kind}");
+        assert_eq!(outcome.drop_count(), u64::from(!passes), "{kind}");
+    }
+}

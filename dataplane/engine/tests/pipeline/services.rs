@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 
 use octoplane_tables::model::{
-    BackendState, Change, FrontendType, NoBackend, Node, Protocol, Service, ServiceBackend, ServiceFrontend,
+    BackendState, Change, FrontendType, IpcacheEntry, NoBackend, Node, Protocol, Service, ServiceBackend,
+    ServiceFrontend,
 };
 
-use crate::common::bytes::ip;
+use crate::common::bytes::{internet_checksum, ip, ip4, put16};
 use crate::common::flows::{end, ends, packet};
 use crate::common::*;
 
@@ -130,10 +131,26 @@ fn without_backends_the_sender_is_told() {
     );
     gone.backends[0].state = BackendState::Maintenance;
     lab.apply(vec![put(gone)]);
-    let frame = packet(6, ("10.0.0.1", 4000), ("10.96.0.10", 80), SYN, (OURS[0], EP1));
+    let mut frame = packet(6, ("10.0.0.1", 4000), ("10.96.0.10", 80), SYN, (OURS[0], EP1));
+    frame.extend([0; 40]);
+    let len = frame.len() as u16 - 14;
+    put16(&mut frame, 16, len);
+    put16(&mut frame, 24, 0);
+    let sum = internet_checksum(&frame[14..34]);
+    put16(&mut frame, 24, sum);
     let outcome = lab.one(POD0, &frame);
     let (code, sent) = outcome.dropped_and_sent();
     assert_eq!((code, &sent[0].1[34..36]), (158, &[3, 3][..]));
+    // In the name of the service: TOS 0, id 0, no "don't fragment", TTL 64; the first 64 bytes of the packet at most.
+    let answer = &sent[0].1[14..];
+    assert_eq!(answer[..10], [0x45, 0, 0, 28 + 64, 0, 0, 0, 0, 64, 1]);
+    assert_eq!(answer[12..20], [10, 96, 0, 10, 10, 0, 0, 1]);
+    assert_eq!(
+        (internet_checksum(&answer[..20]), internet_checksum(&answer[20..])),
+        (0, 0)
+    );
+    assert!(frame.len() - 14 > 64, "{}", frame.len());
+    assert_eq!(answer[28..], frame[14..14 + 64]);
     lab.apply(vec![Change::PutNode(Box::new(Node {
         no_backend: NoBackend::Drop,
         ..Node::default()
@@ -257,4 +274,137 @@ fn what_is_not_for_the_outside() {
     assert_eq!(lab.one(UPLINK, &from("198.51.100.7", 81)).dropped(), 174);
     // The address is the services' altogether (3.2).
     assert_eq!(lab.one(UPLINK, &from("198.51.100.7", 82)).dropped(), 158);
+}
+
+/// 1.2 step 9 c: an endpoint that uses another node's NodePort is served from here, and hears from the address it used.
+#[test]
+fn another_nodes_node_port() {
+    let mut lab = lab();
+    let mut nodeport = service(
+        "ns/svc:p",
+        Protocol::Tcp,
+        ("0.0.0.0", 30_080),
+        &[("10.0.0.2", 8080)],
+    );
+    nodeport.frontends[0].kind = FrontendType::NodePort;
+    let identity = |prefix: &str, identity| {
+        Change::PutIpcache(IpcacheEntry {
+            prefix: prefix.parse().unwrap(),
+            identity,
+            tunnel: None,
+            key: 0,
+            skip_tunnel: false,
+        })
+    };
+    lab.apply(vec![
+        Change::PutNode(Box::new(Node {
+            addresses: vec![ip(OWN4)],
+            ..Node::default()
+        })),
+        identity("198.51.100.9/32", 6),
+        identity("198.51.100.10/32", 1234),
+        put(nodeport),
+    ]);
+    for flags in [SYN, ACK] {
+        let there = packet(
+            6,
+            ("10.0.0.1", 4000),
+            ("198.51.100.9", 30_080),
+            flags,
+            (OURS[0], EP1),
+        );
+        let outcome = lab.one(POD0, &there);
+        let (port, sent) = outcome.only();
+        assert_eq!(
+            (port, ends(sent)),
+            (POD1, (end("10.0.0.1", 4000), end("10.0.0.2", 8080)))
+        );
+        let back = packet(
+            6,
+            ("10.0.0.2", 8080),
+            ("10.0.0.1", 4000),
+            SYN | ACK,
+            (OURS[1], EP2),
+        );
+        let outcome = lab.one(POD1, &back);
+        assert_eq!(
+            ends(outcome.only().1),
+            (end("198.51.100.9", 30_080), end("10.0.0.1", 4000))
+        );
+    }
+    // Ports outside of the range, and addresses that are no nodes', are left alone.
+    for (addr, port) in [("198.51.100.9", 8080), ("198.51.100.10", 30_080)] {
+        let there = packet(6, ("10.0.0.1", 4001), (addr, port), SYN, (OURS[0], EP1));
+        let outcome = lab.one(POD0, &there);
+        assert_eq!(
+            (outcome.only().0, ends(outcome.only().1).1),
+            (UPLINK, end(addr, port))
+        );
+    }
+}
+
+/// 3.2, 3.6: addresses of load balancers and external ones are services' for whoever comes by an uplink, whatever route
+/// there is to them.
+#[test]
+fn external_addresses_from_an_uplink() {
+    for (kind, unserved) in [
+        (FrontendType::LoadBalancer, Some(158)),
+        (FrontendType::ExternalIp, None),
+    ] {
+        for (vip, client, backend) in [
+            ("203.0.113.10", "198.51.100.7", "10.0.0.2"),
+            ("2001:db8:77::10", "2001:db8:ffff::7", "fd00::2"),
+        ] {
+            let mut lab = lab();
+            let mut balanced = service("ns/svc:p", Protocol::Tcp, (vip, 80), &[(backend, 8080)]);
+            balanced.frontends[0].kind = kind;
+            lab.apply(vec![put(balanced)]);
+            for flags in [SYN, ACK, ACK] {
+                let there = packet(6, (client, 4000), (vip, 80), flags, (OURS[2], ROUTER));
+                let outcome = lab.one(UPLINK, &there);
+                let (port, sent) = outcome.only();
+                assert_eq!(
+                    (port, ends(sent)),
+                    (POD1, (end(client, 4000), end(backend, 8080)))
+                );
+                let back = packet(6, (backend, 8080), (client, 4000), SYN | ACK, (OURS[1], EP2));
+                let outcome = lab.one(POD1, &back);
+                let (port, sent) = outcome.only();
+                assert_eq!((port, ends(sent)), (UPLINK, (end(vip, 80), end(client, 4000))));
+            }
+            let other = packet(6, (client, 4000), (vip, 81), SYN, (OURS[2], ROUTER));
+            let outcome = lab.one(UPLINK, &other);
+            match unserved {
+                Some(code) => assert_eq!(outcome.dropped(), code),
+                None => assert_eq!(outcome.only().0, UPLINK),
+            }
+        }
+    }
+}
+
+/// The checksum of SCTP is over its ports (RFC 9260, section 6.8): as scapy has it for both; a wrong one stays visible.
+#[test]
+fn sctp_gets_a_right_checksum_if_it_had_one() {
+    let mut lab = lab();
+    lab.apply(vec![put(service(
+        "ns/svc:p",
+        Protocol::Sctp,
+        ("10.96.0.10", 80),
+        &[("10.0.0.2", 8080)],
+    ))]);
+    let message = |port: [u8; 2], sum: [u8; 4]| {
+        let parts: [&[u8]; 5] = [&[0x9c, 0x40], &port, &[0, 0, 0, 9], &sum, b"abcdefgh"];
+        parts.concat()
+    };
+    let frame = |sum| {
+        ip4("10.0.0.1", "10.96.0.10")
+            .payload(132, message([0, 80], sum))
+            .frame(OURS[0], EP1)
+    };
+    let outcome = lab.one(POD0, &frame([0x16, 0x16, 0x78, 0xdd]));
+    assert_eq!(
+        outcome.only().1[34..],
+        message([0x1f, 0x90], [0xd7, 0x15, 0xcc, 0xbb])
+    );
+    assert_eq!(lab.one(POD0, &frame([0x16, 0x16, 0x78, 0xdc])).dropped(), 154);
 }

@@ -63,10 +63,15 @@ fn replies_and_related_errors_need_no_policy() {
     assert_eq!(lab.dropped("uplink", &reply), 133);
     lab.through("pod1", &request);
     lab.through("uplink", &reply);
-    // Port unreachable from the other end belongs to the flow, one from a router does not.
-    let error = |from| packet(from, "10.0.0.1", icmp(3, 3, 0, &request));
-    lab.through("uplink", &error("198.51.100.7"));
-    assert_eq!(lab.dropped("uplink", &error("198.51.100.1")), 133);
+    // Port unreachable from the other end belongs to the flow, and from a router on the way, if it quotes it.
+    let error = |from, quoted: &[u8]| packet(from, "10.0.0.1", icmp(3, 3, 0, quoted));
+    lab.through("uplink", &error("198.51.100.7", &request));
+    lab.through("uplink", &error("198.51.100.1", &request));
+    let other = packet("10.0.0.1", "198.51.100.7", udp(5001, 53));
+    assert_eq!(lab.dropped("uplink", &error("198.51.100.7", &other)), 133);
+    // A redirect is no error about it.
+    let redirect = packet("198.51.100.7", "10.0.0.1", icmp(5, 1, 0, &request));
+    assert_eq!(lab.dropped("uplink", &redirect), 133);
     // "Fragmentation needed" always passes.
     lab.through(
         "uplink",

@@ -311,11 +311,20 @@ fn a_service_behind_a_proxy() {
 }
 
 #[test]
-fn sctp_ports_are_not_rewritten() {
+fn sctp_ports_are_rewritten_if_the_checksum_is_right() {
     let service = json!([{"name": "s", "protocol": "sctp",
         "frontends": [{"address": "10.96.0.2", "port": 80, "type": "cluster_ip"}],
-        "backends": [{"address": "10.0.0.2", "port": 81}]}]);
+        "backends": [{"address": "10.0.0.2", "port": 8080}]}]);
     let mut lab = Lab::new(json!({"services": service}));
-    let sctp = Segment(132, [&[0, 9, 0, 80][..], &[0; 12]].concat(), None);
-    assert_eq!(lab.dropped("pod1", &packet("10.0.0.1", "10.96.0.2", sctp)), 154);
+    // As scapy makes them: source port 40000, verification tag 9, "abcdefgh".
+    let message = |port: [u8; 2], sum: [u8; 4]| {
+        let parts: [&[u8]; 5] = [&[0x9c, 0x40], &port, &[0, 0, 0, 9], &sum, b"abcdefgh"];
+        Segment(132, parts.concat(), None)
+    };
+    let right = message([0, 80], [0x16, 0x16, 0x78, 0xdd]);
+    let outcome = lab.send("pod1", &packet("10.0.0.1", "10.96.0.2", right));
+    let Segment(_, expected, _) = message([0x1f, 0x90], [0xd7, 0x15, 0xcc, 0xbb]);
+    assert_eq!(outcome.sent[0].1[34..], expected);
+    let wrong = message([0, 80], [1, 2, 3, 4]);
+    assert_eq!(lab.dropped("pod1", &packet("10.0.0.1", "10.96.0.2", wrong)), 154);
 }

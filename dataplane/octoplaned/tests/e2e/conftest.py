@@ -34,11 +34,13 @@ def af_xdp():
 class Lab:
     """Namespaces `PREFIX-NAME`; the far ends of their cables lie in `PREFIX-dp`, where the daemon runs."""
 
-    def __init__(self, directory, host=False, poll="adaptive", driver="net_af_packet", cores=None):
+    def __init__(self, directory, host=False, poll="adaptive", driver="net_af_packet", cores=None, cni=""):
         # Unique on the machine, so that tests can run side by side.
         self.prefix = f"ot{os.getpid()}x{next(_labs)}"
         self.directory = Path(directory)
         self.socket = self.directory / "control.sock"
+        # Nothing is kept unless a test says so.
+        self.kept, self.connections = "", ""
         self.config = self.directory / "octoplaned.toml"
         self.processes = []
         self.daemon = None
@@ -47,6 +49,7 @@ class Lab:
         self.poll = poll
         self.driver = driver
         self.cores = cores
+        self.cni = cni
         self._build()
 
     def _build(self):
@@ -71,7 +74,9 @@ class Lab:
             "[memory]", "hugepages = false", f'[workers]\npoll = "{self.poll}"',
             f"cores = {self.cores}\ncontrol_cores = [{self.cores[0]}]" if self.cores else "",
             f'[control]\nsocket = "{self.socket}"',
+            f'[state]\ndirectory = "{self.kept}"\nconnections = "{self.connections}"',
             "[neighbours]\nretry_ms = 200\nreachable_s = 2",
+            f'[cni]\ndirectory = "{self.directory}/attachments"\n{self.cni}',
         ]
         for number, (name, role, more) in enumerate(ports):
             text.append(f'[[ports]]\nname = "{name}"\nrole = "{role}"\n'

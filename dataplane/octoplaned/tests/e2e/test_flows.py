@@ -85,8 +85,10 @@ def test_flow_of_a_tcp_connection_from_beginning_to_end(lab):
     assert lab.json("flow", "get", f"{POD2}:8080", f"{POD1}:4000")["forward"] == flow["forward"]
     table = lab.octoctl("flow", "list", "--port", "4000").stdout
     assert f"{POD1}:4000" in table and "established" in table
-    # Other tables: decided again with the next packet only.
+    # Other tables: decided again only if they say something of its addresses, and with the next packet.
     lab.octoctl("route", "add", "198.51.100.0/24", "--blackhole")
+    assert tcp(lab)[0]["forward"]["current"]
+    lab.octoctl("route", "add", POD2.rsplit(".", 1)[0] + ".0/24", "--blackhole")
     assert not tcp(lab)[0]["forward"]["current"]
     say(client)
     assert tcp(lab)[0]["forward"]["current"]

@@ -1,6 +1,6 @@
 //! A policy as the state keeps it.
 
-use crate::model::{Policy, PolicyEntry};
+use crate::model::{Policy, PolicyEntry, PolicyKey, PolicyValue};
 use crate::policy::table::PolicyTable;
 
 /// What one endpoint may talk to. A copy of it shares its entries.
@@ -26,6 +26,16 @@ impl StoredPolicy {
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The entries in no order.
+    pub fn iter(&self) -> impl Iterator<Item = PolicyEntry> + '_ {
+        self.table.iter()
+    }
+
+    /// What becomes of packets that exactly this key matches.
+    pub fn get(&self, key: &PolicyKey) -> Option<&PolicyValue> {
+        self.table.get(key)
     }
 
     /// The entries, sorted.

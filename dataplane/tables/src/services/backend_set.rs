@@ -93,11 +93,18 @@ impl BackendSet {
         self.all.get(index)
     }
 
-    /// The backend with this number if clients may stay with it (`affinity_match`, section 3.3).
-    pub fn affine(&self, id: u32) -> Option<&Backend> {
+    /// The backend with this address and port, whatever its state and scope.
+    pub fn at(&self, addr: IpAddr, port: u16) -> Option<&Backend> {
+        self.all
+            .iter()
+            .find(|backend| backend.addr == addr && backend.port == port)
+    }
+
+    /// The backend with this address and port if clients may stay with it (`affinity_match`, section 3.3).
+    pub fn affine(&self, addr: IpAddr, port: u16) -> Option<&Backend> {
         self.slots[..self.count as usize]
             .iter()
-            .find(|backend| backend.id == id)
+            .find(|backend| backend.addr == addr && backend.port == port)
     }
 }
 

@@ -14,6 +14,8 @@ pub(crate) struct ServiceTable {
     frontends6: FastMap<(u128, u16, u8), Arc<Frontend>>,
     wildcards4: FastMap<u32, u32>,
     wildcards6: FastMap<u128, u32>,
+    /// Blocks of 256 addresses, and how many frontends are in each that are not at addresses of the node.
+    blocks: FastMap<IpAddr, u32>,
 }
 
 impl ServiceTable {
@@ -31,6 +33,11 @@ impl ServiceTable {
 
     pub(crate) fn wildcard6(&self, addr: u128) -> bool {
         self.wildcards6.contains_key(&addr)
+    }
+
+    /// Whether a frontend may be among the 256 addresses that differ from this one in the last byte only.
+    pub(crate) fn in_block(&self, addr: IpAddr) -> bool {
+        !self.blocks.is_empty() && self.blocks.contains_key(&block(addr))
     }
 
     /// Takes a service's frontends out; returns them.
@@ -84,6 +91,9 @@ impl ServiceTable {
 
     fn put(&mut self, frontend: Frontend) {
         let answers = answers_for_all_ports(frontend.kind);
+        if !is_nodes(frontend.kind) {
+            *self.blocks.entry(block(frontend.addr)).or_insert(0) += 1;
+        }
         let (port, protocol) = (frontend.port, frontend.protocol.number());
         match frontend.addr {
             IpAddr::V4(addr) => {
@@ -105,14 +115,14 @@ impl ServiceTable {
 
     fn take(&mut self, key: &FrontendKey) -> Option<Arc<Frontend>> {
         let (port, protocol) = (key.port, key.protocol.number());
-        match key.addr {
+        let taken = match key.addr {
             IpAddr::V4(addr) => {
                 let addr = addr.to_bits();
                 let frontend = self.frontends4.remove(&(addr, port, protocol))?;
                 if answers_for_all_ports(frontend.kind) {
                     one_less(&mut self.wildcards4, addr);
                 }
-                Some(frontend)
+                frontend
             }
             IpAddr::V6(addr) => {
                 let addr = addr.to_bits();
@@ -120,9 +130,25 @@ impl ServiceTable {
                 if answers_for_all_ports(frontend.kind) {
                     one_less(&mut self.wildcards6, addr);
                 }
-                Some(frontend)
+                frontend
             }
+        };
+        if !is_nodes(taken.kind) {
+            one_less(&mut self.blocks, block(key.addr));
         }
+        Some(taken)
+    }
+}
+
+/// Whether such a frontend is at an address of the node.
+fn is_nodes(kind: FrontendType) -> bool {
+    matches!(kind, FrontendType::NodePort | FrontendType::HostPort)
+}
+
+fn block(addr: IpAddr) -> IpAddr {
+    match addr {
+        IpAddr::V4(addr) => IpAddr::V4((addr.to_bits() & !0xff).into()),
+        IpAddr::V6(addr) => IpAddr::V6((addr.to_bits() & !0xff).into()),
     }
 }
 

@@ -79,7 +79,7 @@ impl Port {
     /// Sets up queues and offloads. Receive queue `n` takes its buffers from `pools[n % pools.len()]`.
     ///
     /// What is "if the device can" in [`PortConfig`] is left out otherwise, and the MTU left alone where it cannot be
-    /// changed: the result tells.
+    /// changed, or as large as the device does: the result tells.
     ///
     /// # Errors
     /// [`PortError::State`] if the port is started, [`PortError::Queues`], [`PortError::NoPool`], and the driver's, after
@@ -107,7 +107,9 @@ impl Port {
         // Earlier pools stay too: until the queues are set up anew the driver may hold buffers of them.
         open.pools.extend_from_slice(pools);
 
-        let granted = configure_device(id, config)?;
+        // More than the device does would be refused as a whole.
+        let mtu = config.mtu.map(|mtu| mtu.min(info.largest_mtu()));
+        let granted = configure_device(id, &PortConfig { mtu, ..*config })?;
         let (rx_desc, tx_desc) = adjust_descriptors(id, config)?;
         let socket = info
             .socket
@@ -123,7 +125,7 @@ impl Port {
             let ret = unsafe { dpdk_sys::oct_port_txq_setup(id.0, queue, tx_desc, socket) };
             PortError::check(id, "send queue setup", ret)?;
         }
-        if let Some(mtu) = config.mtu {
+        if let Some(mtu) = mtu {
             match self.set_mtu(mtu) {
                 Err(error) if !error.is_unsupported() => return Err(error),
                 _ => {}

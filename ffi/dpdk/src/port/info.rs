@@ -41,6 +41,18 @@ pub struct PortInfo {
     pub tx_offloads: u64,
 }
 
+impl PortInfo {
+    /// Largest MTU with which the device can be configured, in bytes: that which it names, or what its largest frame leaves
+    /// (DPDK checks for both, and takes 18 bytes for the frame where a driver names no largest MTU).
+    pub fn largest_mtu(&self) -> u16 {
+        const ETHERNET_AND_CRC: u32 = 14 + 4;
+        if self.max_mtu != u16::MAX {
+            return self.max_mtu;
+        }
+        u16::try_from(self.max_rx_frame.saturating_sub(ETHERNET_AND_CRC)).unwrap_or(u16::MAX)
+    }
+}
+
 /// Offloads this crate can switch on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Capabilities {

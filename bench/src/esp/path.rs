@@ -1,0 +1,278 @@
+//! What a packet goes through. Another path, with the engine around it, is another type with [`Path`].
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Context, ensure};
+use dpdk::mempool::MbufAllocator;
+use dpdk::{ArrayVec, Mbuf, PacketBuf, free_all};
+use octoplane_esp::software::Software;
+use octoplane_esp::{Inbound, Job, Outbound, Processed, Provider, Reader, SaId, Sad, ToDecrypt, ToEncrypt};
+use octoplane_packet::{BufPool, MacAddr};
+
+use super::setup::{ROUND, Setup, TRAILER};
+use crate::frames::{FCS, Flow, Frame, build};
+
+/// Bytes of an Ethernet header, which these packets do not have.
+const ETHERNET: usize = 14;
+
+/// Packets made with the clock stopped, and gone through with it running.
+pub(super) trait Path {
+    /// Makes [`ROUND`] packets.
+    ///
+    /// # Errors
+    /// No buffers, or packets that cannot be made.
+    fn fill(&mut self) -> anyhow::Result<()>;
+
+    /// Sends them all through and frees them.
+    fn run(&mut self, provider: &mut dyn Provider<Mbuf>);
+
+    /// Packets that came through, and those that did not by cause, since the start.
+    fn counts(&self) -> (u64, &BTreeMap<String, u64>);
+}
+
+/// What both directions have in common.
+struct Common {
+    reader: Reader,
+    jobs: Vec<Job<Mbuf>>,
+    done: Vec<Job<Mbuf>>,
+    out: Vec<Processed<Mbuf>>,
+    through: u64,
+    refused: BTreeMap<String, u64>,
+}
+
+impl Common {
+    fn new(reader: Reader) -> Self {
+        Self {
+            reader,
+            jobs: Vec::with_capacity(2 * ROUND),
+            done: Vec::with_capacity(2 * ROUND),
+            out: Vec::with_capacity(2 * ROUND),
+            through: 0,
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// Frees what is through. Causes are looked at only where something was refused.
+    fn free(&mut self) {
+        let mut bufs = ArrayVec::<Mbuf, 64>::new();
+        for packet in self.out.drain(..) {
+            match packet.outcome {
+                Ok(()) => self.through += 1,
+                Err(cause) => *self.refused.entry(cause.text().to_owned()).or_default() += 1,
+            }
+            bufs.push(packet.buf);
+            if bufs.is_full() {
+                free_all(&mut bufs);
+            }
+        }
+        free_all(&mut bufs);
+    }
+}
+
+/// The packet inside the tunnel whose encryption takes `size` bytes, with the trailer and no padding.
+fn inner(size: u16) -> anyhow::Result<Frame> {
+    let len = size
+        .checked_sub(TRAILER)
+        .filter(|len| *len >= 28 && size.is_multiple_of(4))
+        .context("--size: a multiple of 4 from 32 on")?;
+    let flow = Flow {
+        src_mac: MacAddr::default(),
+        dst_mac: MacAddr::default(),
+        src: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
+        dst: IpAddr::V4(Ipv4Addr::new(10, 0, 1, 1)),
+        src_port: 1024,
+        dst_port: 9,
+    };
+    Ok(build(&flow, len + ETHERNET as u16 + FCS))
+}
+
+/// Plain packets.
+struct Source {
+    alloc: MbufAllocator,
+    frame: Frame,
+    sas: Vec<SaId>,
+    next: usize,
+}
+
+impl Source {
+    fn packet(&mut self) -> anyhow::Result<ToEncrypt<Mbuf>> {
+        let mut buf = self.alloc.alloc().context("no packet buffers are left")?;
+        let len = self.frame.len() - ETHERNET;
+        let header = self.frame.header().get(ETHERNET..).unwrap_or_default();
+        let data = buf.append(len)?;
+        if let Some(front) = data.get_mut(..header.len()) {
+            front.copy_from_slice(header);
+        }
+        let sa = *self.sas.get(self.next).context("no security association")?;
+        self.next = (self.next + 1) % self.sas.len();
+        Ok(ToEncrypt {
+            buf,
+            sa,
+            cookie: [0; 3],
+        })
+    }
+}
+
+/// Encapsulation and encryption.
+pub(super) struct Encrypting {
+    common: Common,
+    outbound: Outbound,
+    source: Source,
+    bursts: Vec<Vec<ToEncrypt<Mbuf>>>,
+    burst: usize,
+}
+
+impl Encrypting {
+    pub(super) fn new(
+        setup: &Setup,
+        reader: Reader,
+        sas: &[SaId],
+        first: usize,
+        alloc: MbufAllocator,
+    ) -> anyhow::Result<Self> {
+        let burst = usize::from(setup.burst);
+        Ok(Self {
+            common: Common::new(reader),
+            outbound: Outbound::new(),
+            source: Source {
+                alloc,
+                frame: inner(setup.size)?,
+                sas: sas.to_vec(),
+                next: first % sas.len().max(1),
+            },
+            bursts: (0..ROUND.div_ceil(burst))
+                .map(|_| Vec::with_capacity(burst))
+                .collect(),
+            burst,
+        })
+    }
+}
+
+impl Path for Encrypting {
+    fn fill(&mut self) -> anyhow::Result<()> {
+        for burst in &mut self.bursts {
+            for _ in 0..self.burst {
+                burst.push(self.source.packet()?);
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, provider: &mut dyn Provider<Mbuf>) {
+        let Self {
+            common,
+            outbound,
+            bursts,
+            ..
+        } = self;
+        for burst in bursts {
+            let snapshot = common.reader.load();
+            outbound.prepare(&snapshot.sad, 1, burst, &mut common.jobs, &mut common.out);
+            provider.submit(&snapshot.sad, &mut common.jobs);
+            provider.poll(&mut common.done);
+            outbound.finish(&snapshot.sad, &mut common.done, &mut common.out);
+            common.free();
+        }
+        while !common.jobs.is_empty() || provider.in_flight() > 0 {
+            let snapshot = common.reader.load();
+            provider.submit(&snapshot.sad, &mut common.jobs);
+            provider.poll(&mut common.done);
+            outbound.finish(&snapshot.sad, &mut common.done, &mut common.out);
+            common.free();
+        }
+    }
+
+    fn counts(&self) -> (u64, &BTreeMap<String, u64>) {
+        (self.common.through, &self.common.refused)
+    }
+}
+
+/// Decryption and decapsulation.
+pub(super) struct Decrypting {
+    common: Common,
+    inbound: Inbound,
+    /// The other end, which seals the packets.
+    peer: Encrypting,
+    sealer: Software<Mbuf>,
+    bursts: Vec<Vec<ToDecrypt<Mbuf>>>,
+}
+
+impl Decrypting {
+    /// `peer` is the other end.
+    pub(super) fn new(peer: Encrypting, sealer: Software<Mbuf>, reader: Reader) -> Self {
+        let bursts = peer
+            .bursts
+            .iter()
+            .map(|burst| Vec::with_capacity(burst.capacity()));
+        Self {
+            common: Common::new(reader),
+            inbound: Inbound::new(),
+            bursts: bursts.collect(),
+            peer,
+            sealer,
+        }
+    }
+
+    fn seal(peer: &mut Encrypting, sealer: &mut Software<Mbuf>, burst: usize) -> anyhow::Result<()> {
+        let packets = peer.bursts.get_mut(burst).context("no such burst")?;
+        let common = &mut peer.common;
+        let snapshot = common.reader.load();
+        let sad: &Sad = &snapshot.sad;
+        peer.outbound
+            .prepare(sad, 1, packets, &mut common.jobs, &mut common.out);
+        sealer.submit(sad, &mut common.jobs);
+        sealer.poll(&mut common.done);
+        peer.outbound.finish(sad, &mut common.done, &mut common.out);
+        ensure!(common.jobs.is_empty(), "the peer does not seal all packets");
+        Ok(())
+    }
+}
+
+impl Path for Decrypting {
+    fn fill(&mut self) -> anyhow::Result<()> {
+        self.peer.fill()?;
+        for (index, burst) in self.bursts.iter_mut().enumerate() {
+            Self::seal(&mut self.peer, &mut self.sealer, index)?;
+            for sealed in self.peer.common.out.drain(..) {
+                sealed
+                    .outcome
+                    .map_err(|cause| anyhow::anyhow!("the peer seals nothing: {}", cause.text()))?;
+                burst.push(ToDecrypt {
+                    buf: sealed.buf,
+                    mark: 0,
+                    cookie: [0; 3],
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, provider: &mut dyn Provider<Mbuf>) {
+        let Self {
+            common,
+            inbound,
+            bursts,
+            ..
+        } = self;
+        for burst in bursts {
+            let snapshot = common.reader.load();
+            inbound.prepare(&snapshot.sad, 1, burst, &mut common.jobs, &mut common.out);
+            provider.submit(&snapshot.sad, &mut common.jobs);
+            provider.poll(&mut common.done);
+            inbound.finish(&snapshot.sad, &mut common.done, &mut common.out);
+            common.free();
+        }
+        while !common.jobs.is_empty() || provider.in_flight() > 0 {
+            let snapshot = common.reader.load();
+            provider.submit(&snapshot.sad, &mut common.jobs);
+            provider.poll(&mut common.done);
+            inbound.finish(&snapshot.sad, &mut common.done, &mut common.out);
+            common.free();
+        }
+    }
+
+    fn counts(&self) -> (u64, &BTreeMap<String, u64>) {
+        (self.common.through, &self.common.refused)
+    }
+}

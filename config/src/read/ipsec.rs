@@ -1,0 +1,66 @@
+//! `[ipsec]`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Section;
+use super::item::Item;
+use super::text::optional_matching;
+use crate::Ipsec;
+
+pub(super) fn read(mut section: Section<'_>) -> Ipsec {
+    let default = Ipsec::default();
+    let absolute =
+        |text: &str| text.starts_with('/') && text.len() <= 4000 && !text.contains('\0') && text != "/";
+    let key_file = optional_matching(&mut section, "key_file", "the absolute path of a file", absolute);
+    let strict = section.boolean("strict", default.strict);
+    let addresses = section
+        .item("addresses")
+        .and_then(|item| addresses(&item))
+        .unwrap_or_default();
+    let rotation = section.integer("rotation_s", 0..=86_400, "seconds", default.rotation.as_secs());
+    let directory = optional_matching(
+        &mut section,
+        "directory",
+        "the absolute path of a directory",
+        absolute,
+    );
+    let form = "36 characters as in /proc/sys/kernel/random/boot_id";
+    let boot_id = optional_matching(&mut section, "boot_id", form, |text| {
+        text.len() == Ipsec::BOOT_ID_LEN && text.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    section.finish();
+    Ipsec {
+        key_file: key_file.map(Into::into),
+        strict,
+        addresses,
+        rotation: Duration::from_secs(rotation),
+        directory: directory.map_or(default.directory, Into::into),
+        boot_id,
+    }
+}
+
+fn addresses(item: &Item<'_>) -> Option<Vec<IpAddr>> {
+    const EXPECTED: &str = "one unicast address of each family at most";
+    let mut good: Vec<IpAddr> = Vec::new();
+    for item in item.list(EXPECTED)? {
+        let Some(text) = item.text("an IP address") else {
+            continue;
+        };
+        match text.parse::<IpAddr>() {
+            Ok(addr)
+                if !addr.is_unspecified()
+                    && !addr.is_multicast()
+                    && !addr.is_loopback()
+                    && good.iter().all(|other| other.is_ipv4() != addr.is_ipv4()) =>
+            {
+                good.push(addr);
+            }
+            _ => item.place.wrong(format!(
+                "\"{}\" is invalid, expected {EXPECTED}",
+                super::suggest::shown(text)
+            )),
+        }
+    }
+    Some(good)
+}

@@ -1,0 +1,42 @@
+//! `[ipsec]`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Encryption between nodes, as Cilium does it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ipsec {
+    /// Absolute path of the key file, in the format of Cilium's secret `cilium-ipsec-keys`. Default `None`: nothing is
+    /// encrypted.
+    pub key_file: Option<PathBuf>,
+    /// Whether what should come encrypted is refused when it does not. Default false.
+    pub strict: bool,
+    /// Our ends of security associations, at most one of each family. Default: those of the node's tunnels, else the node's
+    /// first addresses.
+    pub addresses: Vec<IpAddr>,
+    /// How long a key is kept after another one took its place, 0 to 86,400 seconds. Default 300.
+    pub rotation: Duration,
+    /// Absolute path of the directory where sequence numbers and nodes outlive the daemon. Default `/var/lib/octoplane/ipsec`.
+    pub directory: PathBuf,
+    /// This node's boot id as other nodes know it. Default `None`: the kernel's.
+    pub boot_id: Option<String>,
+}
+
+impl Ipsec {
+    /// Length of a boot id.
+    pub const BOOT_ID_LEN: usize = 36;
+}
+
+impl Default for Ipsec {
+    fn default() -> Self {
+        Self {
+            key_file: None,
+            strict: false,
+            addresses: Vec::new(),
+            rotation: Duration::from_secs(300),
+            directory: "/var/lib/octoplane/ipsec".into(),
+            boot_id: None,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! What is known of addresses elsewhere.
+
+use octoplane_api::v1;
+use serde::{Deserialize, Serialize};
+
+use super::is_default;
+
+/// Who lives behind a prefix.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ipcache {
+    pub prefix: String,
+    pub identity: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tunnel_endpoint: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub key: u8,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub skip_tunnel: bool,
+}
+
+/// Which node traffic leaves from: its address, or "missing" or "excluded".
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressGateway {
+    pub source: String,
+    pub destination: String,
+    pub gateway: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub egress_ip: String,
+}
+
+impl From<Ipcache> for v1::Ipcache {
+    fn from(it: Ipcache) -> Self {
+        Self {
+            prefix: it.prefix,
+            identity: it.identity,
+            tunnel_endpoint: it.tunnel_endpoint,
+            key: it.key.into(),
+            skip_tunnel: it.skip_tunnel,
+        }
+    }
+}
+
+impl From<v1::Ipcache> for Ipcache {
+    fn from(it: v1::Ipcache) -> Self {
+        Self {
+            prefix: it.prefix,
+            identity: it.identity,
+            tunnel_endpoint: it.tunnel_endpoint,
+            key: u8::try_from(it.key).unwrap_or(0),
+            skip_tunnel: it.skip_tunnel,
+        }
+    }
+}
+
+impl From<EgressGateway> for v1::EgressGateway {
+    fn from(it: EgressGateway) -> Self {
+        use v1::egress_gateway::Gateway;
+        Self {
+            source: it.source,
+            destination: it.destination,
+            gateway: Some(match it.gateway.as_str() {
+                "missing" => Gateway::Missing(true),
+                "excluded" => Gateway::Excluded(true),
+                _ => Gateway::Node(it.gateway),
+            }),
+            egress_ip: it.egress_ip,
+        }
+    }
+}
+
+impl From<v1::EgressGateway> for EgressGateway {
+    fn from(it: v1::EgressGateway) -> Self {
+        use v1::egress_gateway::Gateway;
+        Self {
+            source: it.source,
+            destination: it.destination,
+            gateway: match it.gateway {
+                Some(Gateway::Node(addr)) => addr,
+                Some(Gateway::Excluded(_)) => "excluded".into(),
+                Some(Gateway::Missing(_)) | None => "missing".into(),
+            },
+            egress_ip: it.egress_ip,
+        }
+    }
+}

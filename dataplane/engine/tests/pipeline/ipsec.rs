@@ -1,0 +1,357 @@
+//! Which packets leave to be encrypted, and what may come in without (specification, 1.9). Somebody else encrypts: what the
+//! engine leaves for that is looked at here as it is.
+
+use std::net::IpAddr;
+
+use octoplane_engine::IpsecConfig;
+use octoplane_esp::cilium::{End, KeyIndex, pair_sas, parse_key_file};
+use octoplane_esp::db::{Change as EspChange, Database, NodeConfig, Options};
+use octoplane_esp::store::MemoryStore;
+use octoplane_packet::{HeapBuf, HeapPool, PacketBuf};
+use octoplane_tables::model::{Change, IpcacheEntry, TunnelProtocol};
+
+use crate::common::bytes::{be16, internet_checksum, ip, ip4};
+use crate::common::flows::packet;
+use crate::common::*;
+use crate::overlay::{PEER, PEER4, tunnelled, wrapped};
+
+const UDP: u8 = 17;
+
+/// An engine that encrypts, and the database it looks into.
+struct Encrypting {
+    lab: Lab<HeapPool>,
+    database: Database,
+}
+
+/// What there is of the peer.
+#[derive(Clone, Copy, PartialEq)]
+enum Peer {
+    Unknown,
+    WithoutKey,
+    /// It announces key 3, and there are security associations.
+    Ready,
+    /// It announces key 4, for which there are none.
+    OtherKey,
+}
+
+fn encrypting(mut lab: Lab<HeapPool>, strict: bool) -> Encrypting {
+    let database = Database::new(Box::new(MemoryStore::default()), Options::default());
+    lab.engine.set_ipsec(IpsecConfig {
+        reader: database.reader(),
+        strict,
+    });
+    Encrypting { lab, database }
+}
+
+impl Encrypting {
+    fn peer(&mut self, peer: Peer) {
+        let keys =
+            parse_key_file("3 rfc4106(gcm(aes)) 000102030405060708090a0b0c0d0e0f10111213 128").unwrap();
+        let boot_id = "11111111-1111-1111-1111-111111111111";
+        let (here, there) = (
+            End {
+                addr: ip(OWN4),
+                boot_id,
+            },
+            End {
+                addr: ip(PEER4),
+                boot_id,
+            },
+        );
+        let pair = pair_sas(&keys[0], here, there, None).unwrap();
+        let outbound = pair.outbound.key();
+        let key = |key| KeyIndex::new(key).unwrap();
+        let (local, announced) = match peer {
+            Peer::OtherKey => (key(4), Some(key(4))),
+            Peer::WithoutKey => (key(3), None),
+            _ => (key(3), Some(key(3))),
+        };
+        let mut changes = vec![
+            EspChange::PutSa(Box::new(pair.inbound)),
+            EspChange::PutSa(Box::new(pair.outbound)),
+            EspChange::SetLocalKey(Some(local)),
+        ];
+        if peer != Peer::Unknown {
+            changes.push(EspChange::PutNode(NodeConfig {
+                addr: ip(PEER4),
+                id: 7,
+                announced,
+                outbound: vec![(key(3), outbound)],
+            }));
+        }
+        self.database.apply(0, changes).unwrap();
+    }
+
+    /// What was left to be encrypted: the frames.
+    fn sealed(&mut self) -> Vec<Vec<u8>> {
+        let expected = self.database.snapshot().sad.iter().find(|sa| {
+            sa.config().direction == octoplane_esp::Direction::Outbound
+                && sa.config().destination == ip(PEER4)
+        });
+        let expected = expected.map(|sa| sa.id());
+        let frame = |it: octoplane_engine::ToSeal<HeapBuf>| {
+            assert_eq!((Some(it.sa), it.port), (expected, UPLINK));
+            it.buf.data().to_vec()
+        };
+        self.lab.out.seal.drain(..).map(frame).collect()
+    }
+
+    fn opened(&mut self) -> Vec<Vec<u8>> {
+        let open = self.lab.out.open.drain(..);
+        open.map(|(port, buf)| {
+            assert_eq!(port, UPLINK);
+            buf.data().to_vec()
+        })
+        .collect()
+    }
+
+    /// Gives a frame back as if it had been decrypted.
+    fn decrypted(&mut self, frame: &[u8]) -> Vec<(u16, Vec<u8>)> {
+        let mut burst = [HeapBuf::new(frame)].into_iter().collect();
+        let now = self.lab.now;
+        self.lab
+            .engine
+            .decrypted(now, UPLINK, &mut burst, &mut self.lab.out);
+        let mut sent = Vec::new();
+        for port in self.lab.out.take_touched() {
+            let queue = self.lab.out.queue(port).unwrap();
+            sent.extend(queue.drain(..).map(|buf| (port, buf.data().to_vec())));
+        }
+        self.lab.out.free.clear();
+        sent
+    }
+}
+
+fn to_peer(payload: usize) -> Vec<u8> {
+    ip4("10.0.0.1", "10.1.0.7")
+        .payload(UDP, udp(4000, 80, payload))
+        .frame(OURS[0], EP1)
+}
+
+fn udp(sport: u16, dport: u16, payload: usize) -> Vec<u8> {
+    let mut udp = vec![0; 8 + payload];
+    udp[..2].copy_from_slice(&sport.to_be_bytes());
+    udp[2..4].copy_from_slice(&dport.to_be_bytes());
+    udp[4..6].copy_from_slice(&((8 + payload) as u16).to_be_bytes());
+    udp
+}
+
+/// Ethernet, outer IPv4 and UDP, VXLAN.
+const TUNNEL: usize = 14 + 20 + 16;
+
+#[test]
+fn tunnel_packets_are_encrypted_as_a_whole() {
+    let mut it = encrypting(tunnelled(TunnelProtocol::Vxlan, PEER4), false);
+    it.peer(Peer::Ready);
+    // The first packet, which begins the connection, and later ones.
+    for round in 0..3 {
+        let frame = to_peer(10);
+        let outcome = it.lab.one(POD0, &frame);
+        assert!(outcome.sent.is_empty() && outcome.drops.is_empty(), "{outcome:?}");
+        assert_eq!(outcome.fast, u64::from(round > 0));
+        let sealed = it.sealed();
+        assert_eq!(sealed.len(), 1);
+        // The addresses of the next hop, then the tunnel packet between the nodes.
+        assert_eq!((&sealed[0][..6], &sealed[0][6..12]), (&PEER[..], &OURS[2][..]));
+        assert_eq!(
+            (&sealed[0][26..30], &sealed[0][30..34]),
+            (&[192, 0, 2, 1][..], &[192, 0, 2, 9][..])
+        );
+        assert_eq!(be16(&sealed[0], 36), 8472);
+        assert_eq!(&sealed[0][TUNNEL + 12..], &frame[12..]);
+    }
+    // A burst keeps its order, whatever takes the slow path.
+    let frames: Vec<_> = (0..8)
+        .map(|n| {
+            packet(
+                17,
+                ("10.0.0.1", 4000 + n / 2),
+                ("10.1.0.7", 80),
+                0,
+                (OURS[0], EP1),
+            )
+        })
+        .collect();
+    it.lab.burst(POD0, &frames);
+    let ports: Vec<_> = it.sealed().iter().map(|frame| be16(frame, TUNNEL + 34)).collect();
+    assert_eq!(ports, [4000, 4000, 4001, 4001, 4002, 4002, 4003, 4003]);
+}
+
+#[test]
+fn what_cannot_be_encrypted_does_not_leave() {
+    for (peer, code) in [(Peer::Unknown, 197), (Peer::OtherKey, 1007)] {
+        let mut it = encrypting(tunnelled(TunnelProtocol::Vxlan, PEER4), false);
+        // Also on a connection that was fine before.
+        it.peer(Peer::Ready);
+        it.lab.one(POD0, &to_peer(10));
+        assert_eq!(it.sealed().len(), 1);
+        if peer == Peer::Unknown {
+            it.database
+                .apply(0, vec![EspChange::DeleteNode(ip(PEER4))])
+                .unwrap();
+        } else {
+            it.peer(peer);
+        }
+        assert_eq!(it.lab.one(POD0, &to_peer(10)).dropped(), code);
+        assert!(it.sealed().is_empty());
+    }
+    // No key on one side means no encryption.
+    let mut it = encrypting(tunnelled(TunnelProtocol::Vxlan, PEER4), false);
+    it.peer(Peer::WithoutKey);
+    assert_eq!(it.lab.one(POD0, &to_peer(10)).only().0, UPLINK);
+}
+
+/// MTU 1500. ESP over IPv4 with AES-GCM takes 20 + 8 + 8 + 16, and what is encrypted ends with two bytes and is a multiple of
+/// four (RFC 4303): 1446 remain for the tunnel packet, 1396 for the packet in it.
+#[test]
+fn the_mtu_inside_is_what_esp_leaves() {
+    let mut it = encrypting(tunnelled(TunnelProtocol::Vxlan, PEER4), false);
+    it.peer(Peer::Ready);
+    let with_df = |payload: usize| {
+        let mut frame = to_peer(payload);
+        frame[20] = 0x40;
+        frame[24..26].fill(0);
+        let sum = internet_checksum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    for round in 0..2 {
+        it.lab.one(POD0, &with_df(1396 - 28));
+        let sealed = it.sealed();
+        assert_eq!(sealed[0].len() - 14, 1446, "round {round}");
+        let outcome = it.lab.one(POD0, &with_df(1397 - 28));
+        let (code, sent) = outcome.dropped_and_sent();
+        assert_eq!(code, 136);
+        // "Fragmentation needed" with the next hop's MTU (RFC 1191).
+        let error = &sent[0].1;
+        assert_eq!(
+            (error[23], error[34], error[35], be16(error, 40)),
+            (1, 3, 4, 1396)
+        );
+        assert!(it.sealed().is_empty());
+    }
+}
+
+#[test]
+fn esp_from_a_node_is_left_to_be_decrypted() {
+    let mut it = encrypting(tunnelled(TunnelProtocol::Vxlan, PEER4), false);
+    it.peer(Peer::Ready);
+    let esp = ip4(PEER4, OWN4).payload(50, vec![0; 40]).frame(OURS[2], PEER);
+    for options in [0, 4] {
+        let esp = ip4(PEER4, OWN4)
+            .options(&vec![1; options])
+            .payload(50, vec![0; 40])
+            .frame(OURS[2], PEER);
+        let outcome = it.lab.one(UPLINK, &esp);
+        assert!(outcome.sent.is_empty() && outcome.drops.is_empty(), "{outcome:?}");
+        assert_eq!(it.opened(), [esp]);
+    }
+    // ESP in UDP, but not IKE: that is somebody else's.
+    let mut payload = udp(4500, 4500, 40);
+    payload[8..12].copy_from_slice(&[0, 0, 0, 3]);
+    let in_udp = ip4(PEER4, OWN4).payload(UDP, payload).frame(OURS[2], PEER);
+    it.lab.one(UPLINK, &in_udp);
+    assert_eq!(it.opened(), [in_udp]);
+    let ike = ip4(PEER4, OWN4)
+        .payload(UDP, udp(4500, 4500, 40))
+        .frame(OURS[2], PEER);
+    it.lab.one(UPLINK, &ike);
+    assert!(it.opened().is_empty());
+    // From somebody who is no node.
+    let stranger = ip4("192.0.2.77", OWN4)
+        .payload(50, vec![0; 40])
+        .frame(OURS[2], PEER);
+    assert_eq!(it.lab.one(UPLINK, &stranger).dropped(), 197);
+    // Forwarded ESP is none of ours.
+    let elsewhere = ip4(PEER4, "203.0.113.1")
+        .payload(50, vec![0; 40])
+        .frame(OURS[2], PEER);
+    assert_eq!(it.lab.one(UPLINK, &elsewhere).only().0, UPLINK);
+    // Nor is it without encryption.
+    let mut plain = tunnelled(TunnelProtocol::Vxlan, PEER4);
+    plain.one(UPLINK, &esp);
+    assert!(plain.out.open.is_empty());
+}
+
+#[test]
+fn decrypted_tunnel_packets_reach_their_pod() {
+    for strict in [false, true] {
+        let mut it = encrypting(tunnelled(TunnelProtocol::Vxlan, PEER4), strict);
+        it.peer(Peer::Ready);
+        let inner = packet(17, ("10.1.0.7", 4000), ("10.0.0.1", 80), 0, ([2; 6], [4; 6]));
+        let frame = wrapped(5000, TunnelProtocol::Vxlan, &inner, 0);
+        for _ in 0..2 {
+            let sent = it.decrypted(&frame);
+            assert_eq!(sent.len(), 1);
+            assert_eq!((sent[0].0, &sent[0].1[..6]), (POD0, &EP1[..]));
+        }
+        // The same in the clear.
+        let outcome = it.lab.one(UPLINK, &frame);
+        match strict {
+            false => assert_eq!(outcome.only().0, POD0),
+            true => assert_eq!(outcome.dropped(), 195),
+        }
+        // A node that has no key cannot encrypt.
+        it.peer(Peer::WithoutKey);
+        assert_eq!(it.lab.one(UPLINK, &frame).only().0, POD0);
+    }
+}
+
+/// Without a tunnel: the ipcache says which node an address is at, and that it has a key.
+fn native(key: u8, strict: bool) -> Encrypting {
+    let mut lab = lab();
+    let entry = |prefix: &str, identity, tunnel: Option<IpAddr>, key| {
+        Change::PutIpcache(IpcacheEntry {
+            prefix: prefix.parse().unwrap(),
+            identity,
+            tunnel,
+            key,
+            skip_tunnel: false,
+        })
+    };
+    lab.apply(vec![
+        neighbour(PEER4, Some(PEER)),
+        entry("10.1.0.0/16", 5000, Some(ip(PEER4)), key),
+        entry("10.2.0.0/16", 5000, None, key),
+        entry("203.0.113.0/24", 2, Some(ip(PEER4)), key),
+    ]);
+    encrypting(lab, strict)
+}
+
+#[test]
+fn pods_packets_are_encrypted_without_a_tunnel() {
+    let mut it = native(3, false);
+    it.peer(Peer::Ready);
+    for _ in 0..3 {
+        let frame = to_peer(10);
+        let outcome = it.lab.one(POD0, &frame);
+        assert!(outcome.sent.is_empty() && outcome.drops.is_empty(), "{outcome:?}");
+        // Forwarded to the node: one hop further, to its Ethernet address.
+        assert_eq!(it.sealed(), [forwarded(&frame, PEER, OURS[2])]);
+    }
+    // No key, or no node: as it is.
+    let elsewhere = ip4("10.0.0.1", "10.2.0.7")
+        .payload(UDP, udp(1, 2, 10))
+        .frame(OURS[0], EP1);
+    assert_eq!(it.lab.one(POD0, &elsewhere).only().0, UPLINK);
+    let mut plain = native(0, false);
+    plain.peer(Peer::Ready);
+    assert_eq!(plain.lab.one(POD0, &to_peer(10)).only().0, UPLINK);
+    // Fail closed.
+    let mut closed = native(3, false);
+    assert_eq!(closed.lab.one(POD0, &to_peer(10)).dropped(), 197);
+}
+
+#[test]
+fn strict_refuses_pods_packets_in_the_clear() {
+    let mut it = native(3, true);
+    it.peer(Peer::Ready);
+    let frame = packet(17, ("10.1.0.7", 4000), ("10.0.0.1", 80), 0, (OURS[2], PEER));
+    assert_eq!(it.lab.one(UPLINK, &frame).dropped(), 195);
+    // Encrypted it is welcome, and does not open the door for others.
+    assert_eq!(it.decrypted(&frame)[0].0, POD0);
+    assert_eq!(it.lab.one(UPLINK, &frame).dropped(), 195);
+    // The world does not encrypt.
+    let world = packet(17, ("203.0.113.5", 4000), ("10.0.0.1", 80), 0, (OURS[2], PEER));
+    assert_eq!(it.lab.one(UPLINK, &world).only().0, POD0);
+}

@@ -1,0 +1,142 @@
+//! ICMP errors about packets of flows: they pass without policy, and what they quote is what its sender knows.
+//!
+//! The specification (2.3) knows an error by its addresses alone, and lets one pass that quotes whatever it likes. Here it
+//! has to quote a packet of a flow, wherever it comes from, and its inner headers are translated, too.
+
+use std::net::IpAddr;
+
+use crate::config::Role;
+use crate::conntrack::Kind;
+use crate::fib::Target;
+use crate::model::{Model, Rx};
+use crate::outcome::{Flow, code};
+use crate::wire::{End, Packet, Tuple};
+
+/// A flow from where its first packet comes in to where it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Connection {
+    /// Addresses and ports that its first packet comes in with.
+    pub arrives: Tuple,
+    /// Those that it leaves with.
+    pub leaves: Tuple,
+    /// Those of its conntrack entry: behind services, before masquerading.
+    pub entry: Tuple,
+}
+
+/// What an error is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct About {
+    /// The packet as the error quotes it.
+    quoted: Tuple,
+    /// The same as its sender sent it.
+    original: Tuple,
+}
+
+impl Model {
+    /// All flows. An entry on the side of the receiver says nothing that one on the side of the sender does not.
+    pub fn connections(&self) -> Vec<Connection> {
+        let entries = &self.ct.entries;
+        entries
+            .iter()
+            .filter(|((tuple, kind), _)| match kind {
+                Kind::Out => true,
+                Kind::In => !entries.contains_key(&(*tuple, Kind::Out)),
+                Kind::Service => false,
+            })
+            .map(|((tuple, _), entry)| {
+                let mut arrives = *tuple;
+                if entry.loopback {
+                    arrives.src = tuple.dst;
+                }
+                let meant = entry
+                    .nat
+                    .or_else(|| entry.rev_nat.map(|id| (id.address, id.port)));
+                if let Some((addr, port)) = meant {
+                    (arrives.dst, arrives.dport) = (addr, port);
+                }
+                let mapping = self
+                    .nat
+                    .mappings
+                    .iter()
+                    .find(|mapping| mapping.original == *tuple);
+                Connection {
+                    arrives,
+                    leaves: mapping.map_or(*tuple, |mapping| mapping.translated),
+                    entry: *tuple,
+                }
+            })
+            .collect()
+    }
+
+    /// What a packet is about, if it is an error about a packet of a flow.
+    pub(crate) fn about(&self, pkt: &Packet) -> Option<About> {
+        let quoted = pkt.quoted()?;
+        self.connections().into_iter().find_map(|it| {
+            let original = if quoted == it.leaves {
+                it.arrives
+            } else if quoted == it.arrives.reversed() {
+                it.leaves.reversed()
+            } else {
+                return None;
+            };
+            Some(About { quoted, original })
+        })
+    }
+
+    /// Whether flows matter to packets from this port to this destination.
+    pub(crate) fn is_tracked(&self, rx: &Rx<'_>, dst: IpAddr) -> bool {
+        match (rx.port.role, self.target(dst)) {
+            (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
+            (Role::Uplink, target) => !matches!(target, Target::Exit(_)),
+            (Role::Host, Target::Exit(_)) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
+            (Role::Host, _) => true,
+        }
+    }
+
+    /// Sends an error to whom the packet that it is about came from.
+    pub(crate) fn pass_on(&mut self, rx: &mut Rx<'_>, pkt: &Packet, about: About, src_id: u32) -> Flow {
+        let About { quoted, original } = about;
+        let mut new = pkt.clone();
+        new.set_quoted(&original);
+        // Who was talked to is known by the name that was used; a router on the way by its own.
+        if pkt.src() == quoted.dst {
+            new.set_addr(End::Source, original.dst);
+        }
+        new.set_addr(End::Destination, original.src);
+        let direction = rx.direction();
+        let dst = original.src;
+        match self.target(dst) {
+            Target::Endpoint(endpoint) => {
+                let Some(port) = self.ports.iter().find(|port| port.name == endpoint.port).cloned() else {
+                    return Err(rx.drop(code::NO_DEVICE));
+                };
+                self.fits(pkt, (&port, port.mtu), direction)?;
+                new.set_ttl(new.ttl() - 1);
+                self.send(rx, &new, &port, endpoint.mac, port.mtu);
+                Ok(())
+            }
+            Target::Blackhole => Err(rx.drop(code::UNROUTABLE)),
+            Target::Own | Target::Gateway | Target::Host => self.hand_up(rx, &new, src_id, code::LOCAL_HOST),
+            target => {
+                if let Some(peer) = self.tunnel_peer(dst, false) {
+                    return self.encapsulate(rx, &new, peer, src_id, direction);
+                }
+                let Target::Exit(exit) = target else {
+                    return self.hand_up(rx, &new, src_id, code::UNROUTABLE);
+                };
+                self.fits(pkt, (&exit.port, exit.mtu), direction)?;
+                new.set_ttl(new.ttl() - 1);
+                self.transmit(rx, &new, &exit)
+            }
+        }
+    }
+
+    /// What is this machine's kernel's, unless it came from there.
+    pub(crate) fn hand_up(&mut self, rx: &mut Rx<'_>, pkt: &Packet, src_id: u32, otherwise: u16) -> Flow {
+        if rx.port.role == Role::Host {
+            return Err(rx.drop(code::UNROUTABLE));
+        }
+        let frame = self.reframe(rx, pkt);
+        self.punt(rx, frame, src_id, otherwise)
+    }
+}
