@@ -190,13 +190,11 @@ impl Work {
         ready();
         // Two rounds ahead of the clock: the device is found, and its sessions are taken.
         let mut known = 0;
-        let mut best = u64::MAX;
         while !self.stop.load(Relaxed) {
             self.path.fill()?;
             let start = cycles::now();
             self.path.run(&mut *self.provider);
             let spent = cycles::now().wrapping_sub(start);
-            best = best.min(spent);
             let (through, refused) = self.path.counts();
             self.counters.packets.set(through);
             self.counters.cycles.add(spent);
@@ -208,7 +206,6 @@ impl Work {
                 *all = refused.clone();
             }
         }
-        eprintln!("DEV best {:.1}", best as f64 / 512.0);
         let mut rest = Vec::<octoplane_esp::Job<Mbuf>>::with_capacity(ROUND);
         while self.provider.in_flight() > 0 {
             self.provider.poll(&mut rest);
