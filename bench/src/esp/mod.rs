@@ -1,6 +1,7 @@
 //! `octobench esp`: encapsulation and decapsulation with a provider, against the provider alone.
 
 mod bare;
+mod engine;
 mod path;
 mod perf;
 mod report;
@@ -12,7 +13,7 @@ use anyhow::ensure;
 use octoplane_esp::software::Library;
 
 use setup::{Job, Setup, Subject};
-pub(crate) use setup::{Operation, Provider};
+pub(crate) use setup::{Operation, PathKind, Provider};
 
 use crate::cli::{EspArgs, Format, MemoryKind};
 use crate::forward::memory_for;
@@ -92,6 +93,8 @@ fn setup(args: &EspArgs, operation: Operation, size: u16, sas: u32, workers: u16
     let cpus = cpus::pick(&args.core, workers.into())?;
     let mut setup = Setup {
         operation,
+        path: args.path,
+        flows: args.flows,
         size,
         sas,
         provider: args.provider.clone(),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::setup::Setup;
+use super::setup::{PathKind, Setup};
 use crate::sample::{Sample, median};
 
 /// All runs of one case.
@@ -30,6 +30,7 @@ impl Case {
     pub(super) fn title(&self) -> String {
         let Setup {
             operation,
+            path,
             size,
             sas,
             provider,
@@ -37,8 +38,12 @@ impl Case {
             ..
         } = &self.setup;
         format!(
-            "{} {size} B, {provider}, {sas} SA, {} worker{}",
+            "{} {size} B, {}{provider}, {sas} SA, {} worker{}",
             operation.name(),
+            match path {
+                PathKind::Engine => "engine, ",
+                PathKind::Esp => "",
+            },
             workers.len(),
             if workers.len() == 1 { "" } else { "s" }
         )
@@ -54,6 +59,10 @@ impl Case {
         let mut ratios = Vec::new();
         if let (Some(ratio), Some((name, _))) = (self.ratio(), &self.yardstick) {
             ratios.push((format!("ratio_{name}"), ratio));
+            ratios.push((
+                format!("ratio_{name}_best"),
+                best_ratio(&self.octoplane, &self.yardsticks),
+            ));
         }
         let like = |other: &&Self| {
             other.setup.operation == self.setup.operation
@@ -65,11 +74,15 @@ impl Case {
         let first = all.iter().filter(like).find(same_workers);
         if let Some(first) = first.filter(|first| first.setup.sas != self.setup.sas) {
             let name = format!("ratio_{}_sas", first.setup.sas);
+            let best = best_ratio(&self.octoplane, &first.octoplane);
+            ratios.push((format!("{name}_best"), best));
             ratios.push((name, ratio(&self.octoplane, &first.octoplane)));
         }
         let first = all.iter().filter(like).find(same_sas);
         if let Some(first) = first.filter(|first| first.setup.workers.len() != self.setup.workers.len()) {
             let name = format!("ratio_{}_workers", first.setup.workers.len());
+            let best = best_ratio(&self.octoplane, &first.octoplane);
+            ratios.push((format!("{name}_best"), best));
             ratios.push((name, ratio(&self.octoplane, &first.octoplane)));
         }
         ratios
@@ -154,6 +167,12 @@ fn ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
             .zip(theirs)
             .map(|(ours, theirs)| ours.mpps / theirs.mpps),
     )
+}
+
+/// Of the best runs: those that others on the machine disturbed least.
+fn best_ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
+    let best = |runs: &[Sample]| runs.iter().map(|run| run.mpps).fold(0.0, f64::max);
+    best(ours) / best(theirs)
 }
 
 /// What was refused, or done by somebody else.

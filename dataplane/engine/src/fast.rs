@@ -7,23 +7,22 @@
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
-use octoplane_esp::SaId;
+use octoplane_esp::Sa;
 use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::checksum::ipv4_words_ok;
 use octoplane_packet::headers::{ETHERNET_LEN, ethertype, icmp6, protocol};
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
-use octoplane_tables::model::PortId;
 use octoplane_tables::{Action, Target};
 
 use crate::address::{routable4, routable6};
 use crate::connection::{self, Progress, Upper, flag, progress};
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
-use crate::ipsec;
+use crate::ipsec::{self, Ipsec};
 use crate::output::Output;
 use crate::overlay;
 use crate::rate;
-use crate::slow::{Verdict, esp, plain_refused};
+use crate::slow::{Seal, Verdict, esp, plain_refused};
 use crate::stats::Stage;
 
 /// How many packets ahead data is asked for.
@@ -44,7 +43,13 @@ const SEAL: u16 = u16::MAX - 2;
 const OPEN: u16 = u16::MAX - 3;
 
 /// How those of a burst are encrypted that have [`SEAL`] in place of a port, in their order, and by which ports they leave.
-type Sealing = ArrayVec<(SaId, PortId), BURST>;
+#[derive(Default)]
+struct Sealing<'a> {
+    them: ArrayVec<Seal, BURST>,
+    /// What was decided for the last one, by its other node, whether there is a tunnel to it, and its sender: neighbours mostly
+    /// have that in common.
+    last: Option<((u32, bool, u32), Option<(Ipsec<'a>, &'a Sa)>)>,
+}
 
 /// A packet whose connection is being looked up.
 pub(crate) struct Pending {
@@ -78,7 +83,7 @@ impl<P: BufPool> Core<P> {
         let ours = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) << 16;
         let packets = burst.len();
         let mut ports = [SLOW; BURST];
-        let mut sealing = Sealing::new();
+        let mut sealing = Sealing::default();
         let (mut bytes, mut others, mut first) = (0, 0, None);
         for (index, way) in ports.iter_mut().enumerate().take(packets) {
             if let Some(next) = burst.get(index + AHEAD) {
@@ -115,10 +120,10 @@ impl<P: BufPool> Core<P> {
         rx: &Rx<'_>,
         burst: &mut ArrayVec<P::Buf, BURST>,
         ports: &[u16; BURST],
-        sealing: &Sealing,
+        sealing: &Sealing<'_>,
         out: &mut Output<P::Buf>,
     ) {
-        let mut sealing = sealing.iter();
+        let mut sealing = sealing.them.iter();
         let (mut slow, mut fast, mut bytes) = (0, 0, 0);
         for (buf, &port) in burst.drain(..).zip(ports) {
             if port == SLOW {
@@ -134,7 +139,7 @@ impl<P: BufPool> Core<P> {
             }
             if port == SEAL {
                 match sealing.next() {
-                    Some((sa, port)) => self.seal(rx, buf, *sa, *port, out),
+                    Some(seal) => self.seal(rx, buf, *seal, out),
                     // There are as many as have this in place of a port.
                     None => self.discard(rx, DropReason::NotEncrypted, buf, out),
                 }
@@ -242,7 +247,8 @@ impl<P: BufPool> Core<P> {
             let [sport, dport] = pair(ports);
             return self.look_up(index, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
         }
-        if !fits(target, len) {
+        if rx.decrypted || !fits(target, len) {
+            // What comes out of ESP only goes on by itself to endpoints.
             return special(rx, target, (second >> 8) as u8, data);
         }
         let Some(header) = data.first_chunk_mut::<V4>() else {
@@ -286,7 +292,7 @@ impl<P: BufPool> Core<P> {
         };
         match target {
             Some(target) if target.action != Action::Deliver => {
-                if !fits(target, len) {
+                if rx.decrypted || !fits(target, len) {
                     return special(rx, target, protocol, data);
                 }
                 header[21] -= 1;
@@ -333,12 +339,12 @@ impl<P: BufPool> Core<P> {
     /// Sends on packets of connections that are known and were decided by the tables as they are. Three passes: what each
     /// reads of the table, the one before has fetched, for many packets at once.
     #[inline(always)]
-    fn established(
+    fn established<'a>(
         &mut self,
-        rx: &Rx<'_>,
+        rx: &Rx<'a>,
         burst: &mut ArrayVec<P::Buf, BURST>,
         ports: &mut [u16; BURST],
-        sealing: &mut Sealing,
+        sealing: &mut Sealing<'a>,
     ) {
         let table = self.flows.table();
         let touched = self
@@ -363,7 +369,13 @@ impl<P: BufPool> Core<P> {
     }
 
     #[inline(always)]
-    fn follow_known(&self, rx: &Rx<'_>, buf: &mut P::Buf, pending: &Pending, sealing: &mut Sealing) -> u16 {
+    fn follow_known<'a>(
+        &self,
+        rx: &Rx<'a>,
+        buf: &mut P::Buf,
+        pending: &Pending,
+        sealing: &mut Sealing<'a>,
+    ) -> u16 {
         let Pending {
             hash,
             ref tuple,
@@ -416,14 +428,14 @@ impl<P: BufPool> Core<P> {
     /// The same for connections that are translated, encrypted, or go through a tunnel.
     #[inline(never)]
     #[allow(clippy::too_many_arguments, reason = "all of it is known in one place only")]
-    fn follow_changed(
+    fn follow_changed<'a>(
         &self,
-        rx: &Rx<'_>,
+        rx: &Rx<'a>,
         buf: &mut P::Buf,
         pending: &Pending,
         flow: FlowRef,
         action: connection::Action,
-        sealing: &mut Sealing,
+        sealing: &mut Sealing<'a>,
     ) -> u16 {
         let Pending { ref tuple, upper, .. } = *pending;
         if connection::begins(upper) && flow.is_forward() {
@@ -444,13 +456,24 @@ impl<P: BufPool> Core<P> {
         let tunnel = node.filter(|_| action.flags & flag::ENCAPSULATE != 0);
         let target = rx.snapshot.target(node.map_or(action.target, |end| end.target));
         let overhead = tunnel.map_or(0, |end| end.len);
-        let Ok(sa) = connection::sealing(rx, node) else {
-            return SLOW;
+        let whose = (action.target, tunnel.is_some(), action.identity);
+        let sa = match sealing.last {
+            _ if node.is_none() => None,
+            Some((last, sa)) if last == whose => sa,
+            _ => {
+                let Ok(sa) = connection::sealing(rx, node, tunnel.is_some(), action.identity) else {
+                    return SLOW;
+                };
+                sealing.last = Some((whose, sa));
+                sa
+            }
         };
-        let len = buf.len() + usize::from(overhead);
         let fits = match sa {
-            None => fits(target, len),
-            Some(sa) => len - ETHERNET_LEN <= sa.max_len(target.limit.into()),
+            None => fits(target, buf.len() + usize::from(overhead)),
+            Some((ipsec, sa)) => {
+                let room = ipsec.room(sa, target.limit, overhead);
+                buf.len() <= usize::from(room) + ETHERNET_LEN
+            }
         };
         let table = self.flows.table();
         let (Some(half), true) = (table.half(flow), fits) else {
@@ -499,9 +522,13 @@ impl<P: BufPool> Core<P> {
         }
         match sa {
             None => target.port,
-            Some(sa) => {
+            Some((ipsec, sa)) => {
                 // There is room: a burst has no more packets than that.
-                let _ = sealing.try_push((sa.id(), target.port));
+                let _ = sealing.them.try_push(Seal {
+                    sa: sa.id(),
+                    port: target.port,
+                    front: ipsec.front(overhead),
+                });
                 SEAL
             }
         }

@@ -174,15 +174,18 @@ impl Inbound {
                 ..
             } = job;
             let outcome = verdict.and_then(|sa| decapsulate(&mut buf, sa, esp, cipher, esp_state));
-            out.push(match outcome {
-                Ok(()) => Processed {
+            match outcome {
+                Ok(()) => out.push(Processed {
                     buf,
                     sa: Some(session),
                     cookie,
                     outcome: Ok(()),
-                },
-                Err(cause) => self.refuse(sad.get(session).map(|sa| &**sa), buf, cookie, cause),
-            });
+                }),
+                Err(cause) => {
+                    let refused = self.refuse(sad.get(session).map(|sa| &**sa), buf, cookie, cause);
+                    out.push(refused);
+                }
+            }
         }
     }
 

@@ -157,15 +157,15 @@ impl Outbound {
                 JobStatus::NoSession => Err(Cause::NoSa),
                 _ => Err(Cause::Device),
             };
-            out.push(match outcome {
-                Ok(()) => Processed {
+            match outcome {
+                Ok(()) => out.push(Processed {
                     buf,
                     sa: Some(sa),
                     cookie,
                     outcome: Ok(()),
-                },
-                Err(cause) => self.refuse(sad, buf, sa, cookie, cause),
-            });
+                }),
+                Err(cause) => out.push(self.refuse(sad, buf, sa, cookie, cause)),
+            }
         }
     }
 

@@ -40,10 +40,10 @@ pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
-use crate::ipsec::is_protected;
+use crate::ipsec::{Framing, Ipsec, is_protected};
 use crate::overlay;
 use crate::rate;
-use crate::slow::{Verdict, send};
+use crate::slow::{Seal, Verdict, send};
 
 /// Who sent a packet.
 #[derive(Debug, Clone, Copy)]
@@ -351,17 +351,21 @@ impl<P: BufPool> Core<P> {
         } else {
             ttl(buf.data(), out.is_v6())
         };
-        let sa = match sealing(rx, end) {
+        let sa = match sealing(rx, end, way.tunnel, identity) {
             Ok(sa) => sa,
             Err(reason) => return Verdict::Drop(reason),
         };
-        if let Some(sa) = sa {
-            target.mtu = sa.max_len(target.mtu.into()) as u16;
-        }
         let tunnel = end.filter(|_| way.tunnel);
-        if let Some(end) = tunnel {
-            target.mtu = target.mtu.saturating_sub(end.len);
-        }
+        let overhead = tunnel.map_or(0, |end| end.len);
+        target.mtu = match sa {
+            Some((ipsec, sa)) => ipsec.room(sa, target.mtu, overhead),
+            None => target.mtu.saturating_sub(overhead),
+        };
+        let seal = sa.map(|(ipsec, sa)| Seal {
+            sa: sa.id(),
+            port: target.port,
+            front: ipsec.front(overhead),
+        });
         // Who allows fragments is not told, but cut (RFC 1191).
         let df = buf
             .data()
@@ -388,19 +392,13 @@ impl<P: BufPool> Core<P> {
         if let Some(end) = tunnel {
             let hash = self.flows.table().hash(&packet.tuple);
             return match overlay::encapsulate(buf, end, &target, identity, hash) {
-                Ok(()) => match sa {
-                    Some(sa) => Verdict::Seal(sa.id(), target.port),
-                    None => Verdict::Send(target.port),
-                },
+                Ok(()) => seal.map_or(Verdict::Send(target.port), Verdict::Seal),
                 Err(reason) => Verdict::Drop(reason),
             };
         }
         one_hop_further(frame, out.is_v6());
         frame[..12].copy_from_slice(&target.macs);
-        match sa {
-            Some(sa) => Verdict::Seal(sa.id(), target.port),
-            None => send(&target, size),
-        }
+        seal.map_or_else(|| send(&target, size), Verdict::Seal)
     }
 }
 
@@ -466,19 +464,28 @@ fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
     })
 }
 
-/// What packets for a node are encrypted with, in a tunnel to it or without one.
+/// What packets of this sender for a node are encrypted with, in a tunnel to it or without one.
 ///
 /// # Errors
 /// Reason to drop them: they would have to be encrypted.
 #[inline]
-pub(crate) fn sealing<'a>(rx: &Rx<'a>, node: Option<&TunnelEnd>) -> Result<Option<&'a Sa>, DropReason> {
+pub(crate) fn sealing<'a>(
+    rx: &Rx<'a>,
+    node: Option<&TunnelEnd>,
+    tunnel: bool,
+    sender: u32,
+) -> Result<Option<(Ipsec<'a>, &'a Sa)>, DropReason> {
     let (Some(ipsec), Some(node)) = (rx.ipsec, node) else {
         return Ok(None);
     };
-    match node.addr {
-        Some(addr) => ipsec.towards(addr),
-        None => Err(DropReason::NoNodeId),
+    if tunnel && ipsec.framing == Framing::EspInTunnel && !is_protected(sender) {
+        return Ok(None);
     }
+    let sa = match node.addr {
+        Some(addr) => ipsec.towards(addr)?,
+        None => return Err(DropReason::NoNodeId),
+    };
+    Ok(sa.map(|sa| (ipsec, sa)))
 }
 
 /// Whether another node's endpoint sent this packet here for it to leave the cluster.
