@@ -60,8 +60,8 @@ impl Case {
         if let (Some(ratio), Some((name, _))) = (self.ratio(), &self.yardstick) {
             ratios.push((format!("ratio_{name}"), ratio));
             ratios.push((
-                format!("ratio_{name}_best"),
-                best_ratio(&self.octoplane, &self.yardsticks),
+                format!("ratio_{name}_quiet"),
+                quiet_ratio(&self.octoplane, &self.yardsticks),
             ));
         }
         let like = |other: &&Self| {
@@ -74,15 +74,15 @@ impl Case {
         let first = all.iter().filter(like).find(same_workers);
         if let Some(first) = first.filter(|first| first.setup.sas != self.setup.sas) {
             let name = format!("ratio_{}_sas", first.setup.sas);
-            let best = best_ratio(&self.octoplane, &first.octoplane);
-            ratios.push((format!("{name}_best"), best));
+            let quiet = quiet_ratio(&self.octoplane, &first.octoplane);
+            ratios.push((format!("{name}_quiet"), quiet));
             ratios.push((name, ratio(&self.octoplane, &first.octoplane)));
         }
         let first = all.iter().filter(like).find(same_sas);
         if let Some(first) = first.filter(|first| first.setup.workers.len() != self.setup.workers.len()) {
             let name = format!("ratio_{}_workers", first.setup.workers.len());
-            let best = best_ratio(&self.octoplane, &first.octoplane);
-            ratios.push((format!("{name}_best"), best));
+            let quiet = quiet_ratio(&self.octoplane, &first.octoplane);
+            ratios.push((format!("{name}_quiet"), quiet));
             ratios.push((name, ratio(&self.octoplane, &first.octoplane)));
         }
         ratios
@@ -118,9 +118,10 @@ impl Case {
             let cycles = median(runs.iter().filter_map(|run| run.cycles_per_packet));
             let _ = writeln!(
                 text,
-                "  {name:<28} {:>3} {:>9.3} {low:>9.3} {high:>9.3} {cycles:>9.1}  {}",
+                "  {name:<28} {:>3} {:>9.3} {low:>9.3} {high:>9.3} {:>9.3} {cycles:>9.1}  {}",
                 runs.len(),
                 median(runs.iter().map(|run| run.mpps)),
+                quiet(runs),
                 other(runs)
             );
         }
@@ -156,23 +157,32 @@ impl Case {
 /// Head of the table.
 pub(super) fn head() -> String {
     format!(
-        "  {:<28} {:>3} {:>9} {:>9} {:>9} {:>9}  other\n",
-        "", "run", "Mop/s", "min", "max", "cycles/p"
+        "  {:<28} {:>3} {:>9} {:>9} {:>9} {:>9} {:>9}  other\n",
+        "", "run", "Mop/s", "min", "max", "quiet", "cycles/p"
     )
 }
 
 fn ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
-    median(
-        ours.iter()
-            .zip(theirs)
-            .map(|(ours, theirs)| ours.mpps / theirs.mpps),
-    )
+    // There may be several of theirs for each of ours.
+    let each = (theirs.len() / ours.len().max(1)).max(1);
+    let them = theirs
+        .chunks(each)
+        .map(|runs| median(runs.iter().map(|run| run.mpps)));
+    median(ours.iter().zip(them).map(|(ours, theirs)| ours.mpps / theirs))
 }
 
-/// Of the best runs: those that others on the machine disturbed least.
-fn best_ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
-    let best = |runs: &[Sample]| runs.iter().map(|run| run.mpps).fold(0.0, f64::max);
-    best(ours) / best(theirs)
+/// While nobody else used the CPU: of our and the libraries' fastest tenth of rounds, and of the fastest run of another
+/// program.
+fn quiet_ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
+    quiet(ours) / quiet(theirs)
+}
+
+fn quiet(runs: &[Sample]) -> f64 {
+    let rounds: Vec<f64> = runs.iter().filter_map(|run| run.quiet).collect();
+    match rounds.is_empty() {
+        true => runs.iter().map(|run| run.mpps).fold(0.0, f64::max),
+        false => median(rounds),
+    }
 }
 
 /// What was refused, or done by somebody else.

@@ -19,10 +19,13 @@ use super::path::{Decrypting, Encrypting, Path, With, inner};
 use super::sas::{End, end};
 use super::setup::{Operation, PathKind, Provider, ROUND, Setup};
 use crate::cpus;
-use crate::sample::Sample;
+use crate::sample::{Sample, tenth};
 
 /// How long a device may take to get ready, sessions included.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Rounds that are remembered one by one.
+const SAMPLES: usize = 1 << 18;
 
 /// What a thread counts.
 #[derive(Debug, Default)]
@@ -31,6 +34,8 @@ struct Counters {
     packets: Counter,
     cycles: Counter,
     bursts: Counter,
+    /// Cycles of the round that a tenth of all was not slower than, when it is over.
+    quiet: Counter,
 }
 
 /// Everything at one moment.
@@ -108,7 +113,13 @@ pub(super) fn run(setup: &Setup) -> anyhow::Result<Sample> {
     for thread in threads {
         thread.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
-    let sample = sample(&before, &after, seconds);
+    let mut sample = sample(&before, &after, seconds);
+    let hz = cycles::hz() as f64;
+    let rates = counters.iter().map(|it| match it.quiet.get() {
+        0 => 0.0,
+        cycles => hz * ROUND as f64 / cycles as f64 / 1e6,
+    });
+    sample.quiet = Some(rates.sum());
     ensure!(
         sample.packets > 0,
         "no packet came through: {}",
@@ -223,11 +234,15 @@ impl Work {
         ready();
         // Two rounds ahead of the clock: the device is found, and its sessions are taken.
         let mut known = 0;
+        let mut rounds = Vec::<f64>::with_capacity(SAMPLES);
         while !self.stop.load(Relaxed) {
             self.path.fill()?;
             let start = cycles::now();
             self.path.run();
             let spent = cycles::now().wrapping_sub(start);
+            if rounds.len() < SAMPLES {
+                rounds.push(spent as f64);
+            }
             let (through, refused) = self.path.counts();
             self.counters.packets.set(through);
             self.counters.cycles.add(spent);
@@ -239,6 +254,7 @@ impl Work {
                 *all = refused.clone();
             }
         }
+        self.counters.quiet.set(tenth(rounds) as u64);
         self.path.finish();
         Ok(())
     }
