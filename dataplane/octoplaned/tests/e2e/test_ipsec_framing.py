@@ -29,7 +29,7 @@ def meet(one, two):
 
 def transfer(server, client, address, *options):
     """Megabits a second over TCP for three seconds."""
-    process = server.spawn("pod1", "iperf3", "--server", "--one-off", stdout=subprocess.PIPE, text=True)
+    process = server.spawn("pod1", "iperf3", "--server", "--one-off", "--forceflush", stdout=subprocess.PIPE, text=True)
     assert "-----" in process.stdout.readline()
     result = client.inside("pod1", "iperf3", "--client", address, "--time", 3, "--json", "--connect-timeout", 3000, *options,
                            check=False)
