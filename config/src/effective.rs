@@ -52,6 +52,7 @@ impl fmt::Display for Config {
             exception,
             icmp,
             neighbours,
+            timeouts,
             capacity,
         } = self;
         writeln!(f, "log_level = {}", quoted(log_level))?;
@@ -136,6 +137,12 @@ impl fmt::Display for Config {
         writeln!(f, "reachable_s = {}", neighbours.reachable.as_secs())?;
         writeln!(f, "max_learned = {}", neighbours.max_learned)?;
 
+        writeln!(f, "\n[timeouts]")?;
+        writeln!(f, "tcp_s = {}", timeouts.tcp.as_secs())?;
+        writeln!(f, "tcp_syn_s = {}", timeouts.tcp_syn.as_secs())?;
+        writeln!(f, "tcp_closing_s = {}", timeouts.tcp_closing.as_secs())?;
+        writeln!(f, "other_s = {}", timeouts.other.as_secs())?;
+
         writeln!(f, "\n[capacity]")?;
         writeln!(f, "endpoints = {}", capacity.endpoints)?;
         writeln!(f, "routes = {}", capacity.routes)?;
@@ -143,6 +150,16 @@ impl fmt::Display for Config {
         writeln!(f, "connections = {}", capacity.connections)?;
         writeln!(f, "fib_nodes_v4 = {}", auto(capacity.fib_nodes_v4))?;
         writeln!(f, "fib_nodes_v6 = {}", auto(capacity.fib_nodes_v6))?;
+        writeln!(f, "ipcache = {}", capacity.ipcache)?;
+        writeln!(f, "ipcache_nodes_v4 = {}", auto(capacity.ipcache_nodes_v4))?;
+        writeln!(f, "ipcache_nodes_v6 = {}", auto(capacity.ipcache_nodes_v6))?;
+        writeln!(f, "services = {}", capacity.services)?;
+        writeln!(f, "frontends = {}", capacity.frontends)?;
+        writeln!(f, "backends = {}", capacity.backends)?;
+        writeln!(f, "policies = {}", capacity.policies)?;
+        writeln!(f, "policy_entries = {}", capacity.policy_entries)?;
+        writeln!(f, "egress_gateways = {}", capacity.egress_gateways)?;
+        writeln!(f, "authentications = {}", capacity.authentications)?;
 
         ports
             .iter()

@@ -369,8 +369,24 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
             "f:6: neighbours.max_learned: 20000 is more than the table holds, expected at most capacity.neighbours, 16384",
         ),
         (
+            "[timeouts]\nother_s = 0",
+            "f:6: timeouts.other_s: 0 is out of range, expected 1 to 2592000 seconds",
+        ),
+        (
+            "[timeouts]\nsyn_s = 3",
+            "f:6: timeouts.syn_s: unknown key, did you mean \"tcp_syn_s\"?",
+        ),
+        (
             "[capacity]\nroutes = 0",
             "f:6: capacity.routes: 0 is out of range, expected 1 to 16777216 routes",
+        ),
+        (
+            "[capacity]\nfrontends = 65536",
+            "f:6: capacity.frontends: 65536 is out of range, expected 1 to 65535 frontends",
+        ),
+        (
+            "[capacity]\npolicy_entries = 2000000",
+            "f:6: capacity.policy_entries: 2000000 is out of range, expected 1 to 1048576 entries",
         ),
         (
             "[capacity]\nfib_nodes_v4 = 'all'",

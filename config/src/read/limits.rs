@@ -1,9 +1,9 @@
-//! `[exception]`, `[icmp]`, `[neighbours]` and `[capacity]`.
+//! `[exception]`, `[icmp]`, `[neighbours]`, `[timeouts]` and `[capacity]`.
 
 use std::time::Duration;
 
 use super::Section;
-use crate::{Capacity, Exception, Icmp, Neighbours};
+use crate::{Capacity, Exception, Icmp, Neighbours, Timeouts};
 
 /// Most entries a table may be given: beyond it a typing mistake is likelier than a need.
 const MOST: usize = 1 << 24;
@@ -61,6 +61,22 @@ pub(super) fn neighbours(mut section: Section<'_>, capacity: &Capacity) -> Neigh
     }
 }
 
+pub(super) fn timeouts(mut section: Section<'_>) -> Timeouts {
+    const MONTH: u64 = 30 * 24 * 3600;
+    let default = Timeouts::default();
+    let mut seconds = |key, default: Duration| {
+        Duration::from_secs(section.integer(key, 1..=MONTH, "seconds", default.as_secs()))
+    };
+    let timeouts = Timeouts {
+        tcp: seconds("tcp_s", default.tcp),
+        tcp_syn: seconds("tcp_syn_s", default.tcp_syn),
+        tcp_closing: seconds("tcp_closing_s", default.tcp_closing),
+        other: seconds("other_s", default.other),
+    };
+    section.finish();
+    timeouts
+}
+
 pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
     let default = Capacity::default();
     let endpoints = section.integer("endpoints", 1..=MOST, "endpoints", default.endpoints);
@@ -69,6 +85,16 @@ pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
     let connections = section.integer("connections", 64..=MOST, "connections", default.connections);
     let fib_nodes_v4 = section.auto_integer("fib_nodes_v4", 64..=MOST, "nodes");
     let fib_nodes_v6 = section.auto_integer("fib_nodes_v6", 64..=MOST, "nodes");
+    let ipcache = section.integer("ipcache", 1..=MOST, "prefixes", default.ipcache);
+    let ipcache_nodes_v4 = section.auto_integer("ipcache_nodes_v4", 64..=MOST, "nodes");
+    let ipcache_nodes_v6 = section.auto_integer("ipcache_nodes_v6", 64..=MOST, "nodes");
+    let services = section.integer("services", 1..=MOST, "services", default.services);
+    let frontends = section.integer("frontends", 1..=65_535, "frontends", default.frontends);
+    let backends = section.integer("backends", 1..=MOST, "backends", default.backends);
+    let policies = section.integer("policies", 1..=MOST, "policies", default.policies);
+    let policy_entries = section.integer("policy_entries", 1..=1 << 20, "entries", default.policy_entries);
+    let egress_gateways = section.integer("egress_gateways", 1..=MOST, "rules", default.egress_gateways);
+    let authentications = section.integer("authentications", 1..=MOST, "pairs", default.authentications);
     section.finish();
     Capacity {
         endpoints,
@@ -77,5 +103,15 @@ pub(super) fn capacity(mut section: Section<'_>) -> Capacity {
         connections,
         fib_nodes_v4,
         fib_nodes_v6,
+        ipcache,
+        ipcache_nodes_v4,
+        ipcache_nodes_v6,
+        services,
+        frontends,
+        backends,
+        policies,
+        policy_entries,
+        egress_gateways,
+        authentications,
     }
 }

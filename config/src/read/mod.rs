@@ -52,6 +52,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
     let ipsec = ipsec::read(root.table("ipsec"));
     let exception = limits::exception(root.table("exception"));
     let icmp = limits::icmp(root.table("icmp"));
+    let timeouts = limits::timeouts(root.table("timeouts"));
     root.finish();
     Some(Config {
         log_level,
@@ -68,6 +69,7 @@ pub(crate) fn read_config(mut root: Section<'_>, cpus: &CpuSet) -> Option<Config
         exception,
         icmp,
         neighbours,
+        timeouts,
         capacity,
     })
 }

@@ -1,4 +1,4 @@
-//! `[exception]`, `[icmp]`, `[neighbours]` and `[capacity]`.
+//! `[exception]`, `[icmp]`, `[neighbours]`, `[timeouts]` and `[capacity]`.
 
 use std::time::Duration;
 
@@ -64,6 +64,31 @@ impl Default for Neighbours {
     }
 }
 
+/// How long connections are remembered after their last packet, 1 second to 30 days each (specification of the datapath,
+/// section 2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP after the first packet that is not a SYN. Seconds in the file, default 8000.
+    pub tcp: Duration,
+    /// TCP before it. Seconds in the file, default 60.
+    pub tcp_syn: Duration,
+    /// TCP after both sides have closed, or one has reset. Seconds in the file, default 10.
+    pub tcp_closing: Duration,
+    /// Everything else. Seconds in the file, default 60.
+    pub other: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            tcp: Duration::from_secs(8000),
+            tcp_syn: Duration::from_secs(60),
+            tcp_closing: Duration::from_secs(10),
+            other: Duration::from_secs(60),
+        }
+    }
+}
+
 /// Sizes of the configuration tables, all allocated for at start. A full table refuses the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
@@ -79,6 +104,27 @@ pub struct Capacity {
     pub fib_nodes_v4: Option<usize>,
     /// Nodes of the IPv6 forwarding table, 64 to 16,777,216. Default `None`: the tables decide.
     pub fib_nodes_v6: Option<usize>,
+    /// Prefixes of the ipcache, both families together, 1 to 16,777,216. Default 1,048,576.
+    pub ipcache: usize,
+    /// Nodes of the IPv4 ipcache, 64 to 16,777,216. Default `None`: the tables decide.
+    pub ipcache_nodes_v4: Option<usize>,
+    /// Nodes of the IPv6 ipcache, 64 to 16,777,216. Default `None`: the tables decide.
+    pub ipcache_nodes_v6: Option<usize>,
+    /// Services, 1 to 16,777,216. Default 65,536.
+    pub services: usize,
+    /// Frontends of all services, one for each NodePort address of the node, 1 to 65,535 (their numbers have 16 bits). Default
+    /// 65,535.
+    pub frontends: usize,
+    /// Backends of all services, those they share counted once, 1 to 16,777,216. Default 524,288.
+    pub backends: usize,
+    /// Policies, one for an endpoint, 1 to 16,777,216. Default 131,072.
+    pub policies: usize,
+    /// Entries of one policy, 1 to 1,048,576. Default 65,536.
+    pub policy_entries: usize,
+    /// Rules of egress gateways, 1 to 16,777,216. Default 65,536.
+    pub egress_gateways: usize,
+    /// Authentications, 1 to 16,777,216. Default 524,288.
+    pub authentications: usize,
 }
 
 impl Default for Capacity {
@@ -90,6 +136,16 @@ impl Default for Capacity {
             connections: 1_000_000,
             fib_nodes_v4: None,
             fib_nodes_v6: None,
+            ipcache: 1_048_576,
+            ipcache_nodes_v4: None,
+            ipcache_nodes_v6: None,
+            services: 65_536,
+            frontends: 65_535,
+            backends: 524_288,
+            policies: 131_072,
+            policy_entries: 65_536,
+            egress_gateways: 65_536,
+            authentications: 524_288,
         }
     }
 }

@@ -21,7 +21,7 @@ pub use crypto::{Crypto, CryptoLibrary, CryptoProvider};
 pub use device::DeviceSpec;
 pub use eal::{Eal, IovaMode};
 pub use ipsec::{Ipsec, IpsecFraming};
-pub use limits::{Capacity, Exception, Icmp, Neighbours};
+pub use limits::{Capacity, Exception, Icmp, Neighbours, Timeouts};
 pub use memory::Memory;
 pub use port::{InterfaceAddr, Port, Queues, Role};
 pub use state::State;
@@ -65,6 +65,8 @@ pub struct Config {
     pub icmp: Icmp,
     /// Neighbour resolution.
     pub neighbours: Neighbours,
+    /// How long connections are remembered.
+    pub timeouts: Timeouts,
     /// Sizes of the configuration tables.
     pub capacity: Capacity,
 }

@@ -12,7 +12,8 @@ pub use crate::node::{node, node_message};
 pub use crate::policy::{policy, policy_entry_message, policy_message, policy_name};
 use crate::policy::{put_entries, remove_entries};
 pub use crate::remote::{
-    egress_gateway, egress_gateway_message, egress_key, ipcache, ipcache_message, ipcache_prefix,
+    authentication, authentication_key, authentication_message, egress_gateway, egress_gateway_message,
+    egress_key, ipcache, ipcache_message, ipcache_prefix,
 };
 pub use crate::service::{service, service_message};
 
@@ -101,6 +102,10 @@ pub fn change(state: &State, change: v1::Change) -> Result<Change, Mistake> {
         Step::PutEgressGateway(message) => Change::PutEgressGateway(egress_gateway(&message)?),
         Step::RemoveEgressGateway(message) => Change::RemoveEgressGateway {
             key: egress_key(&message.source, &message.destination)?,
+        },
+        Step::PutAuthentication(message) => Change::PutAuthentication(authentication(&message)?),
+        Step::RemoveAuthentication(message) => Change::RemoveAuthentication {
+            key: authentication_key(&message)?,
         },
     })
 }
@@ -269,6 +274,7 @@ pub fn event_message(ports: &Ports, event: &Event) -> v1::Event {
         Object::Service(service) => Message::Service(service_message(service)),
         Object::Policy(policy) => Message::Policy(policy_message(policy)),
         Object::EgressGateway(rule) => Message::EgressGateway(egress_gateway_message(rule)),
+        Object::Authentication(it) => Message::Authentication(authentication_message(it)),
     };
     v1::Event {
         revision: event.revision,

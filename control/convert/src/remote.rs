@@ -2,7 +2,9 @@
 
 use octoplane_api::v1;
 use octoplane_packet::Prefix;
-use octoplane_tables::model::{EgressGateway, EgressGatewayRule, EgressKey, IpcacheEntry};
+use octoplane_tables::model::{
+    AuthKey, Authentication, EgressGateway, EgressGatewayRule, EgressKey, IpcacheEntry,
+};
 
 use crate::field::Fields;
 use crate::mistake::{Mistake, clip};
@@ -77,5 +79,39 @@ pub fn egress_gateway_message(rule: &EgressGatewayRule) -> v1::EgressGateway {
             EgressGateway::Excluded => Gateway::Excluded(true),
         }),
         egress_ip: crate::objects::text(rule.egress_ip),
+    }
+}
+
+/// What an authentication is about.
+pub fn authentication_key(message: &v1::Authentication) -> Result<AuthKey, Mistake> {
+    let object = format!(
+        "authentication {} to {}",
+        message.local_identity, message.remote_identity
+    );
+    let it = Fields { object: &object };
+    Ok(AuthKey {
+        local_identity: message.local_identity,
+        remote_identity: message.remote_identity,
+        remote_node: it.maybe("remote_node", &message.remote_node)?,
+        auth_type: it.byte("auth_type", message.auth_type)?,
+    })
+}
+
+/// An authentication in the tables' terms.
+pub fn authentication(message: &v1::Authentication) -> Result<Authentication, Mistake> {
+    Ok(Authentication {
+        key: authentication_key(message)?,
+        expires: message.expires,
+    })
+}
+
+/// An authentication as a message.
+pub fn authentication_message(it: &Authentication) -> v1::Authentication {
+    v1::Authentication {
+        local_identity: it.key.local_identity,
+        remote_identity: it.key.remote_identity,
+        remote_node: crate::objects::text(it.key.remote_node),
+        auth_type: it.key.auth_type.into(),
+        expires: it.expires,
     }
 }

@@ -87,6 +87,18 @@ pub fn changes_in(
             (it.key, format!("{text}: source and destination"))
         },
     )?;
+    let (authentications, proved) = read(
+        "authentications",
+        wanted.authentications,
+        |message| convert::authentication(&message),
+        |it| {
+            let text = format!(
+                "authentication {} to {}",
+                it.key.local_identity, it.key.remote_identity
+            );
+            (it.key, format!("{text}: all but expires"))
+        },
+    )?;
     let (ports, _) = read(
         "ports",
         wanted.ports,
@@ -164,6 +176,13 @@ pub fn changes_in(
             })
     });
     changes.extend(gone.map(|it| Change::RemoveEgressGateway { key: it.key }));
+    let gone = state.authentications().filter(|it| {
+        !proved.contains(&it.key)
+            && scope.may_go(Kind::Authentication, |then| {
+                then.authentication(&it.key) == Some(it)
+            })
+    });
+    changes.extend(gone.map(|it| Change::RemoveAuthentication { key: it.key }));
 
     let mut origins: Vec<_> = (0..changes.len()).map(|index| ("removed", index)).collect();
     let mut put = |list, puts: Vec<Change>| {
@@ -198,13 +217,21 @@ pub fn changes_in(
         "egress_gateways",
         gateways.into_iter().map(Change::PutEgressGateway).collect(),
     );
+    put(
+        "authentications",
+        authentications
+            .into_iter()
+            .map(Change::PutAuthentication)
+            .collect(),
+    );
     Ok(Transaction { changes, origins })
 }
 
 /// Number of objects of a state.
 pub fn size(it: &v1::ReplaceRequest) -> usize {
     let first = it.endpoints.len() + it.routes.len() + it.neighbours.len() + it.ports.len();
-    first + it.ipcache.len() + it.services.len() + it.policies.len() + it.egress_gateways.len()
+    let remote = it.ipcache.len() + it.egress_gateways.len() + it.authentications.len();
+    first + remote + it.services.len() + it.policies.len()
 }
 
 /// Converts a list, and collects its keys, of which each may be given once.

@@ -23,7 +23,7 @@ impl Kinds {
         for &number in kinds {
             match v1::Kind::try_from(number) {
                 Ok(v1::Kind::Unspecified) | Err(_) => {
-                    let last = v1::Kind::EgressGateway as i32;
+                    let last = v1::Kind::Authentication as i32;
                     return Err(format!("kinds: {number} is none, expected 1 to {last}"));
                 }
                 Ok(kind) => wanted |= 1 << kind as u32,

@@ -86,6 +86,9 @@ pub(crate) enum Verb {
     /// Which nodes traffic leaves the cluster from.
     #[command(subcommand)]
     EgressGateway(EgressGatewayVerb),
+    /// Who has authenticated to whom.
+    #[command(subcommand)]
+    Auth(AuthVerb),
     /// What CNI plugins attached.
     #[command(subcommand)]
     Attachment(AttachmentVerb),
@@ -166,6 +169,7 @@ pub(crate) enum Kind {
     Service,
     Policy,
     EgressGateway,
+    Authentication,
 }
 
 impl From<Kind> for octoplane_api::v1::Kind {
@@ -180,6 +184,7 @@ impl From<Kind> for octoplane_api::v1::Kind {
             Kind::Service => Self::Service,
             Kind::Policy => Self::Policy,
             Kind::EgressGateway => Self::EgressGateway,
+            Kind::Authentication => Self::Authentication,
         }
     }
 }
@@ -602,6 +607,40 @@ pub(crate) enum IpcacheVerb {
         /// Its prefix.
         prefix: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthVerb {
+    /// Enter that two sides have authenticated, for a time.
+    Add {
+        #[command(flatten)]
+        who: AuthWho,
+        /// For how many seconds from now.
+        #[arg(long, default_value_t = 3600)]
+        seconds: u64,
+    },
+    /// Take it back: their connections are cut.
+    Del {
+        #[command(flatten)]
+        who: AuthWho,
+    },
+    /// All of them.
+    List,
+}
+
+/// Two sides.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AuthWho {
+    /// Identity of endpoints of this node.
+    pub(crate) local: u32,
+    /// Identity of the other side.
+    pub(crate) remote: u32,
+    /// Address of the node of the other side, if it is another one.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) node: String,
+    /// How they authenticated, as policies ask for it.
+    #[arg(long = "type", default_value_t = 1)]
+    pub(crate) auth_type: u8,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod attachment;
+mod authentication;
 mod cli;
 mod connect;
 mod doctor;
@@ -100,6 +101,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Policy(verb) => objects::policy(channel, verb, arguments.output).await,
         Verb::Ipcache(verb) => objects::ipcache(channel, verb, arguments.output).await,
         Verb::EgressGateway(verb) => objects::egress_gateway(channel, verb, arguments.output).await,
+        Verb::Auth(verb) => authentication::verb(channel, verb, arguments.output).await,
         Verb::Attachment(verb) => attachment::run(channel, verb, arguments.output).await,
         Verb::Ipsec(verb) => ipsec::run(channel, verb, arguments.output).await,
         Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,

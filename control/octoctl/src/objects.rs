@@ -75,10 +75,10 @@ fn show_one<T: Serialize>(it: &T, format: Format) -> Result<(), Failure> {
     print(it, format)
 }
 
-fn show_all<T: Serialize, const N: usize>(
+pub(crate) fn show_all<T: Serialize, const N: usize>(
     all: &[T],
     heading: [&str; N],
-    row: fn(&T) -> [String; N],
+    row: impl Fn(&T) -> [String; N],
     format: Format,
 ) -> Result<(), Failure> {
     if format != Format::Table {
@@ -88,7 +88,7 @@ fn show_all<T: Serialize, const N: usize>(
     Ok(())
 }
 
-fn or_dash(text: &str) -> String {
+pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-" } else { text }.into()
 }
 

@@ -432,6 +432,7 @@ pub(crate) async fn export(channel: Channel, format: Format) -> Result<(), Failu
         services: objects::services(&mut client).await?,
         policies: objects::policies(&mut client).await?,
         egress_gateways: objects::egress_gateways(&mut client).await?,
+        authentications: crate::authentication::all(&mut client).await?,
     };
     print(
         &state,

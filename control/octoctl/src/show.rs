@@ -11,7 +11,9 @@ use crate::cli::Format;
 use crate::error::Failure;
 use crate::output::{print, table, write};
 use crate::program::client;
-use octoplane_state::{EgressGateway, Endpoint, Ipcache, Neighbour, Node, Policy, Port, Route, Service};
+use octoplane_state::{
+    Authentication, EgressGateway, Endpoint, Ipcache, Neighbour, Node, Policy, Port, Route, Service,
+};
 
 fn stats(channel: Channel) -> StatsClient<Channel> {
     StatsClient::new(channel).max_decoding_message_size(usize::MAX)
@@ -356,6 +358,10 @@ pub(crate) fn event_line(event: &v1::Event) -> String {
                 rule.source, rule.destination, rule.gateway
             )
         }
+        Some(Object::Authentication(it)) => format!(
+            "authentication {} to {} type {}",
+            it.local_identity, it.remote_identity, it.auth_type
+        ),
         None if event.initial_state_end => "everything that was there".into(),
         None => "something this octoctl does not know".into(),
     };
@@ -374,6 +380,7 @@ pub(crate) fn event_value(event: &v1::Event) -> Value {
         Some(Object::Service(it)) => ("service", json!(Service::from(it))),
         Some(Object::Policy(it)) => ("policy", json!(Policy::from(it))),
         Some(Object::EgressGateway(it)) => ("egress_gateway", json!(EgressGateway::from(it))),
+        Some(Object::Authentication(it)) => ("authentication", json!(Authentication::from(it))),
         None if event.initial_state_end => ("initial_state_end", Value::Bool(true)),
         None => ("unknown", Value::Null),
     };

@@ -736,6 +736,8 @@ policies:
       - {direction: ingress, identity: 1001, protocol: 6, port: 80, port_prefix_len: 16}
 egress_gateways:
   - {source: 10.64.0.0/24, destination: 0.0.0.0/0, gateway: excluded}
+authentications:
+  - {local_identity: 1001, remote_identity: 2000, remote_node: 192.0.2.11, auth_type: 1, expires: 4000000000}
 ";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -749,7 +751,8 @@ async fn objects_of_the_state_file() {
         "+ service a/x:80 frontends 1 backends 1",
         "+ policy 0 entries 1",
         "+ egress-gateway 10.64.0.0/24 to 0.0.0.0/0 gateway excluded",
-        "5 objects changed (5 new, 0 different, 0 gone), revision 1",
+        "+ authentication 1001 to 2000 type 1",
+        "6 objects changed (6 new, 0 different, 0 gone), revision 1",
     ] {
         assert!(done.out.lines().any(|it| it == line), "{line}: {}", done.out);
     }
@@ -857,6 +860,19 @@ async fn objects_one_by_one() {
     assert!(ok(&lab, &["ipcache", "list"]).contains("192.0.2.11"));
     ok(&lab, &["ipcache", "del", "10.1.0.0/16"]);
     assert_eq!(json_of(&lab, &["ipcache", "list"]), json!([]));
+
+    let sides = ["1001", "2000", "--node", "192.0.2.11", "--type", "2"];
+    ok(&lab, &[&["auth", "add"], &sides[..]].concat());
+    let all = json_of(&lab, &["auth", "list"]);
+    assert_eq!(
+        (&all[0]["remote_identity"], &all[0]["auth_type"]),
+        (&json!(2000), &json!(2))
+    );
+    assert!(ok(&lab, &["auth", "list"]).contains("192.0.2.11"));
+    ok(&lab, &[&["auth", "del"], &sides[..]].concat());
+    assert_eq!(json_of(&lab, &["auth", "list"]), json!([]));
+    let refused = fails(&lab, 1, &["auth", "add", "0", "2000"]);
+    assert!(refused.contains("local_identity: 0 is out of range"), "{refused}");
 
     let key = ["10.64.0.0/24", "0.0.0.0/0"];
     let gateway = ["--gateway", "192.0.2.12", "--egress-ip", "192.0.2.13"];

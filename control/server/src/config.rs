@@ -275,6 +275,22 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
         )))
     }
 
+    type ListAuthenticationsStream = ListStream;
+
+    async fn list_authentications(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<ListStream>, Status> {
+        Ok(Response::new(list::send(
+            self.state().await?,
+            |state| state.authentications().map(|it| it.key).collect(),
+            |state, keys, message| {
+                let all = keys.iter().filter_map(|key| state.authentication(key));
+                message.authentications = all.map(convert::authentication_message).collect();
+            },
+        )))
+    }
+
     async fn get_node(&self, _: Request<v1::GetNodeRequest>) -> Result<Response<v1::Node>, Status> {
         Ok(Response::new(convert::node_message(self.state().await?.node())))
     }

@@ -157,6 +157,7 @@ pub(crate) fn append(all: &mut v1::ReplaceRequest, part: v1::ReplaceRequest) {
     all.services.extend(part.services);
     all.policies.extend(part.policies);
     all.egress_gateways.extend(part.egress_gateways);
+    all.authentications.extend(part.authentications);
 }
 
 fn is_announced(kinds: Kinds, part: &v1::ReplaceRequest) -> Result<(), Status> {
@@ -174,6 +175,11 @@ fn is_announced(kinds: Kinds, part: &v1::ReplaceRequest) -> Result<(), Status> {
             "egress_gateways",
             Kind::EgressGateway,
             part.egress_gateways.is_empty(),
+        ),
+        (
+            "authentications",
+            Kind::Authentication,
+            part.authentications.is_empty(),
         ),
     ];
     for (list, kind, is_empty) in lists {

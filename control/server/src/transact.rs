@@ -105,6 +105,7 @@ fn existed(before: &State, event: &Event) -> bool {
         Object::Service(service) => before.service(&service.name).is_some(),
         Object::Policy(policy) => before.policy(policy.endpoint).is_some(),
         Object::EgressGateway(rule) => before.egress_gateway(&rule.key).is_some(),
+        Object::Authentication(it) => before.authentication(&it.key).is_some(),
     }
 }
 

@@ -31,6 +31,7 @@ fn wants(kinds: Kinds, object: &Object) -> bool {
         Object::Service(_) => v1::Kind::Service,
         Object::Policy(_) => v1::Kind::Policy,
         Object::EgressGateway(_) => v1::Kind::EgressGateway,
+        Object::Authentication(_) => v1::Kind::Authentication,
     })
 }
 
@@ -117,7 +118,7 @@ impl Watcher {
     /// Sends what is there.
     async fn initial(&self) -> ControlFlow<Option<Status>> {
         use v1::event::Object::{
-            EgressGateway, Endpoint, Ipcache, Neighbour, Node, Policy, Port, Route, Service,
+            Authentication, EgressGateway, Endpoint, Ipcache, Neighbour, Node, Policy, Port, Route, Service,
         };
         let state = self.state.clone();
         let put = |object| v1::Event {
@@ -179,6 +180,13 @@ impl Watcher {
             let keys: Vec<_> = state.egress_gateways().map(|it| it.key).collect();
             for it in keys.iter().filter_map(|key| state.egress_gateway(key)) {
                 self.send(put(EgressGateway(convert::egress_gateway_message(it))))
+                    .await?;
+            }
+        }
+        if self.kinds.has(v1::Kind::Authentication) {
+            let keys: Vec<_> = state.authentications().map(|it| it.key).collect();
+            for it in keys.iter().filter_map(|key| state.authentication(key)) {
+                self.send(put(Authentication(convert::authentication_message(it))))
                     .await?;
             }
         }

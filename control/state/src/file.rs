@@ -7,7 +7,7 @@ use octoplane_api::v1;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{EgressGateway, Ipcache, Node, Policy, Service};
+use crate::schema::{Authentication, EgressGateway, Ipcache, Node, Policy, Service};
 
 /// Objects of a kind of which one may be large, in one message.
 const LARGE: usize = 32;
@@ -31,6 +31,8 @@ pub struct State {
     pub policies: Vec<Policy>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub egress_gateways: Vec<EgressGateway>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub authentications: Vec<Authentication>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -223,6 +225,7 @@ impl State {
             services: named("services", self.services)?,
             policies: named("policies", self.policies)?,
             egress_gateways: self.egress_gateways.into_iter().map(Into::into).collect(),
+            authentications: self.authentications.into_iter().map(Into::into).collect(),
             ..empty(false)
         })
     }
@@ -256,6 +259,10 @@ impl State {
         }));
         requests.extend(all.egress_gateways.chunks(size).map(|part| v1::ReplaceRequest {
             egress_gateways: part.into(),
+            ..empty(dry_run)
+        }));
+        requests.extend(all.authentications.chunks(size).map(|part| v1::ReplaceRequest {
+            authentications: part.into(),
             ..empty(dry_run)
         }));
         requests.extend(all.services.chunks(LARGE).map(|part| v1::ReplaceRequest {

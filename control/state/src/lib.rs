@@ -19,4 +19,6 @@ pub use file::{
     Endpoint, FileError, Mistake, Neighbour, Port, Route, Source, State, Target, objects, parse, read,
 };
 pub use position::line;
-pub use schema::{Backend, EgressGateway, Frontend, Ipcache, Node, Policy, PolicyEntry, Service, Tunnel};
+pub use schema::{
+    Authentication, Backend, EgressGateway, Frontend, Ipcache, Node, Policy, PolicyEntry, Service, Tunnel,
+};

@@ -18,6 +18,7 @@ struct Entries {
     services: Vec<Spanned<IgnoredAny>>,
     policies: Vec<Spanned<IgnoredAny>>,
     egress_gateways: Vec<Spanned<IgnoredAny>>,
+    authentications: Vec<Spanned<IgnoredAny>>,
 }
 
 /// The line, from 1, of an entry named as in "endpoints[4711]". Reads the text again: only who has to report a mistake
@@ -37,6 +38,7 @@ pub fn line(text: &str, entry: &str) -> Option<u64> {
         "services" => entries.services,
         "policies" => entries.policies,
         "egress_gateways" => entries.egress_gateways,
+        "authentications" => entries.authentications,
         _ => return None,
     };
     let line = list.get(index)?.referenced.line();

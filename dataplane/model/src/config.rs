@@ -734,6 +734,23 @@ pub struct EgressRule {
     pub egress_ip: Option<IpAddr>,
 }
 
+/// Two sides that have authenticated (specification, 2.11 and 4). Nothing here looks at the time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authentication {
+    /// Identity of the side whose policy asks for it.
+    pub local_identity: u32,
+    /// Identity of the other side.
+    pub remote_identity: u32,
+    /// The node of the other side, unless it is this one.
+    #[serde(default, with = "maybe")]
+    pub remote_node: Option<IpAddr>,
+    /// How.
+    pub auth_type: u8,
+    /// When it ends.
+    pub expires: u64,
+}
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -754,4 +771,6 @@ pub struct State {
     pub policies: Vec<Policy>,
     /// Egress gateway rules.
     pub egress_gateways: Vec<EgressRule>,
+    /// Who has authenticated.
+    pub authentications: Vec<Authentication>,
 }

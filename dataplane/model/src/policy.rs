@@ -1,6 +1,7 @@
 //! Policy (specification, 2.6, 2.7 and section 4).
 
 use crate::config::{Direction, PolicyEntry, PolicyMode, Subject};
+use crate::fib::identity;
 use crate::model::Model;
 use crate::outcome::{Verdict, code};
 use crate::wire::{Packet, Tuple};
@@ -106,6 +107,35 @@ impl Model {
             .any(|policy| policy.endpoint == Subject::Host)
     }
 
+    /// Whether `subject` and the other side, of identity `remote`, have authenticated.
+    fn authenticated(
+        &self,
+        subject: Subject,
+        direction: Direction,
+        remote: u32,
+        tuple: &Tuple,
+        auth_type: u8,
+    ) -> bool {
+        let other = match direction {
+            Direction::Egress => tuple.dst,
+            Direction::Ingress => tuple.src,
+        };
+        let node = self.ipcache(other).and_then(|entry| entry.tunnel_endpoint);
+        let local = match subject {
+            Subject::Host => identity::HOST,
+            Subject::Endpoint(id) => {
+                let mut endpoints = self.state.endpoints.iter();
+                endpoints.find(|it| it.id == id).map_or(0, |it| it.identity)
+            }
+        };
+        self.state.authentications.iter().any(|it| {
+            it.local_identity == local
+                && it.remote_identity == remote
+                && it.remote_node == node
+                && it.auth_type == auth_type
+        })
+    }
+
     /// What the policy of `subject` says of a packet between it and `remote`.
     pub(crate) fn policy(
         &self,
@@ -163,7 +193,9 @@ impl Model {
         };
         if result.is_ok() && auth != 0 {
             event.auth_type = auth;
-            result = Err(code::AUTH);
+            if !self.authenticated(subject, direction, remote, tuple, auth) {
+                result = Err(code::AUTH);
+            }
         }
         if audit && matches!(result, Err(code::POLICY | code::POLICY_DENY)) {
             event.audited = true;

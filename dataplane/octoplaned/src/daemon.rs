@@ -136,6 +136,9 @@ fn serve(
         if let Some(address) = bound.tcp_address() {
             info!("control services at {address}, too");
         }
+        drop(tokio::spawn(crate::authentications::expire(Arc::downgrade(
+            dataplane,
+        ))));
         supervisor::ready(dataplane);
         // On the threads that serve the API: if these hang, nobody feeds it. It ends with the runtime.
         drop(tokio::spawn(supervisor::feed_watchdog(Arc::clone(dataplane))));

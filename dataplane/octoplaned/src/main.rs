@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod attachments;
+mod authentications;
 mod daemon;
 mod flows;
 mod interfaces;

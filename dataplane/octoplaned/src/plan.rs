@@ -3,7 +3,7 @@
 use dpdk::eal::{EalOptions, IovaMode, LogLevel, Memory};
 use octoplane_config::schema::{self, Config, PollMode};
 use octoplane_control::{Access, Server};
-use octoplane_engine::{EngineConfig, IpsecConfig};
+use octoplane_engine::{EngineConfig, IpsecConfig, Timeouts};
 use octoplane_tables::model::Role;
 use octoplane_tables::{Capacity, Gateways};
 use octoplane_worker::{IpsecPlan, Plan, Poll, PortPlan};
@@ -84,13 +84,29 @@ pub(crate) fn dataplane(config: &Config, ipsec: Option<IpsecConfig>) -> Plan {
             neighbours: config.capacity.neighbours,
             fib_nodes_v4: config.capacity.fib_nodes_v4.unwrap_or(defaults.fib_nodes_v4),
             fib_nodes_v6: config.capacity.fib_nodes_v6.unwrap_or(defaults.fib_nodes_v6),
-            ..defaults
+            ipcache: config.capacity.ipcache,
+            ipcache_nodes_v4: config
+                .capacity
+                .ipcache_nodes_v4
+                .unwrap_or(defaults.ipcache_nodes_v4),
+            ipcache_nodes_v6: config
+                .capacity
+                .ipcache_nodes_v6
+                .unwrap_or(defaults.ipcache_nodes_v6),
+            services: config.capacity.services,
+            frontends: config.capacity.frontends,
+            backends: config.capacity.backends,
+            policies: config.capacity.policies,
+            policy_entries: config.capacity.policy_entries,
+            egress_gateways: config.capacity.egress_gateways,
+            authentications: config.capacity.authentications,
         },
         connections: u32::try_from(config.capacity.connections).unwrap_or(u32::MAX),
         engine: EngineConfig {
             icmp_errors: (config.icmp.error_rate_pps, config.icmp.error_burst),
             exceptions: (config.exception.rate_pps, config.exception.burst),
             max_parked: config.neighbours.max_parked as usize,
+            timeouts: timeouts(config.timeouts),
             // Long enough for every question to be asked.
             park_ns: nanoseconds(config.neighbours.retry * crate::neighbours::TRIES),
             ..EngineConfig::default()
@@ -99,6 +115,16 @@ pub(crate) fn dataplane(config: &Config, ipsec: Option<IpsecConfig>) -> Plan {
             config: ipsec,
             crypto: (&config.crypto).into(),
         }),
+    }
+}
+
+fn timeouts(config: octoplane_config::Timeouts) -> Timeouts {
+    let seconds = |time: std::time::Duration| u32::try_from(time.as_secs()).unwrap_or(u32::MAX);
+    Timeouts {
+        tcp: seconds(config.tcp),
+        syn: seconds(config.tcp_syn),
+        closing: seconds(config.tcp_closing),
+        other: seconds(config.other),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use octoplane_engine::{DropReason, FlowState, FlowView, NeighbourEvent};
 use octoplane_flow::Tuple;
-use octoplane_state::{EgressGateway, Port, State};
+use octoplane_state::{Authentication, EgressGateway, Port, State};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::setup::{Setup, SetupError};
@@ -121,6 +121,9 @@ pub struct Removal {
     /// Rules, by source and destination; their other fields do not count.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub egress_gateways: Vec<EgressGateway>,
+    /// Authentications, by all fields but `expires`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub authentications: Vec<Authentication>,
 }
 
 /// A neighbour.

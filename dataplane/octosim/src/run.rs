@@ -121,7 +121,8 @@ fn puts(objects: State) -> Result<Vec<v1::Change>, SimError> {
         .chain(it.ipcache.into_iter().map(Step::PutIpcache))
         .chain(it.services.into_iter().map(Step::PutService))
         .chain(it.policies.into_iter().map(Step::PutPolicy))
-        .chain(it.egress_gateways.into_iter().map(Step::PutEgressGateway));
+        .chain(it.egress_gateways.into_iter().map(Step::PutEgressGateway))
+        .chain(it.authentications.into_iter().map(Step::PutAuthentication));
     Ok(steps.map(change).collect())
 }
 
@@ -135,6 +136,7 @@ fn removals(it: Removal) -> Vec<v1::Change> {
         })
     };
     let rule = |it: octoplane_state::EgressGateway| Step::RemoveEgressGateway(it.into());
+    let authentication = |it: octoplane_state::Authentication| Step::RemoveAuthentication(it.into());
     let steps = (it.endpoints.into_iter().map(Step::RemoveEndpoint))
         .chain(it.routes.into_iter().map(Step::RemoveRoute))
         .chain(it.neighbours.into_iter().map(neighbour))
@@ -142,7 +144,8 @@ fn removals(it: Removal) -> Vec<v1::Change> {
         .chain(it.ipcache.into_iter().map(Step::RemoveIpcache))
         .chain(it.services.into_iter().map(Step::RemoveService))
         .chain(it.policies.into_iter().map(Step::RemovePolicy))
-        .chain(it.egress_gateways.into_iter().map(rule));
+        .chain(it.egress_gateways.into_iter().map(rule))
+        .chain(it.authentications.into_iter().map(authentication));
     steps.map(change).collect()
 }
 

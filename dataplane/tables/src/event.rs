@@ -7,8 +7,8 @@ use std::sync::Arc;
 use octoplane_packet::Prefix;
 
 use crate::model::{
-    Change, EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Route,
-    Service,
+    AuthKey, Authentication, Change, EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node,
+    Port, PortId, Route, Service,
 };
 use crate::policy::StoredPolicy;
 use crate::ports::Ports;
@@ -35,6 +35,8 @@ pub enum Object {
     Policy(Arc<StoredPolicy>),
     /// An egress-gateway rule.
     EgressGateway(EgressGatewayRule),
+    /// An authentication.
+    Authentication(Authentication),
 }
 
 impl Object {
@@ -82,6 +84,7 @@ pub(crate) enum ObjectKey {
     Service(Arc<str>),
     Policy(u32),
     EgressGateway(EgressKey),
+    Authentication(AuthKey),
 }
 
 impl ObjectKey {
@@ -126,6 +129,9 @@ impl ObjectKey {
             Change::PutEgressGateway(EgressGatewayRule { key, .. }) | Change::RemoveEgressGateway { key } => {
                 Self::EgressGateway(*key)
             }
+            Change::PutAuthentication(Authentication { key, .. }) | Change::RemoveAuthentication { key } => {
+                Self::Authentication(*key)
+            }
         }
     }
 
@@ -140,6 +146,7 @@ impl ObjectKey {
             Self::Service(name) => state.services.get(name).cloned().map(Object::Service),
             Self::Policy(endpoint) => state.policies.get(endpoint).cloned().map(Object::Policy),
             Self::EgressGateway(key) => state.egress_gateway(key).copied().map(Object::EgressGateway),
+            Self::Authentication(key) => state.authentication(key).copied().map(Object::Authentication),
         }
     }
 }

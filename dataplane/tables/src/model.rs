@@ -1,5 +1,6 @@
 //! What the control plane programs: endpoints, routes, neighbours, ports; a file each for the rest.
 
+mod authentication;
 mod egress_gateway;
 mod ipcache;
 mod node;
@@ -10,6 +11,7 @@ use std::net::IpAddr;
 
 use octoplane_packet::{MacAddr, Prefix};
 
+pub use authentication::{AuthKey, Authentication};
 pub use egress_gateway::{EgressGateway, EgressGatewayRule, EgressKey};
 pub use ipcache::IpcacheEntry;
 pub use node::{
@@ -207,4 +209,8 @@ pub enum Change {
     PutEgressGateway(EgressGatewayRule),
     /// Removes an egress-gateway rule; one that is not there is an error.
     RemoveEgressGateway { key: EgressKey },
+    /// Creates or replaces an authentication.
+    PutAuthentication(Authentication),
+    /// Removes an authentication; one that is not there is an error.
+    RemoveAuthentication { key: AuthKey },
 }

@@ -12,7 +12,7 @@ use crate::egress_gateway::EgressRule;
 use crate::ipcache::{Remote, identity};
 use crate::last_changed::LastChanged;
 use crate::lpm::{Block, Lpm};
-use crate::model::{HOST_ENDPOINT, Port, PortId, Role};
+use crate::model::{AuthKey, HOST_ENDPOINT, Port, PortId, Role};
 use crate::node::NodeView;
 use crate::numbered::Numbered;
 use crate::policy::EndpointPolicy;
@@ -246,6 +246,11 @@ impl Snapshot {
             default.filter(|_| endpoint != HOST_ENDPOINT)
         };
         policy.or_else(default).map(Arc::as_ref)
+    }
+
+    /// Whether two sides have authenticated.
+    pub fn has_authenticated(&self, key: &AuthKey) -> bool {
+        self.views.authentications.contains_key(key)
     }
 
     /// The egress-gateway rule for IPv4 packets between these addresses (most significant byte first).

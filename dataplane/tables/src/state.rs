@@ -9,8 +9,8 @@ use octoplane_packet::Prefix;
 use crate::ipcache::{Remote, Remotes, identity};
 use crate::last_changed::LastChanged;
 use crate::model::{
-    EgressGateway, EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour, Node, Port, PortId, Role,
-    Route, RouteTarget, Service,
+    AuthKey, Authentication, EgressGateway, EgressGatewayRule, EgressKey, Endpoint, IpcacheEntry, Neighbour,
+    Node, Port, PortId, Role, Route, RouteTarget, Service,
 };
 use crate::policy::StoredPolicy;
 use crate::ports::Ports;
@@ -56,6 +56,7 @@ pub struct State {
     pub(crate) names: Names,
     pub(crate) policies: OrdMap<u32, Arc<StoredPolicy>>,
     pub(crate) egress_gateways: OrdMap<EgressKey, EgressGatewayRule>,
+    pub(crate) authentications: OrdMap<AuthKey, Authentication>,
     pub(crate) changed: Arc<LastChanged>,
 }
 
@@ -81,6 +82,7 @@ impl State {
             names: Names::default(),
             policies: OrdMap::new(),
             egress_gateways: OrdMap::new(),
+            authentications: OrdMap::new(),
             changed: Arc::default(),
         }
     }
@@ -251,6 +253,21 @@ impl State {
     /// Number of policies.
     pub fn policy_count(&self) -> usize {
         self.policies.len()
+    }
+
+    /// The authentication with this key.
+    pub fn authentication(&self, key: &AuthKey) -> Option<&Authentication> {
+        self.authentications.get(key)
+    }
+
+    /// All authentications by key.
+    pub fn authentications(&self) -> impl Iterator<Item = &Authentication> {
+        self.authentications.values()
+    }
+
+    /// Number of authentications.
+    pub fn authentication_count(&self) -> usize {
+        self.authentications.len()
     }
 
     /// The egress-gateway rule with this key.

@@ -56,6 +56,8 @@ pub struct Capacity {
     pub policy_entries: usize,
     /// Egress-gateway rules.
     pub egress_gateways: usize,
+    /// Authentications.
+    pub authentications: usize,
 }
 
 impl Capacity {
@@ -75,6 +77,7 @@ impl Capacity {
         policies: 131_072,
         policy_entries: 65_536,
         egress_gateways: 65_536,
+        authentications: 524_288,
     };
 }
 
@@ -190,6 +193,11 @@ impl Store {
                 "egress_gateways",
                 state.egress_gateway_count(),
                 capacity.egress_gateways,
+            ),
+            (
+                "authentications",
+                state.authentication_count(),
+                capacity.authentications,
             ),
         ]
         .into_iter()

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use octoplane_packet::Prefix;
 
 use crate::event::ObjectKey;
+use crate::ipcache::identity;
 use crate::model::HOST_ENDPOINT;
 use crate::state::State;
 
@@ -51,6 +52,18 @@ impl Touched {
                 .take_while(|addr| prefix.contains(**addr));
             fib.extend(covered.map(|&addr| Prefix::host(addr)));
         };
+        let authenticated: BTreeSet<u32> = changed
+            .iter()
+            .filter_map(|key| match key {
+                ObjectKey::Authentication(key) => Some(key.local_identity),
+                _ => None,
+            })
+            .collect();
+        if !authenticated.is_empty() {
+            let theirs = new.endpoints().filter(|it| authenticated.contains(&it.identity));
+            touched.hosts(theirs.flat_map(|it| &it.addresses).copied());
+            touched.everything |= authenticated.contains(&identity::HOST);
+        }
         for key in changed {
             match *key {
                 ObjectKey::Endpoint(id) => {
@@ -97,6 +110,8 @@ impl Touched {
                     }
                 }
                 ObjectKey::EgressGateway(key) => _ = touched.others.insert(key.source),
+                // All of them were looked at above, at once.
+                ObjectKey::Authentication(_) => {}
             }
         }
         touched

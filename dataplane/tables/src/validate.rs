@@ -1,5 +1,6 @@
 //! Applies one change to a state, or says what is wrong with it.
 
+mod authentication;
 mod egress_gateway;
 mod ipcache;
 mod node;
@@ -71,6 +72,8 @@ impl State {
             Change::RemovePolicy { endpoint } => self.remove_policy(endpoint),
             Change::PutEgressGateway(rule) => self.put_egress_gateway(rule, capacity),
             Change::RemoveEgressGateway { key } => self.remove_egress_gateway(&key),
+            Change::PutAuthentication(it) => self.put_authentication(it, capacity),
+            Change::RemoveAuthentication { key } => self.remove_authentication(&key),
         }
     }
 

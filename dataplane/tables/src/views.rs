@@ -7,7 +7,7 @@ use crate::bucket::{Buckets, Rates};
 use crate::egress_gateway::EgressTable;
 use crate::event::ObjectKey;
 use crate::fast_map::FastMap;
-use crate::model::{Endpoint, Node};
+use crate::model::{AuthKey, Endpoint, Node};
 use crate::node::NodeView;
 use crate::policy::EndpointPolicy;
 use crate::services::{Frontend, ServiceTable};
@@ -22,6 +22,8 @@ pub(crate) struct Views {
     /// What holds for endpoints without policy.
     pub(crate) default_policy: Option<Arc<EndpointPolicy>>,
     pub(crate) egress: EgressTable,
+    /// Who has authenticated, and until when.
+    pub(crate) authentications: FastMap<AuthKey, u64>,
     /// Endpoints with any limit.
     pub(crate) buckets: FastMap<u32, Arc<Buckets>>,
 }
@@ -34,6 +36,7 @@ impl Default for Views {
             policies: FastMap::default(),
             default_policy: None,
             egress: EgressTable::default(),
+            authentications: FastMap::default(),
             buckets: FastMap::default(),
         }
     }
@@ -53,6 +56,10 @@ impl Views {
                 ObjectKey::EgressGateway(key) => match new.egress_gateway(key) {
                     Some(rule) => self.egress.insert(rule, &new.remotes),
                     None => self.egress.remove(key),
+                },
+                ObjectKey::Authentication(key) => match new.authentication(key) {
+                    Some(it) => _ = self.authentications.insert(*key, it.expires),
+                    None => _ = self.authentications.remove(key),
                 },
                 _ => {}
             }

@@ -8,7 +8,8 @@ use std::net::IpAddr;
 
 use common::{endpoint, ip, node, prefix, put_node, refusal, snapshot, store, store_with, v4, v6};
 use octoplane_tables::model::{
-    Change, EgressGateway, EgressGatewayRule, EgressKey, Node, Routing, Tunnel, TunnelProtocol,
+    AuthKey, Authentication, Change, EgressGateway, EgressGatewayRule, EgressKey, Node, Routing, Tunnel,
+    TunnelProtocol,
 };
 use octoplane_tables::{Action, Capacity, EgressRule, ErrorKind, Object, Rates, Store};
 
@@ -254,4 +255,56 @@ fn bad_egress_rules_are_refused() {
         refusal(&mut store, vec![Change::RemoveEgressGateway { key }]),
         "changes[0]: egress gateway 10.0.0.7/32 to 0.0.0.0/0: not found"
     );
+}
+
+#[test]
+fn authentications_are_refused_by_field() {
+    let good = Authentication {
+        key: AuthKey {
+            local_identity: 1001,
+            remote_identity: 1002,
+            remote_node: None,
+            auth_type: 1,
+        },
+        expires: 1,
+    };
+    let with = |edit: &dyn Fn(&mut AuthKey)| {
+        let mut it = good;
+        edit(&mut it.key);
+        it
+    };
+    let mut store = store();
+    for (wrong, expected) in [
+        (
+            with(&|it| it.local_identity = 0),
+            "local_identity: 0 is out of range",
+        ),
+        (
+            with(&|it| it.remote_identity = 0x0300_0000),
+            "remote_identity: 50331648 is out of range",
+        ),
+        (with(&|it| it.auth_type = 0), "auth_type: 0 is out of range"),
+        (with(&|it| it.auth_type = 128), "auth_type: 128 is out of range"),
+        (
+            with(&|it| it.remote_node = Some("224.0.0.1".parse().unwrap())),
+            "remote_node: 224.0.0.1 is not the address of a node",
+        ),
+    ] {
+        let error = store
+            .apply(vec![Change::PutAuthentication(wrong)])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    store.apply(vec![Change::PutAuthentication(good)]).unwrap();
+    assert_eq!(store.state().authentications().count(), 1);
+    let again = store.apply(vec![Change::PutAuthentication(good)]).unwrap();
+    assert!(again.events.is_empty());
+    store
+        .apply(vec![Change::RemoveAuthentication { key: good.key }])
+        .unwrap();
+    let error = store
+        .apply(vec![Change::RemoveAuthentication { key: good.key }])
+        .unwrap_err();
+    assert!(error.to_string().contains("1001 to 1002 on this node"), "{error}");
 }

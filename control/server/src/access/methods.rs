@@ -47,6 +47,7 @@ pub const METHODS: &[Method] = &[
     method("/octoplane.v1.Config/ListServices", Read, Call),
     method("/octoplane.v1.Config/ListPolicies", Read, Call),
     method("/octoplane.v1.Config/ListEgressGateways", Read, Call),
+    method("/octoplane.v1.Config/ListAuthentications", Read, Call),
     method("/octoplane.v1.Config/GetEndpoint", Read, Call),
     method("/octoplane.v1.Config/GetNode", Read, Call),
     method("/octoplane.v1.Config/GetIpcache", Read, Call),

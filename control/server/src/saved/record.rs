@@ -7,7 +7,7 @@ use octoplane_api::v1;
 use octoplane_tables::{Committed, Object, State, StoredPolicy};
 use prost::Message as _;
 
-use super::rows::{Kind, entry, number, pair};
+use super::rows::{Kind, authentication, entry, number, pair};
 use crate::convert;
 
 /// Rows to write, by key; `None` for those that go.
@@ -86,6 +86,13 @@ impl Recorder {
                         .key(&pair(&it.key.source.to_string(), &it.key.destination.to_string())),
                     convert::egress_gateway_message(it).encode_to_vec(),
                 ),
+                Object::Authentication(it) => {
+                    let message = convert::authentication_message(it);
+                    (
+                        Kind::Authentication.key(&authentication(&message)),
+                        message.encode_to_vec(),
+                    )
+                }
             };
             writes.insert(key, (!event.removed).then_some(value));
         }

@@ -24,10 +24,11 @@ pub(super) enum Kind {
     EgressGateway = 10,
     /// A port that came over the API.
     AddedPort = 11,
+    Authentication = 12,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Endpoint,
         Self::Route,
         Self::Neighbour,
@@ -39,6 +40,7 @@ impl Kind {
         Self::PolicyEntry,
         Self::EgressGateway,
         Self::AddedPort,
+        Self::Authentication,
     ];
 
     /// The key of an object of this kind.
@@ -67,6 +69,14 @@ pub(super) fn entry(endpoint: u32, it: &v1::PolicyEntry) -> Vec<u8> {
     let fields = [it.identity, it.protocol, it.port, it.port_prefix_len];
     name.extend(it.direction.to_be_bytes());
     name.extend(fields.iter().flat_map(|field| field.to_be_bytes()));
+    name
+}
+
+/// What names an authentication.
+pub(super) fn authentication(it: &v1::Authentication) -> Vec<u8> {
+    let numbers = [it.local_identity, it.remote_identity, it.auth_type];
+    let mut name: Vec<u8> = numbers.iter().flat_map(|it| it.to_be_bytes()).collect();
+    name.extend_from_slice(it.remote_node.as_bytes());
     name
 }
 
@@ -121,6 +131,10 @@ impl Objects {
             Kind::EgressGateway => {
                 all.egress_gateways
                     .push(v1::EgressGateway::decode(value).map_err(read)?);
+            }
+            Kind::Authentication => {
+                all.authentications
+                    .push(v1::Authentication::decode(value).map_err(read)?);
             }
             Kind::AddedPort => self.ports.push(v1::AddPortRequest::decode(value).map_err(read)?),
         }

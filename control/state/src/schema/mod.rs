@@ -8,7 +8,7 @@ mod service;
 
 pub use node::{Node, Tunnel};
 pub use policy::{Policy, PolicyEntry};
-pub use remote::{EgressGateway, Ipcache};
+pub use remote::{Authentication, EgressGateway, Ipcache};
 pub use service::{Backend, Frontend, Service};
 
 /// Whether a setting is at its default, and need not be written.

@@ -30,6 +30,42 @@ pub struct EgressGateway {
     pub egress_ip: String,
 }
 
+/// Two sides that have authenticated, until `expires` (seconds since 1970 UTC). Without `remote_node` both are on this node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authentication {
+    pub local_identity: u32,
+    pub remote_identity: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub remote_node: String,
+    pub auth_type: u8,
+    pub expires: u64,
+}
+
+impl From<Authentication> for v1::Authentication {
+    fn from(it: Authentication) -> Self {
+        Self {
+            local_identity: it.local_identity,
+            remote_identity: it.remote_identity,
+            remote_node: it.remote_node,
+            auth_type: it.auth_type.into(),
+            expires: it.expires,
+        }
+    }
+}
+
+impl From<v1::Authentication> for Authentication {
+    fn from(it: v1::Authentication) -> Self {
+        Self {
+            local_identity: it.local_identity,
+            remote_identity: it.remote_identity,
+            remote_node: it.remote_node,
+            auth_type: u8::try_from(it.auth_type).unwrap_or(0),
+            expires: it.expires,
+        }
+    }
+}
+
 impl From<Ipcache> for v1::Ipcache {
     fn from(it: Ipcache) -> Self {
         Self {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use octoplane_flow::Tuple;
 use octoplane_packet::BufPool;
-use octoplane_tables::model::{HOST_ENDPOINT, Routing};
+use octoplane_tables::model::{AuthKey, HOST_ENDPOINT, Routing};
 use octoplane_tables::{Action as Way, Decision, Snapshot, Verdict as Decided, identity};
 
 use super::service::is_loopback_address;
@@ -47,9 +47,15 @@ impl<P: BufPool> Core<P> {
                 return Err(Verdict::Drop(DropReason::EncapProhibited));
             }
             if let Some(policy) = snapshot.policy(from) {
-                let identity = remote(snapshot, out.dst()).identity;
-                let decided = policy.lookup(true, identity, out.protocol(), port);
-                proxy = self.obey(&decided).map_err(|reason| {
+                let other = remote(snapshot, out.dst());
+                let decided = policy.lookup(true, other.identity, out.protocol(), port);
+                let sides = || AuthKey {
+                    local_identity: sender.identity,
+                    remote_identity: other.identity,
+                    remote_node: other.tunnel,
+                    auth_type: decided.auth_type,
+                };
+                proxy = self.obey(snapshot, &decided, sides).map_err(|reason| {
                     let told = node.policy_deny_response
                         && matches!(reason, DropReason::PolicyDenied | DropReason::PolicyDenylist);
                     match told && from != HOST_ENDPOINT {
@@ -70,7 +76,13 @@ impl<P: BufPool> Core<P> {
         };
         if let Some(policy) = to.and_then(|to| snapshot.policy(to)) {
             let decided = policy.lookup(false, sender.identity, out.protocol(), port);
-            let ingress = self.obey(&decided).map_err(Verdict::Drop)?;
+            let sides = || AuthKey {
+                local_identity: remote(snapshot, out.dst()).identity,
+                remote_identity: sender.identity,
+                remote_node: remote(snapshot, out.src()).tunnel,
+                auth_type: decided.auth_type,
+            };
+            let ingress = self.obey(snapshot, &decided, sides).map_err(Verdict::Drop)?;
             if ingress != 0 {
                 proxy = ingress;
             }
@@ -83,7 +95,13 @@ impl<P: BufPool> Core<P> {
         self.allowed(rx, packet, &packet.tuple, sender).map(|_| ())
     }
 
-    fn obey(&self, decided: &Decided) -> Result<u16, DropReason> {
+    /// The port of the proxy, or 0. `sides` are those who would have to have authenticated.
+    fn obey(
+        &self,
+        snapshot: &Snapshot,
+        decided: &Decided,
+        sides: impl FnOnce() -> AuthKey,
+    ) -> Result<u16, DropReason> {
         if decided.audited {
             self.stats.audited.add(1);
         }
@@ -91,6 +109,7 @@ impl<P: BufPool> Core<P> {
             Decision::Allow => Ok(decided.proxy_port),
             Decision::Deny => Err(DropReason::PolicyDenylist),
             Decision::NoMatch => Err(DropReason::PolicyDenied),
+            Decision::AuthRequired if snapshot.has_authenticated(&sides()) => Ok(decided.proxy_port),
             Decision::AuthRequired => Err(DropReason::AuthRequired),
         }
     }

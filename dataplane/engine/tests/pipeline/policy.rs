@@ -2,7 +2,8 @@
 
 use octoplane_packet::HeapPool;
 use octoplane_tables::model::{
-    Change, Direction, IpcacheEntry, Node, Policy, PolicyEntry, PolicyKey, PolicyValue,
+    AuthKey, Authentication, Change, Direction, IpcacheEntry, Node, Policy, PolicyEntry, PolicyKey,
+    PolicyValue,
 };
 
 use crate::common::bytes::ip4;
@@ -258,4 +259,80 @@ fn a_tunnel_leads_where_no_route_does() {
     let outcome = lab.one(POD0, &there);
     let (port, sent) = outcome.only();
     assert_eq!((port, sent.len()), (UPLINK, there.len() + 50));
+}
+
+fn authenticated(local: u32, remote: u32, remote_node: Option<&str>, auth_type: u8) -> Authentication {
+    Authentication {
+        key: AuthKey {
+            local_identity: local,
+            remote_identity: remote,
+            remote_node: remote_node.map(|addr| addr.parse().unwrap()),
+            auth_type,
+        },
+        expires: 4_000_000_000,
+    }
+}
+
+fn asks_for(auth_type: u8, direction: Direction, identity: u32) -> PolicyEntry {
+    let mut entry = entry(direction, identity, 6, 80, false);
+    (entry.value.auth_type, entry.value.auth_explicit) = (auth_type, true);
+    entry
+}
+
+#[test]
+fn who_has_to_authenticate_passes_once_both_have() {
+    let mut lab = lab();
+    lab.apply(vec![policy(
+        2,
+        true,
+        false,
+        vec![asks_for(1, Direction::Ingress, 1001)],
+    )]);
+    assert_eq!(lab.one(POD0, &there(6, 80, SYN)).dropped(), 189);
+    // Somebody else's, another way, on another node: none of them counts.
+    for other in [
+        authenticated(1003, 1001, None, 1),
+        authenticated(1001, 1002, None, 1),
+        authenticated(1002, 1001, None, 2),
+        authenticated(1002, 1001, Some("192.0.2.7"), 1),
+    ] {
+        lab.apply(vec![Change::PutAuthentication(other)]);
+        assert_eq!(lab.one(POD0, &there(6, 80, SYN)).dropped(), 189, "{other:?}");
+    }
+    let theirs = authenticated(1002, 1001, None, 1);
+    lab.apply(vec![Change::PutAuthentication(theirs)]);
+    passes(&mut lab, POD0, &there(6, 80, SYN));
+    passes(&mut lab, POD1, &back(6, 80, SYN | ACK));
+    passes(&mut lab, POD0, &there(6, 80, ACK));
+    // Once it is over, the connection is cut.
+    lab.apply(vec![Change::RemoveAuthentication { key: theirs.key }]);
+    assert_eq!(lab.one(POD0, &there(6, 80, ACK)).dropped(), 189);
+}
+
+#[test]
+fn the_other_side_of_an_authentication_is_on_its_node() {
+    let mut lab = lab();
+    lab.apply(vec![
+        Change::PutIpcache(IpcacheEntry {
+            prefix: "198.51.100.0/24".parse().unwrap(),
+            identity: 3000,
+            tunnel: Some("192.0.2.7".parse().unwrap()),
+            key: 0,
+            skip_tunnel: true,
+        }),
+        policy(1, false, true, vec![asks_for(1, Direction::Egress, 3000)]),
+    ]);
+    let syn = packet(6, ("10.0.0.1", 4000), ("198.51.100.7", 80), SYN, (OURS[0], EP1));
+    assert_eq!(lab.one(POD0, &syn).dropped(), 189);
+    lab.apply(vec![Change::PutAuthentication(authenticated(
+        1001, 3000, None, 1,
+    ))]);
+    assert_eq!(lab.one(POD0, &syn).dropped(), 189);
+    lab.apply(vec![Change::PutAuthentication(authenticated(
+        1001,
+        3000,
+        Some("192.0.2.7"),
+        1,
+    ))]);
+    passes(&mut lab, POD0, &syn);
 }

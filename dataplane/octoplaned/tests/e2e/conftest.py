@@ -213,3 +213,13 @@ def lab(make_lab):
     lab.start()
     lab.apply()
     return lab
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What tests measured is for people to see, also when they pass."""
+    said = [(report.nodeid.rsplit("/", 1)[-1], report.capstdout.strip())
+            for report in terminalreporter.getreports("passed") if report.when == "call" and report.capstdout.strip()]
+    if said:
+        terminalreporter.section("measured on the way")
+    for name, text in said:
+        terminalreporter.write_line(f"{name}\n    " + text.replace("\n", "\n    "))

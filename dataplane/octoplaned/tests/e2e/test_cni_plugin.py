@@ -335,3 +335,35 @@ def test_the_sample_configuration(lab):
     assert conf["plugins"][0].pop("socket") == "/run/octoplane/octoplane.sock"
     runner = Runner(lab, conf["cniVersion"], conf["name"], **conf["plugins"][0])
     runner.check("c1", "c1", runner.add("c1", "c1"))
+
+
+def test_pods_outlive_the_daemon(lab):
+    """Ports that the plugin added come again with the state, so their pods need nobody."""
+    text = lab.config.read_text()
+    assert '[state]\ndirectory = ""' in text, "the lab keeps nothing unless it is told to"
+    assert lab.stop() == 0
+    lab.config.write_text(text.replace('[state]\ndirectory = ""', f'[state]\ndirectory = "{lab.directory}/state"', 1))
+    lab.start()
+    lab.apply({"routes": lab.state["routes"]})
+    runner = Runner(lab)
+    results = {name: runner.add(name, name) for name in ("c1", "c2")}
+    for _ in range(2):
+        lab.daemon.kill()
+        lab.daemon.wait()
+        lab.start()
+        for target in (*addresses(results["c2"]), GATEWAY4, "192.0.2.254"):
+            assert lab.ping("c1", target) == 3, target
+        for name, result in results.items():
+            runner.check(name, name, result)
+    lab.daemon.kill()
+    lab.daemon.wait()
+    lab.start()
+    for name in results:
+        runner.delete(name, name)
+    assert left(lab) == NOTHING
+    assert [pool["used"] for pool in pools(lab)] == [0, 0]
+    # What was given back does not come again.
+    lab.daemon.kill()
+    lab.daemon.wait()
+    lab.start()
+    assert left(lab) == NOTHING

@@ -77,14 +77,30 @@ def test_objects_of_the_state_file(lab):
                       "backends": [{"address": "10.200.0.2", "port": 8080}]}],
         "policies": [{"endpoint": 1, "entries": [{"direction": "egress", "identity": 1002}]}],
         "egress_gateways": [{"source": "10.200.0.1/32", "destination": "0.0.0.0/0", "gateway": "excluded"}],
+        "authentications": [{"local_identity": 1001, "remote_identity": 1002, "auth_type": 1, "expires": 4000000000}],
     }
-    assert "5 objects changed (5 new" in lab.apply(state).stdout
+    assert "6 objects changed (6 new" in lab.apply(state).stdout
     assert lab.json("service", "get", "a/x:80")["backends"][0]["address"] == "10.200.0.2"
     assert lab.json("node", "get")["policy_mode"] == "never"
     exported = lab.octoctl("export").stdout
     assert "no changes" in lab.octoctl("apply", "-f", "-", input=exported).stdout
     assert lab.ping("pod1", "10.200.0.2") == 3
-    assert "(0 new, 0 different, 5 gone)" in lab.apply().stdout
+    assert "(0 new, 0 different, 6 gone)" in lab.apply().stdout
+
+
+def test_authentications_let_pass_until_they_expire(lab):
+    lab.octoctl("policy", "add", "-f", "-", input=json.dumps({
+        "endpoint": 2, "enforce_ingress": True,
+        "entries": [{"direction": "ingress", "identity": 1001, "auth_type": 1, "auth_explicit": True}]}))
+    assert lab.ping("pod1", "10.200.0.2") == 0 and lab.drops()[189] >= 3
+    # ICMP has its own identity for each run of ping, so each asks anew.
+    lab.octoctl("auth", "add", "1002", "1001", "--seconds", "5")
+    assert lab.ping("pod1", "10.200.0.2") == 3
+    end = time.monotonic() + 10
+    while lab.json("auth", "list"):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    assert lab.ping("pod1", "10.200.0.2") == 0
 
 
 def test_a_hundred_thousand_endpoints_without_stopping_traffic(lab):

@@ -101,6 +101,21 @@ def test_flow_of_a_tcp_connection_from_beginning_to_end(lab):
     wait_for(lambda: "not found" in lab.octoctl("flow", "get", f"{POD1}:4000", f"{POD2}:8080", check=False).stderr, 5)
 
 
+def test_timeouts_are_those_of_the_configuration(make_lab):
+    lab = make_lab()
+    lab.config.write_text(lab.config.read_text() + "[timeouts]\nother_s = 3\ntcp_syn_s = 700\n")
+    lab.start()
+    lab.apply()
+    assert lab.ping("pod1", POD2) == 3
+    icmp = lambda: lab.json("flow", "list", "--protocol", "icmp", "--source", POD1)
+    assert icmp()[0]["expires_seconds"] <= 3
+    assert wait_for(lambda: not icmp(), 15) > 1
+    lab.inside("pod2", "ip", "link", "set", "eth0", "down")
+    lab.spawn("pod1", "/usr/bin/python3", "-c", CLIENT, POD2, stdin=subprocess.PIPE)
+    wait_for(lambda: tcp(lab), 5)
+    assert 600 < tcp(lab)[0]["expires_seconds"] <= 700
+
+
 def test_flow_that_nobody_answers(lab):
     lab.inside("pod2", "ip", "link", "set", "eth0", "down")
     lab.spawn("pod1", "/usr/bin/python3", "-c", CLIENT, POD2, stdin=subprocess.PIPE)

@@ -126,7 +126,8 @@ fn smaller(state: &State) -> Vec<State> {
         ipcache,
         services,
         policies,
-        egress_gateways
+        egress_gateways,
+        authentications
     );
     macro_rules! inside {
         ($($list:ident . $part:ident),*) => {$(

@@ -10,7 +10,7 @@ use crate::store::Capacity;
 use crate::validate::field;
 
 /// Highest authentication type: what 7 bits hold (specification of the datapath, section 2.5).
-const MAX_AUTH_TYPE: u8 = 127;
+pub(super) const MAX_AUTH_TYPE: u8 = 127;
 
 impl State {
     pub(super) fn put_policy(&mut self, policy: Policy, capacity: &Capacity) -> Result<(), ChangeError> {

@@ -2,8 +2,8 @@
 
 use octoplane_packet::MacAddr;
 use octoplane_state::{
-    Backend, EgressGateway, Endpoint, Frontend, Ipcache, Neighbour, Node, Policy, PolicyEntry, Port, Route,
-    Service, State, Target, Tunnel,
+    Authentication, Backend, EgressGateway, Endpoint, Frontend, Ipcache, Neighbour, Node, Policy,
+    PolicyEntry, Port, Route, Service, State, Target, Tunnel,
 };
 use octoplane_tables::model::{Port as Table, PortId, Role};
 use proptest::collection::vec;
@@ -64,6 +64,7 @@ pub(crate) enum Part {
     Services(Vec<Service>),
     Policies(Vec<Policy>),
     EgressGateways(Vec<EgressGateway>),
+    Authentications(Vec<Authentication>),
 }
 
 impl Part {
@@ -79,6 +80,7 @@ impl Part {
             Self::Services(it) => state.services = it,
             Self::Policies(it) => state.policies = it,
             Self::EgressGateways(it) => state.egress_gateways = it,
+            Self::Authentications(it) => state.authentications = it,
         }
     }
 }
@@ -86,9 +88,15 @@ impl Part {
 /// Everything.
 pub(super) fn state() -> impl Strategy<Value = State> {
     let first = (endpoints(), routes(), neighbours(), weighted(0.9, node()));
-    let second = (ipcache(), services(), policies(), egress_gateways());
+    let second = (
+        ipcache(),
+        services(),
+        policies(),
+        egress_gateways(),
+        authentications(),
+    );
     (first, second).prop_map(|((endpoints, routes, neighbours, node), rest)| {
-        let (ipcache, services, policies, egress_gateways) = rest;
+        let (ipcache, services, policies, egress_gateways, authentications) = rest;
         State {
             ports: Vec::new(),
             endpoints,
@@ -99,6 +107,7 @@ pub(super) fn state() -> impl Strategy<Value = State> {
             services,
             policies,
             egress_gateways,
+            authentications,
         }
     })
 }
@@ -115,6 +124,7 @@ pub(super) fn part() -> impl Strategy<Value = Part> {
         4 => services().prop_map(Part::Services),
         4 => policies().prop_map(Part::Policies),
         1 => egress_gateways().prop_map(Part::EgressGateways),
+        1 => authentications().prop_map(Part::Authentications),
     ]
 }
 
@@ -507,6 +517,24 @@ fn entry() -> impl Strategy<Value = PolicyEntry> {
                 }
             },
         )
+}
+
+fn authentications() -> impl Strategy<Value = Vec<Authentication>> {
+    let identity = || select(vec![1u32, 2, 1001, 1001, 1002, 1002, 2001]);
+    let one = (identity(), identity(), select(vec!["", "", "192.0.2.3"])).prop_map(
+        |(local_identity, remote_identity, node)| Authentication {
+            local_identity,
+            remote_identity,
+            remote_node: node.into(),
+            auth_type: 1,
+            expires: u64::MAX,
+        },
+    );
+    vec(one, 0..6).prop_map(|mut all| {
+        all.sort_by_key(|it| (it.local_identity, it.remote_identity, it.remote_node.clone()));
+        all.dedup();
+        all
+    })
 }
 
 fn egress_gateways() -> impl Strategy<Value = Vec<EgressGateway>> {
