@@ -191,6 +191,8 @@ def test_everything_between_the_nodes_is_encrypted(nodes):
     assert one.json("ipsec", "policy", "list") == [{"node": "192.0.2.2", "action": "encrypt", "key": 3}]
     status = one.json("ipsec", "status")
     assert (status["key"], status["boot_id"], status["provider"]) == (3, BOOT[1], "software"), status
+    assert status["framing"] == "tunnel-in-esp" and {sa["provider"] for sa in sas} == {"software"}
+    assert [queue["worker"] for queue in one.counters()["queues"]] == [0]
     # No key is ever told.
     for output in (one.log(), json.dumps(sas), json.dumps(status)):
         assert "0001020304" not in output
