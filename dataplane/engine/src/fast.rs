@@ -48,7 +48,14 @@ struct Sealing<'a> {
     them: ArrayVec<Seal, BURST>,
     /// What was decided for the last one, by its other node, whether there is a tunnel to it, and its sender: neighbours mostly
     /// have that in common.
-    last: Option<((u32, bool, u32), Option<(Ipsec<'a>, &'a Sa)>)>,
+    last: Option<Decided<'a>>,
+}
+
+/// With what packets are encrypted that have something in common.
+#[derive(Clone, Copy)]
+struct Decided<'a> {
+    whose: (u32, bool, u32),
+    sa: Option<(Ipsec<'a>, &'a Sa)>,
 }
 
 /// A packet whose connection is being looked up.
@@ -459,12 +466,12 @@ impl<P: BufPool> Core<P> {
         let whose = (action.target, tunnel.is_some(), action.identity);
         let sa = match sealing.last {
             _ if node.is_none() => None,
-            Some((last, sa)) if last == whose => sa,
+            Some(last) if last.whose == whose => last.sa,
             _ => {
                 let Ok(sa) = connection::sealing(rx, node, tunnel.is_some(), action.identity) else {
                     return SLOW;
                 };
-                sealing.last = Some((whose, sa));
+                sealing.last = Some(Decided { whose, sa });
                 sa
             }
         };
