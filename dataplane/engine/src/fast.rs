@@ -7,7 +7,8 @@
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
-use octoplane_esp::Sa;
+use octoplane_esp::view::NodeDecision;
+use octoplane_esp::{Sa, SaId};
 use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::checksum::ipv4_words_ok;
 use octoplane_packet::headers::{ETHERNET_LEN, ethertype, icmp6, protocol};
@@ -367,12 +368,54 @@ impl<P: BufPool> Core<P> {
             }
         }
         std::hint::black_box(touched);
+        if let Some(ipsec) = rx.ipsec {
+            self.fetch_nodes(rx, ipsec);
+        }
         for pending in &self.pending {
             if let (Some(buf), Some(way)) = (burst.get_mut(pending.index), ports.get_mut(pending.index)) {
                 *way = self.follow_known(rx, buf, pending, sealing);
             }
         }
         self.pending.clear();
+    }
+
+    /// Has what is known of other nodes, and with what packets for them are encrypted, fetched side by side where the packets of
+    /// a burst are for many of them. Each loop does so little that the processor is in several rounds of it at once.
+    #[inline(never)]
+    fn fetch_nodes(&self, rx: &Rx<'_>, ipsec: Ipsec<'_>) {
+        let table = self.flows.table();
+        let mut targets = ArrayVec::<u32, BURST>::new();
+        for pending in &self.pending {
+            let Some(half) = pending.candidate.and_then(|flow| table.half(flow)) else {
+                continue;
+            };
+            let action = connection::Action::of(&half);
+            if action.flags & (flag::ENCAPSULATE | flag::ENCRYPT) != 0 {
+                let _ = targets.try_push(action.target);
+            }
+        }
+        if targets.array_windows().all(|[one, other]| one == other) {
+            return;
+        }
+        let nodes = targets
+            .iter()
+            .filter_map(|target| rx.snapshot.tunnel_end(*target).addr);
+        let nodes: ArrayVec<IpAddr, BURST> = nodes.collect();
+        let touched = nodes.iter().filter(|node| ipsec.snapshot.touch_node(**node));
+        std::hint::black_box(touched.count());
+        let sas: ArrayVec<SaId, BURST> = nodes
+            .iter()
+            .filter_map(|node| match ipsec.snapshot.node(*node) {
+                NodeDecision::Encrypt(sa) => Some(sa),
+                _ => None,
+            })
+            .collect();
+        let sas: ArrayVec<&Sa, BURST> = sas
+            .iter()
+            .filter_map(|sa| ipsec.snapshot.sa(*sa).map(|sa| &**sa))
+            .collect();
+        let touched = sas.iter().fold(0, |touched, sa| touched ^ sa.max_len(0));
+        std::hint::black_box(touched);
     }
 
     #[inline(always)]
