@@ -872,7 +872,7 @@ async fn objects_one_by_one() {
     ok(&lab, &[&["auth", "del"], &sides[..]].concat());
     assert_eq!(json_of(&lab, &["auth", "list"]), json!([]));
     let refused = fails(&lab, 1, &["auth", "add", "0", "2000"]);
-    assert!(refused.contains("local_identity: 0 is out of range"), "{refused}");
+    assert!(refused.contains("local_identity 0 is out of range"), "{refused}");
 
     let key = ["10.64.0.0/24", "0.0.0.0/0"];
     let gateway = ["--gateway", "192.0.2.12", "--egress-ip", "192.0.2.13"];

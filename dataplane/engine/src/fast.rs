@@ -7,71 +7,43 @@
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
-use octoplane_esp::view::NodeDecision;
-use octoplane_esp::{Sa, SaId};
-use octoplane_flow::{FlowRef, Tuple};
+use octoplane_flow::Tuple;
 use octoplane_packet::checksum::ipv4_words_ok;
 use octoplane_packet::headers::{ETHERNET_LEN, ethertype, icmp6, protocol};
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
 use octoplane_tables::{Action, Target};
 
 use crate::address::{routable4, routable6};
-use crate::connection::{self, Progress, Upper, flag, progress};
+use crate::connection::{FROM_TUNNEL, Upper};
+use crate::door::Door;
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
-use crate::ipsec::{self, Ipsec};
+use crate::ipsec;
+use crate::known::Sealing;
 use crate::output::Output;
-use crate::overlay;
-use crate::rate;
-use crate::slow::{Seal, Verdict, esp, plain_refused};
+use crate::slow::{Verdict, esp, plain_refused};
 use crate::stats::Stage;
 
 /// How many packets ahead data is asked for.
 const AHEAD: usize = 6;
 
 /// Ethernet and IPv4 without options.
-const V4: usize = 34;
+pub(crate) const V4: usize = 34;
 /// Ethernet and IPv6.
-const V6: usize = 54;
+pub(crate) const V6: usize = 54;
 
 /// In place of a port: not for the fast path.
-const SLOW: u16 = u16::MAX;
+pub(crate) const SLOW: u16 = u16::MAX;
 /// In place of a port: waits for its connection to be found.
-const PENDING: u16 = u16::MAX - 1;
+pub(crate) const PENDING: u16 = u16::MAX - 1;
 /// In place of a port: is to be encrypted.
-const SEAL: u16 = u16::MAX - 2;
+pub(crate) const SEAL: u16 = u16::MAX - 2;
 /// In place of a port: is to be decrypted. Ports are below.
 const OPEN: u16 = u16::MAX - 3;
 
-/// How those of a burst are encrypted that have [`SEAL`] in place of a port, in their order, and by which ports they leave.
-#[derive(Default)]
-struct Sealing<'a> {
-    them: ArrayVec<Seal, BURST>,
-    /// What was decided for the last one, by its other node, whether there is a tunnel to it, and its sender: neighbours mostly
-    /// have that in common.
-    last: Option<Decided<'a>>,
-}
-
-/// With what packets are encrypted that have something in common.
-#[derive(Clone, Copy)]
-struct Decided<'a> {
-    whose: (u32, bool, u32),
-    sa: Option<(Ipsec<'a>, &'a Sa)>,
-}
-
-/// A packet whose connection is being looked up.
-pub(crate) struct Pending {
-    /// Its place in the burst.
-    index: usize,
-    hash: u64,
-    tuple: Tuple,
-    upper: Upper,
-    candidate: Option<FlowRef>,
-}
-
 /// Ethernet type, version and header length as they stand in a frame, read with the least significant byte first.
-const TYPE_V4: u32 = (ethertype::IPV4.swap_bytes() as u32) | 0x45 << 16;
-const TYPE_V6: u32 = (ethertype::IPV6.swap_bytes() as u32) | 0x60 << 16;
+pub(crate) const TYPE_V4: u32 = (ethertype::IPV4.swap_bytes() as u32) | 0x45 << 16;
+pub(crate) const TYPE_V6: u32 = (ethertype::IPV6.swap_bytes() as u32) | 0x60 << 16;
 
 impl<P: BufPool> Core<P> {
     /// Forwards and delivers what is plain, and hands the rest to the slow path.
@@ -89,27 +61,27 @@ impl<P: BufPool> Core<P> {
         // First eight bytes of a frame to us, as the loop compares them.
         let [a, b, c, d, e, f] = rx.view.mac.0;
         let ours = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]) << 16;
+        let door = if POD { Door::SHUT } else { Door::of(rx) };
         let packets = burst.len();
         let mut ports = [SLOW; BURST];
         let mut sealing = Sealing::default();
-        let (mut bytes, mut others, mut first) = (0, 0, None);
+        let mut bytes = 0;
         for (index, way) in ports.iter_mut().enumerate().take(packets) {
             if let Some(next) = burst.get(index + AHEAD) {
                 next.prefetch();
             }
             let Some(buf) = burst.get_mut(index) else { break };
             bytes += buf.len();
-            let port = self.one::<POD>(rx, buf, index, ours);
-            others |= port ^ *first.get_or_insert(port);
-            *way = port;
+            *way = self.one::<POD>(rx, &door, buf, index, ours);
         }
         if !self.pending.is_empty() {
-            self.established(rx, burst, &mut ports, &mut sealing);
-            let ways = ports.iter().take(packets);
-            first = ports.first().copied();
-            others = ways.fold(0, |others, port| others | port ^ ports[0]);
+            self.established::<POD>(rx, burst, &mut ports, &mut sealing);
         }
-        let first = first.unwrap_or(SLOW);
+        let first = ports[0];
+        let others = ports
+            .iter()
+            .take(packets)
+            .fold(0, |others, port| others | port ^ first);
         self.stats.port(rx.port).rx_bytes.add(bytes as u64);
         if others == 0 && first < OPEN {
             self.stats.fast.packets.add(packets as u64);
@@ -168,7 +140,14 @@ impl<P: BufPool> Core<P> {
 
     /// Rewrites one packet if it is plain, and says by which port it leaves.
     #[inline(always)]
-    fn one<const POD: bool>(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, index: usize, ours: u64) -> u16 {
+    fn one<const POD: bool>(
+        &mut self,
+        rx: &Rx<'_>,
+        door: &Door,
+        buf: &mut P::Buf,
+        index: usize,
+        ours: u64,
+    ) -> u16 {
         if !buf.is_contiguous() {
             return SLOW;
         }
@@ -183,7 +162,7 @@ impl<P: BufPool> Core<P> {
         }
         let kind = le32(header, 12);
         if kind & 0x00ff_ffff == TYPE_V4 {
-            self.forward4::<POD>(rx, status, data, index)
+            self.forward4::<POD>(rx, door, status, data, index)
         } else if kind & 0x00f0_ffff == TYPE_V6 {
             self.forward6::<POD>(rx, data, index)
         } else {
@@ -195,6 +174,7 @@ impl<P: BufPool> Core<P> {
     fn forward4<const POD: bool>(
         &mut self,
         rx: &Rx<'_>,
+        door: &Door,
         status: ChecksumStatus,
         data: &mut [u8],
         index: usize,
@@ -230,10 +210,21 @@ impl<P: BufPool> Core<P> {
                 return SLOW;
             };
             let [sport, dport] = pair(ports);
-            return self.look_up(index, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
+            return self.look_up(
+                index,
+                Tuple::v4(src, dst, sport, dport, protocol, 0),
+                flags,
+                (rx.port, 0),
+            );
         }
         if !routable4(src) {
             return SLOW;
+        }
+        if third == door.addr {
+            return match door.look_in(data, first, (second >> 8) as u8) {
+                Some(inner) => self.look_up(index, inner.tuple, inner.upper, (FROM_TUNNEL, inner.identity)),
+                None => SLOW,
+            };
         }
         let target = rx.snapshot.target(self.routes.find4(rx.snapshot, dst));
         if target.action == Action::Deliver {
@@ -253,7 +244,12 @@ impl<P: BufPool> Core<P> {
                 return SLOW;
             };
             let [sport, dport] = pair(ports);
-            return self.look_up(index, Tuple::v4(src, dst, sport, dport, protocol, 0), flags);
+            return self.look_up(
+                index,
+                Tuple::v4(src, dst, sport, dport, protocol, 0),
+                flags,
+                (rx.port, 0),
+            );
         }
         if rx.decrypted || !fits(target, len) {
             // What comes out of ESP only goes on by itself to endpoints.
@@ -321,265 +317,12 @@ impl<P: BufPool> Core<P> {
                     return SLOW;
                 };
                 let [sport, dport] = pair(ports);
-                self.look_up(index, Tuple::v6(src, dst, sport, dport, protocol, 0), flags)
-            }
-        }
-    }
-
-    /// Begins to look up the connection of a packet.
-    #[inline(always)]
-    fn look_up(&mut self, index: usize, tuple: Tuple, upper: Upper) -> u16 {
-        let hash = self.flows.table().hash(&tuple);
-        let pending = Pending {
-            index,
-            hash,
-            tuple,
-            upper,
-            candidate: None,
-        };
-        // As many as a burst has.
-        match self.pending.try_push(pending) {
-            Ok(()) => PENDING,
-            Err(_) => SLOW,
-        }
-    }
-
-    /// Sends on packets of connections that are known and were decided by the tables as they are. Three passes: what each
-    /// reads of the table, the one before has fetched, for many packets at once.
-    #[inline(always)]
-    fn established<'a>(
-        &mut self,
-        rx: &Rx<'a>,
-        burst: &mut ArrayVec<P::Buf, BURST>,
-        ports: &mut [u16; BURST],
-        sealing: &mut Sealing<'a>,
-    ) {
-        let table = self.flows.table();
-        let touched = self
-            .pending
-            .iter()
-            .fold(0, |touched, pending| touched ^ table.touch(pending.hash));
-        std::hint::black_box(touched);
-        let mut touched = 0;
-        for pending in &mut self.pending {
-            pending.candidate = table.candidate(pending.hash);
-            if let Some(half) = pending.candidate.and_then(|flow| table.half(flow)) {
-                touched ^= half.word::<2>();
-            }
-        }
-        std::hint::black_box(touched);
-        if let Some(ipsec) = rx.ipsec {
-            self.fetch_nodes(rx, ipsec);
-        }
-        for pending in &self.pending {
-            if let (Some(buf), Some(way)) = (burst.get_mut(pending.index), ports.get_mut(pending.index)) {
-                *way = self.follow_known(rx, buf, pending, sealing);
-            }
-        }
-        self.pending.clear();
-    }
-
-    /// Has what is known of other nodes, and with what packets for them are encrypted, fetched side by side where the packets of
-    /// a burst are for many of them. Each loop does so little that the processor is in several rounds of it at once.
-    #[inline(never)]
-    fn fetch_nodes(&self, rx: &Rx<'_>, ipsec: Ipsec<'_>) {
-        let table = self.flows.table();
-        let mut targets = ArrayVec::<u32, BURST>::new();
-        for pending in &self.pending {
-            let Some(half) = pending.candidate.and_then(|flow| table.half(flow)) else {
-                continue;
-            };
-            let action = connection::Action::of(&half);
-            if action.flags & (flag::ENCAPSULATE | flag::ENCRYPT) != 0 {
-                let _ = targets.try_push(action.target);
-            }
-        }
-        if targets.array_windows().all(|[one, other]| one == other) {
-            return;
-        }
-        let nodes = targets
-            .iter()
-            .filter_map(|target| rx.snapshot.tunnel_end(*target).addr);
-        let nodes: ArrayVec<IpAddr, BURST> = nodes.collect();
-        let touched = nodes.iter().filter(|node| ipsec.snapshot.touch_node(**node));
-        std::hint::black_box(touched.count());
-        let sas: ArrayVec<SaId, BURST> = nodes
-            .iter()
-            .filter_map(|node| match ipsec.snapshot.node(*node) {
-                NodeDecision::Encrypt(sa) => Some(sa),
-                _ => None,
-            })
-            .collect();
-        let sas: ArrayVec<&Sa, BURST> = sas
-            .iter()
-            .filter_map(|sa| ipsec.snapshot.sa(*sa).map(|sa| &**sa))
-            .collect();
-        let touched = sas.iter().fold(0, |touched, sa| touched ^ sa.max_len(0));
-        std::hint::black_box(touched);
-    }
-
-    #[inline(always)]
-    fn follow_known<'a>(
-        &self,
-        rx: &Rx<'a>,
-        buf: &mut P::Buf,
-        pending: &Pending,
-        sealing: &mut Sealing<'a>,
-    ) -> u16 {
-        let Pending {
-            hash,
-            ref tuple,
-            upper,
-            candidate,
-            ..
-        } = *pending;
-        let table = self.flows.table();
-        let Some(flow) = table.confirm(candidate, hash, tuple) else {
-            return SLOW;
-        };
-        let Some(half) = table.half(flow) else { return SLOW };
-        let action = connection::Action::of(&half);
-        if action.flags & flag::COMPILED == 0 || action.port != rx.port {
-            return SLOW;
-        }
-        if action.flags != flag::COMPILED {
-            return self.follow_changed(rx, buf, pending, flow, action, sealing);
-        }
-        let target = rx.snapshot.target(action.target);
-        let revision = rx.snapshot.revision();
-        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, tuple) {
-            return SLOW;
-        }
-        action.refresh(&half, revision, rx.second);
-        let data = buf.data_mut();
-        if !fits(target, data.len()) {
-            return SLOW;
-        }
-        if progress(table, flow, &half, upper, rx.second) != Progress::Known {
-            return SLOW;
-        }
-        if tuple.is_v6() {
-            let Some(header) = data.first_chunk_mut::<V6>() else {
-                return SLOW;
-            };
-            header[21] -= 1;
-            header[..12].copy_from_slice(&target.macs);
-        } else {
-            let Some(header) = data.first_chunk_mut::<V4>() else {
-                return SLOW;
-            };
-            let second = older(le64(header, 22));
-            header[22..30].copy_from_slice(&second.to_le_bytes());
-            header[..12].copy_from_slice(&target.macs);
-        }
-        target.port
-    }
-
-    /// The same for connections that are translated, encrypted, or go through a tunnel.
-    #[inline(never)]
-    #[allow(clippy::too_many_arguments, reason = "all of it is known in one place only")]
-    fn follow_changed<'a>(
-        &self,
-        rx: &Rx<'a>,
-        buf: &mut P::Buf,
-        pending: &Pending,
-        flow: FlowRef,
-        action: connection::Action,
-        sealing: &mut Sealing<'a>,
-    ) -> u16 {
-        let Pending { ref tuple, upper, .. } = *pending;
-        if connection::begins(upper) && flow.is_forward() {
-            // Its backend may take no new connections.
-            return SLOW;
-        }
-        let v6 = tuple.is_v6();
-        let out = self.outgoing(flow);
-        let revision = rx.snapshot.revision();
-        if !action.still_holds(rx.snapshot.last_changed(), revision, tuple, &out) {
-            return SLOW;
-        }
-        // The node at the other end, of a tunnel or without one.
-        let node = match action.flags & (flag::ENCAPSULATE | flag::ENCRYPT) != 0 {
-            true => Some(rx.snapshot.tunnel_end(action.target)),
-            false => None,
-        };
-        let tunnel = node.filter(|_| action.flags & flag::ENCAPSULATE != 0);
-        let target = rx.snapshot.target(node.map_or(action.target, |end| end.target));
-        let overhead = tunnel.map_or(0, |end| end.len);
-        let whose = (action.target, tunnel.is_some(), action.identity);
-        let sa = match sealing.last {
-            _ if node.is_none() => None,
-            Some(last) if last.whose == whose => last.sa,
-            _ => {
-                let Ok(sa) = connection::sealing(rx, node, tunnel.is_some(), action.identity) else {
-                    return SLOW;
-                };
-                sealing.last = Some(Decided { whose, sa });
-                sa
-            }
-        };
-        let fits = match sa {
-            None => fits(target, buf.len() + usize::from(overhead)),
-            Some((ipsec, sa)) => {
-                let room = ipsec.room(sa, target.limit, overhead);
-                buf.len() <= usize::from(room) + ETHERNET_LEN
-            }
-        };
-        let table = self.flows.table();
-        let (Some(half), true) = (table.half(flow), fits) else {
-            return SLOW;
-        };
-        if action.flags & flag::LIMITED != 0 && rate::admit(rx, tuple, target, buf.len()).is_err() {
-            // It will be told apart from what is dropped for other reasons there.
-            return SLOW;
-        }
-        action.refresh(&half, revision, rx.second);
-        let frame = buf.data_mut();
-        let (l4, end) = match (v6, frame.first_chunk::<V4>()) {
-            (true, Some(header)) => (V6, V6 + usize::from(be16(header, 18))),
-            (false, Some(header)) => (V4, ETHERNET_LEN + usize::from(be16(header, 16))),
-            (_, None) => return SLOW,
-        };
-        let packet = connection::Packet {
-            tuple: *tuple,
-            fragment: None,
-            upper,
-            part: connection::Part::Whole,
-            l4,
-            end,
-            port: tuple.dport(),
-        };
-        if action.flags & flag::AFFINE != 0 && !connection::seen_in(&half, rx.second) {
-            connection::refresh(&self.affinities, tuple, rx.second);
-        }
-        if progress(table, flow, &half, upper, rx.second) != Progress::Known {
-            return SLOW;
-        }
-        // What the fast path has looked at so far leaves nothing that could fail here.
-        if connection::translate(frame, &packet, &out).is_err() {
-            return SLOW;
-        }
-        match tunnel {
-            None => {
-                connection::one_hop_further(frame, v6);
-                frame[..12].copy_from_slice(&target.macs);
-            }
-            Some(end) => {
-                if overlay::encapsulate(buf, end, target, action.identity, pending.hash).is_err() {
-                    return SLOW;
-                }
-            }
-        }
-        match sa {
-            None => target.port,
-            Some((ipsec, sa)) => {
-                // There is room: a burst has no more packets than that.
-                let _ = sealing.them.try_push(Seal {
-                    sa: sa.id(),
-                    port: target.port,
-                    front: ipsec.front(overhead),
-                });
-                SEAL
+                self.look_up(
+                    index,
+                    Tuple::v6(src, dst, sport, dport, protocol, 0),
+                    flags,
+                    (rx.port, 0),
+                )
             }
         }
     }
@@ -601,11 +344,11 @@ fn special(rx: &Rx<'_>, target: &Target, protocol: u8, frame: &[u8]) -> u16 {
 }
 
 /// Fragment bits in the header word with flags and offset as it stands in the packet: all but "don't fragment".
-const FRAGMENT: u16 = 0xff3f;
+pub(crate) const FRAGMENT: u16 = 0xff3f;
 
 /// What the upper layer is, if its ports are the first four bytes and the fast path needs to know no more of it.
 #[inline(always)]
-fn upper(data: &[u8], protocol: u8, at: usize, end: usize) -> Option<Upper> {
+pub(crate) fn upper(data: &[u8], protocol: u8, at: usize, end: usize) -> Option<Upper> {
     match protocol {
         protocol::TCP if end >= at + 20 => data.get(at + 13).map(|&flags| Upper::Tcp(flags)),
         protocol::UDP if end >= at + 8 => Some(Upper::Udp),
@@ -614,7 +357,7 @@ fn upper(data: &[u8], protocol: u8, at: usize, end: usize) -> Option<Upper> {
 }
 
 #[inline(always)]
-fn pair([a, b, c, d]: [u8; 4]) -> [u16; 2] {
+pub(crate) fn pair([a, b, c, d]: [u8; 4]) -> [u16; 2] {
     [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
 }
 
@@ -622,7 +365,7 @@ fn pair([a, b, c, d]: [u8; 4]) -> [u16; 2] {
 /// equation 3): the lower byte of a word is one less, so the complement of their sum is one more, with the carry coming
 /// back at the other end.
 #[inline(always)]
-fn older(word: u64) -> u64 {
+pub(crate) fn older(word: u64) -> u64 {
     let sum = (word >> 16 & 0xffff) + 1;
     let sum = (sum + u64::from(sum >= 0xffff)) & 0xffff;
     ((word & !0xffff_0000) - 1) | (sum << 16)
@@ -630,30 +373,30 @@ fn older(word: u64) -> u64 {
 
 /// Whether a frame of this length fits through the target's path. None fits where there is more to do than to send it on.
 #[inline(always)]
-fn fits(target: &Target, len: usize) -> bool {
+pub(crate) fn fits(target: &Target, len: usize) -> bool {
     len - ETHERNET_LEN <= usize::from(target.limit)
 }
 
 #[inline(always)]
-fn le32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
+pub(crate) fn le32<const N: usize>(bytes: &[u8; N], at: usize) -> u32 {
     bytes[at..]
         .first_chunk()
         .map_or(0, |word| u32::from_le_bytes(*word))
 }
 
 #[inline(always)]
-fn le64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+pub(crate) fn le64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     bytes[at..]
         .first_chunk()
         .map_or(0, |word| u64::from_le_bytes(*word))
 }
 
 #[inline(always)]
-fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
+pub(crate) fn be16<const N: usize>(bytes: &[u8; N], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
 #[inline(always)]
-fn be64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+pub(crate) fn be64<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     le64(bytes, at).swap_bytes()
 }

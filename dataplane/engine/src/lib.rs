@@ -12,6 +12,7 @@
 mod address;
 mod arp;
 mod connection;
+mod door;
 mod drop_reason;
 mod engine;
 mod event;
@@ -20,6 +21,7 @@ mod fragment;
 mod fragment_ports;
 mod icmp;
 mod ipsec;
+mod known;
 mod limiter;
 mod memory;
 mod ndp;

@@ -21,7 +21,8 @@ mod identity {
     pub(super) const WORLD_IPV6: u32 = 10;
 }
 
-/// Puts the frame in `buf` into a tunnel packet for `end`, which `target` leads to. `hash` is that of the connection.
+/// Puts the frame in `buf` into a tunnel packet for `end`, which `target` leads to. `hash` is that of the connection, `ecn` the
+/// congestion notification of the packet inside.
 #[inline(always)]
 pub(crate) fn encapsulate<B: PacketBuf>(
     buf: &mut B,
@@ -29,8 +30,8 @@ pub(crate) fn encapsulate<B: PacketBuf>(
     target: &Target,
     identity: u32,
     hash: u64,
+    ecn: u8,
 ) -> Result<(), DropReason> {
-    let ecn = traffic_class(buf.data()) & 3;
     // Ephemeral ports, so that the underlay spreads connections and keeps each in order (RFC 7348, section 5).
     let sport = 0xc000 | (hash >> 50) as u16;
     let vni = on_the_wire(identity);
@@ -40,7 +41,8 @@ pub(crate) fn encapsulate<B: PacketBuf>(
     encapsulate6(buf, end, target, ecn, sport, vni)
 }
 
-/// Over IPv4. Eight bytes at a time: what is prepared, with the packet's own in between.
+/// Over IPv4. Eight bytes at a time: what is prepared, with the packet's own in between. Words have the least significant byte
+/// first, as checksums do not care (RFC 1071, section 2 B).
 #[inline(always)]
 fn encapsulate4<B: PacketBuf>(
     buf: &mut B,
@@ -51,36 +53,37 @@ fn encapsulate4<B: PacketBuf>(
     vni: u32,
 ) -> Result<(), DropReason> {
     let udp_len = (buf.len() + UDP_AND_TUNNEL) as u16;
-    let total = udp_len + IPV4_LEN as u16;
+    let total = (udp_len + IPV4_LEN as u16).swap_bytes();
     let frame = buf.prepend(TUNNEL_HEADERS_V4).map_err(|_| DropReason::NoBuffer)?;
     let Some(frame) = frame.first_chunk_mut::<TUNNEL_HEADERS_V4>() else {
         return Err(DropReason::NoBuffer);
     };
     let word = |at: usize| {
         let bytes = headers[at..].first_chunk();
-        bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes))
+        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
     };
+    let [first @ .., a, b, c, d] = target.macs;
+    let ids = word(24);
     // The prepared checksum is that of a header with zeros in these two places (RFC 1624, equation 3).
-    let checksum = fold(u64::from(!((word(24) >> 48) as u16)) + u64::from(total) + u64::from(ecn));
+    let sum = u32::from(!(ids as u16)) + u32::from(total) + (u32::from(ecn) << 8);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let checksum = !((sum + (sum >> 16)) as u16);
+    let vni = vni.swap_bytes() >> 8;
     let words = [
+        u64::from_le_bytes(first),
         // The end of the Ethernet addresses, type, version and traffic class.
-        word(8) | u64::from(u32::from_be_bytes(last4(&target.macs))) << 32 | u64::from(ecn),
-        word(16) | u64::from(total) << 48,
-        word(24) & !0 >> 16 | u64::from(!checksum) << 48,
-        word(32) | u64::from(sport) << 32 | u64::from(udp_len),
-        word(40) | u64::from(vni >> 8),
+        word(8) | u64::from(u32::from_le_bytes([a, b, c, d])) | u64::from(ecn) << 56,
+        word(16) | u64::from(total),
+        ids & !0xffff | u64::from(checksum),
+        word(32) | u64::from(sport.swap_bytes()) << 16 | u64::from(udp_len.swap_bytes()) << 48,
+        word(40) | u64::from(vni) << 48,
     ];
-    frame[..12].copy_from_slice(&target.macs);
-    for (index, word) in words.into_iter().enumerate() {
-        frame[8 + 8 * index..16 + 8 * index].copy_from_slice(&word.to_be_bytes());
+    let (places, rest) = frame.as_chunks_mut::<8>();
+    for (place, word) in places.iter_mut().zip(words) {
+        *place = word.to_le_bytes();
     }
-    frame[48..].copy_from_slice(&[vni as u8, 0]);
+    rest.copy_from_slice(&[(vni >> 16) as u8, 0]);
     Ok(())
-}
-
-#[inline(always)]
-fn last4(macs: &[u8; 12]) -> [u8; 4] {
-    [macs[8], macs[9], macs[10], macs[11]]
 }
 
 /// Over IPv6.
@@ -259,7 +262,7 @@ fn set_traffic_class(frame: &mut [u8], class: u8, v6: bool) -> Result<(), DropRe
 }
 
 /// DSCP and ECN of the IP packet in a frame.
-fn traffic_class(frame: &[u8]) -> u8 {
+pub(crate) fn traffic_class(frame: &[u8]) -> u8 {
     match frame.get(12..16) {
         Some(&[0x08, 0x00, _, tos]) => tos,
         Some(&[0x86, 0xdd, first, second]) => first << 4 | second >> 4,

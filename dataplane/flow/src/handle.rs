@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::table::{FlowError, FlowRef, FlowTable, PAYLOAD, PORTION};
+use crate::table::{FlowError, FlowRef, FlowTable, PAYLOAD, PORTION, SPARE};
 use crate::tuple::Tuple;
 
 /// What one worker needs to store, find and expire connections.
@@ -64,8 +64,22 @@ impl FlowHandle {
         payloads: [[u64; PAYLOAD]; 2],
         look: u32,
     ) -> Result<FlowRef, FlowError> {
+        self.insert_with(tuples, payloads, [[0; SPARE]; 2], look)
+    }
+
+    /// The same with spare words for IPv4 directions.
+    ///
+    /// # Errors
+    /// As [`FlowHandle::insert`].
+    pub fn insert_with(
+        &mut self,
+        tuples: [&Tuple; 2],
+        payloads: [[u64; PAYLOAD]; 2],
+        spares: [[u64; SPARE]; 2],
+        look: u32,
+    ) -> Result<FlowRef, FlowError> {
         let record = self.record()?;
-        let inserted = self.table.insert(record, tuples, payloads, look);
+        let inserted = self.table.insert(record, tuples, payloads, spares, look);
         if inserted.is_err() {
             // Nobody can have seen it, unless one direction was public for a moment.
             self.retire(record);

@@ -17,7 +17,7 @@ use crate::tuple::{Hasher, Tuple};
 /// What the header begins with.
 const MAGIC: u64 = u64::from_be_bytes(*b"octoflow");
 /// Version of the layout: raised when a header, a record or a look becomes something else.
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 /// Name of the file.
 const FILE: &str = "connections";
 

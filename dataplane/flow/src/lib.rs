@@ -16,5 +16,5 @@ mod tuple;
 pub use handle::FlowHandle;
 pub use kept::{Kept, Purpose, Resumed, Unusable};
 pub use segment::{Directory, SegmentError};
-pub use table::{FlowError, FlowRef, FlowTable, Half, PAYLOAD};
+pub use table::{FlowError, FlowRef, FlowTable, Half, PAYLOAD, SPARE};
 pub use tuple::{Hasher, Tuple};

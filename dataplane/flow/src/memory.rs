@@ -15,28 +15,25 @@ const HUGE: usize = 2 << 20;
 
 /// Lines of eight words each, all 0, none of which the system provides before it is used. They are never given back: a
 /// table of connections lives as long as its process.
-pub(crate) struct Lines {
-    words: &'static [AtomicU64],
-    /// Words before the first boundary. An aligned type would do without, but its memory would be zeroed by hand.
-    skip: usize,
-}
+pub(crate) struct Lines(&'static [[AtomicU64; LINE]]);
 
 impl Lines {
     /// Words that are there already, the first of which begins a line.
     pub(crate) fn over(words: &'static [AtomicU64]) -> Self {
-        Self { words, skip: 0 }
+        Self(words.as_chunks().0)
     }
 
     pub(crate) fn new(lines: usize) -> Result<Self, FlowError> {
         let words = words((lines + 1) * LINE)?;
+        // Words before the first boundary. An aligned type would do without, but its memory would be zeroed by hand.
         let skip = (words.as_ptr().addr() / 8).wrapping_neg() % LINE;
-        Ok(Self { words, skip })
+        Ok(Self(words[skip..].as_chunks().0))
     }
 
     /// Line number `index`; numbers beyond the last yield none.
     #[inline(always)]
     pub(crate) fn get(&self, index: usize) -> Option<&[AtomicU64; LINE]> {
-        self.words.get(self.skip + index * LINE..)?.first_chunk()
+        self.0.get(index)
     }
 }
 
@@ -70,7 +67,7 @@ mod tests {
                 let line = memory.get(index).map(|line| line.as_ptr().addr() % 64);
                 assert_eq!(line, Some(0));
             }
-            assert!(memory.get(lines).is_none() || memory.skip == 0);
+            assert!(memory.get(lines + 1).is_none());
         }
     }
 }

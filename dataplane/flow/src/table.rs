@@ -10,6 +10,9 @@ use crate::tuple::{Hasher, Tuple};
 /// Words per direction that are the engine's.
 pub const PAYLOAD: usize = LINE - Tuple::WORDS;
 
+/// Words of an IPv4 direction that its tuple leaves free: the engine's, too.
+pub const SPARE: usize = 3;
+
 /// Locks that insertions are spread over.
 const LOCKS: usize = 1024;
 
@@ -83,7 +86,30 @@ impl Half<'_> {
     #[must_use]
     pub fn tuple(&self) -> Tuple {
         let [a, b, c, d, e, ..] = self.0;
-        Tuple::from_words([a, b, c, d, e].map(|word| word.load(Ordering::Relaxed)))
+        let [first, mut middle @ .., last] = [a, b, c, d, e].map(|word| word.load(Ordering::Relaxed));
+        if last as u8 == 4 {
+            middle = [0; SPARE];
+        }
+        let [a, b, c] = middle;
+        Tuple::from_words([first, a, b, c, last])
+    }
+
+    /// Spare word number `N` of an IPv4 direction: it never changes while the connection is there.
+    #[inline(always)]
+    #[must_use]
+    pub fn spare<const N: usize>(&self) -> u64 {
+        const { assert!(N < SPARE) };
+        self.0[1 + N].load(Ordering::Relaxed)
+    }
+
+    /// Replaces the spare words of an IPv4 direction of a connection that no worker can see yet. Those of IPv6 are its tuple's
+    /// and stay.
+    pub fn set_spare(&self, spare: [u64; SPARE]) {
+        if self.0[4].load(Ordering::Relaxed) as u8 == 4 {
+            for (word, value) in self.0[1..4].iter().zip(spare) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
     }
 
     /// Word number `N` of the engine's.
@@ -228,34 +254,53 @@ impl FlowTable {
             .or_else(|| self.find_in(self.second(hash)?, hash, tuple))
     }
 
-    /// A direction that packets with a tuple of this hash may belong to: to be compared, after a while, by
-    /// [`FlowTable::confirm`]. Reading the bucket fetches it; nothing waits for it before that.
+    /// Asks the CPU for what [`FlowTable::candidate`] reads.
     #[inline(always)]
-    #[must_use]
-    pub fn candidate(&self, hash: u64) -> Option<FlowRef> {
-        self.bucket(hash)?.iter().find_map(|slot| {
-            let slot = slot.load(Ordering::Acquire);
-            (slot >> 32 == hash >> 32 && slot as u32 != 0).then(|| FlowRef((slot as u32).wrapping_sub(1)))
-        })
-    }
-
-    /// [`FlowTable::find`] with the answer that [`FlowTable::candidate`] had.
-    #[inline(always)]
-    #[must_use]
-    pub fn confirm(&self, candidate: Option<FlowRef>, hash: u64, tuple: &Tuple) -> Option<FlowRef> {
-        match candidate {
-            Some(flow) if self.half(flow).is_some_and(|half| half.is(tuple)) => Some(flow),
-            _ => self.find(hash, tuple),
+    pub fn prefetch(&self, hash: u64) {
+        if let Some(bucket) = self.bucket(hash) {
+            prefetch::read(bucket);
         }
     }
 
-    /// Reads a word of a bucket or of a direction, so that the rest of the cache line is there when it is needed. What is
-    /// read means nothing.
+    /// Asks the CPU for what is stored of a direction.
+    #[inline(always)]
+    pub fn prefetch_half(&self, flow: FlowRef) {
+        if let Some(half) = self.half(flow) {
+            prefetch::read(half.0);
+        }
+    }
+
+    /// A direction that packets with a tuple of this hash may belong to, to be compared by [`FlowTable::confirm`]: most of
+    /// those that are there. Reads one word.
     #[inline(always)]
     #[must_use]
-    pub fn touch(&self, hash: u64) -> u64 {
-        self.bucket(hash)
-            .map_or(0, |bucket| bucket[0].load(Ordering::Relaxed))
+    pub fn candidate(&self, hash: u64) -> Option<FlowRef> {
+        let slot = self.bucket(hash)?[home(hash)].load(Ordering::Acquire);
+        (slot >> 32 == hash >> 32 && slot as u32 != 0).then(|| FlowRef((slot as u32).wrapping_sub(1)))
+    }
+
+    /// [`FlowTable::find`] with the answer that [`FlowTable::candidate`] had, and what is stored of the direction.
+    #[inline(always)]
+    #[must_use]
+    pub fn confirm(
+        &self,
+        candidate: Option<FlowRef>,
+        hash: u64,
+        tuple: &Tuple,
+    ) -> Option<(FlowRef, Half<'_>)> {
+        if let Some(flow) = candidate
+            && let Some(half) = self.half(flow)
+            && half.is(tuple)
+        {
+            return Some((flow, half));
+        }
+        self.find_slowly(hash, tuple)
+    }
+
+    #[inline(never)]
+    fn find_slowly(&self, hash: u64, tuple: &Tuple) -> Option<(FlowRef, Half<'_>)> {
+        let flow = self.find(hash, tuple)?;
+        Some((flow, self.half(flow)?))
     }
 
     #[inline(always)]
@@ -278,6 +323,7 @@ impl FlowTable {
         record: u32,
         tuples: [&Tuple; 2],
         payloads: [[u64; PAYLOAD]; 2],
+        spares: [[u64; SPARE]; 2],
         look: u32,
     ) -> Result<FlowRef, FlowError> {
         let hashes = tuples.map(|tuple| self.hash(tuple));
@@ -289,8 +335,11 @@ impl FlowTable {
                 return Err(FlowError::Taken(taken));
             }
         }
-        for ((flow, tuple), payload) in directions.into_iter().zip(tuples).zip(payloads) {
-            self.half(flow).ok_or(FlowError::Full)?.write(tuple, payload);
+        let contents = tuples.into_iter().zip(payloads).zip(spares);
+        for (flow, ((tuple, payload), spare)) in directions.into_iter().zip(contents) {
+            let half = self.half(flow).ok_or(FlowError::Full)?;
+            half.write(tuple, payload);
+            half.set_spare(spare);
         }
         self.publish(hashes[0], directions[0])?;
         // Both may have the same tuple: a connection of an address with itself.
@@ -365,7 +414,7 @@ impl FlowTable {
             more if more > CROWDED || more >= room(second) => [first, second],
             _ => [second, first],
         };
-        for slot in order.into_iter().flatten() {
+        for slot in order.into_iter().flat_map(|bucket| from_home(bucket, hash)) {
             // Release: who finds the slot finds the record written.
             if slot.load(Ordering::Relaxed) == 0
                 && slot
@@ -407,6 +456,18 @@ pub(crate) fn capacity_of(connections: u32) -> usize {
 /// What tells whether the tuples of a record are those that it was made with, of their hashes.
 pub(crate) fn check([there, back]: [u64; 2]) -> u32 {
     ((there.rotate_left(23) ^ back) >> 16) as u32
+}
+
+/// The slot of its first bucket that a hash gets if it is free.
+#[inline(always)]
+fn home(hash: u64) -> usize {
+    (hash >> 61) as usize
+}
+
+/// The slots of a bucket, from the one on that [`FlowTable::candidate`] reads.
+fn from_home(bucket: &[AtomicU64; LINE], hash: u64) -> impl Iterator<Item = &AtomicU64> {
+    let (before, rest) = bucket.split_at(home(hash));
+    rest.iter().chain(before)
 }
 
 /// Empty slots of a bucket.

@@ -277,17 +277,17 @@ fn authentications_are_refused_by_field() {
     for (wrong, expected) in [
         (
             with(&|it| it.local_identity = 0),
-            "local_identity: 0 is out of range",
+            "local_identity 0 is out of range",
         ),
         (
             with(&|it| it.remote_identity = 0x0300_0000),
-            "remote_identity: 50331648 is out of range",
+            "remote_identity 50331648 is out of range",
         ),
-        (with(&|it| it.auth_type = 0), "auth_type: 0 is out of range"),
-        (with(&|it| it.auth_type = 128), "auth_type: 128 is out of range"),
+        (with(&|it| it.auth_type = 0), "auth_type 0 is out of range"),
+        (with(&|it| it.auth_type = 128), "auth_type 128 is out of range"),
         (
             with(&|it| it.remote_node = Some("224.0.0.1".parse().unwrap())),
-            "remote_node: 224.0.0.1 is not the address of a node",
+            "remote_node 224.0.0.1 is not the address of a node",
         ),
     ] {
         let error = store

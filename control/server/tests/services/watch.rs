@@ -185,14 +185,17 @@ async fn only_some_kinds() {
         .await
         .unwrap();
     assert!(matches!(next(&mut events).await.object, Some(Object::Route(_))));
-    for kind in [0, 10] {
+    for kind in [0, 11] {
         let request = v1::WatchRequest {
             kinds: vec![kind],
             ..Default::default()
         };
         let error = watch(&lab, request).await.unwrap_err();
         assert_eq!(error.code(), Code::InvalidArgument);
-        assert_eq!(error.message(), format!("kinds: {kind} is none, expected 1 to 9"));
+        assert_eq!(
+            error.message(),
+            format!("kinds: {kind} is none, expected 1 to 10")
+        );
     }
 }
 

@@ -15,6 +15,7 @@ mod related;
 mod service;
 mod state;
 mod translate;
+mod translation;
 mod view;
 
 use std::net::IpAddr;
@@ -35,6 +36,7 @@ pub(crate) use service::is_served;
 pub use state::Timeouts;
 pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
 pub(crate) use translate::translate;
+pub(crate) use translation::{Translation, set_addresses6};
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
@@ -205,19 +207,30 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         back: &Tuple,
     ) -> Result<FlowRef, FlowError> {
-        let payload = |forward| {
+        let translations = [(&packet.tuple, back), (back, &packet.tuple)]
+            .map(|(from, other)| Translation::between(from, &other.reverse()));
+        let payload = |forward, translation: Translation| {
             let [first, second] = Action {
                 port: if forward { sender.port } else { 0 },
                 ..Action::default()
             }
             .words();
-            [first, second, state::first_word(packet.upper, rx.second, forward)]
+            [
+                first,
+                second,
+                state::first_word(packet.upper, rx.second, forward, translation.upper_change()),
+            ]
         };
-        let payloads = [payload(true), payload(false)];
+        let payloads = [payload(true, translations[0]), payload(false, translations[1])];
         let look = rx
             .second
             .saturating_add(self.timeouts.syn.min(self.timeouts.other));
-        let flow = self.flows.insert([&packet.tuple, back], payloads, look)?;
+        let flow = self.flows.insert_with(
+            [&packet.tuple, back],
+            payloads,
+            translations.map(Translation::words),
+            look,
+        )?;
         self.stats.flows_created.add(1);
         Ok(flow)
     }
@@ -391,7 +404,8 @@ impl<P: BufPool> Core<P> {
         }
         if let Some(end) = tunnel {
             let hash = self.flows.table().hash(&packet.tuple);
-            return match overlay::encapsulate(buf, end, &target, identity, hash) {
+            let ecn = overlay::traffic_class(buf.data()) & 3;
+            return match overlay::encapsulate(buf, end, &target, identity, hash, ecn) {
                 Ok(()) => seal.map_or(Verdict::Send(target.port), Verdict::Seal),
                 Err(reason) => Verdict::Drop(reason),
             };

@@ -5,6 +5,7 @@ use octoplane_tables::LastChanged;
 use octoplane_tables::model::MAX_IDENTITY;
 
 use super::packet::{Upper, tcp};
+use super::translation::Translation;
 
 /// In place of a port: packets of this direction come out of a tunnel.
 pub(crate) const FROM_TUNNEL: u16 = u16::MAX;
@@ -126,6 +127,15 @@ const SYN: u64 = 1 << 35;
 /// It goes to a proxy on this node instead of where it was meant to.
 const PROXIED: u64 = 1 << 36;
 
+/// Where the change of the upper layer's checksum by translation is.
+const UPPER_CHANGE: u32 = 48;
+
+/// What the complement of the upper layer's checksum grows by when a packet is translated, of a third word.
+#[inline(always)]
+pub(crate) fn upper_change(word: u64) -> u16 {
+    (word >> UPPER_CHANGE) as u16
+}
+
 /// Takes note that a connection goes to a proxy.
 pub(crate) fn set_proxied(half: &Half<'_>) {
     half.set_word::<2>(half.word::<2>() | PROXIED);
@@ -140,8 +150,9 @@ pub(crate) fn is_proxied(half: &Half<'_>) -> bool {
 /// process's: the next packet of each direction has it decided again, by the tables as they are. Where it stands and what it
 /// is translated to stay.
 pub(crate) fn resume(there: &Half<'_>, back: &Half<'_>, now: u32) {
-    for half in [there, back] {
+    for (half, other) in [(there, back), (back, there)] {
         Action::default().store(half);
+        half.set_spare(Translation::between(&half.tuple(), &other.tuple().reverse()).words());
         let state = half.word::<2>();
         if state & SEEN > u64::from(now) {
             half.set_word::<2>(state & !SEEN | u64::from(now));
@@ -184,18 +195,21 @@ impl Timeouts {
     }
 }
 
-/// The third word of a direction whose first packet comes now, in second `now`.
-pub(crate) fn first_word(upper: Upper, now: u32, forward: bool) -> u64 {
+/// The third word of a direction whose first packet comes now, in second `now`, and is translated with this `change` of the
+/// upper layer's checksum.
+pub(crate) fn first_word(upper: Upper, now: u32, forward: bool, change: u16) -> u64 {
     let tcp = match upper {
         Upper::Tcp(_) => TCP,
         _ => 0,
     };
     // A new entry counts as one that saw its SYN, whatever made it.
-    tcp | if forward {
-        u64::from(now) | if tcp != 0 { SYN } else { 0 }
-    } else {
-        0
-    }
+    let change = u64::from(change) << UPPER_CHANGE;
+    tcp | change
+        | if forward {
+            u64::from(now) | if tcp != 0 { SYN } else { 0 }
+        } else {
+            0
+        }
 }
 
 /// What a packet means to its connection.

@@ -108,7 +108,7 @@ fn addresses_of(frame: &mut [u8], ip: usize, to: &Tuple, addresses: u64) -> Resu
 }
 
 /// What a checksum's complement grows by when the addresses change (RFC 1624, equation 3, summed up).
-fn address_change(from: &Tuple, to: &Tuple) -> u64 {
+pub(super) fn address_change(from: &Tuple, to: &Tuple) -> u64 {
     let word = |old: u64, new: u64| halves(!old) + halves(new);
     if from.is_v6() {
         let old = [from.src6(), from.dst6()];
@@ -128,7 +128,7 @@ fn halves(word: u64) -> u64 {
     (word >> 32) + (word & 0xffff_ffff)
 }
 
-fn delta(old: u16, new: u16) -> u64 {
+pub(super) fn delta(old: u16, new: u16) -> u64 {
     u64::from(!old) + u64::from(new)
 }
 

@@ -153,8 +153,8 @@ mod tests {
         };
         let [first, second] = action.words();
         let payloads = [
-            [first, second, first_word(upper, now, true)],
-            [0, 0, first_word(upper, now, false)],
+            [first, second, first_word(upper, now, true, 0)],
+            [0, 0, first_word(upper, now, false, 0)],
         ];
         handle.insert(tuples, payloads, now + 60).unwrap()
     }

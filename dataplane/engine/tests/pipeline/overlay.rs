@@ -324,3 +324,62 @@ fn control_messages_of_geneve_are_not_forwarded() {
         assert_eq!(arrives(protocol, 9, &[flags]), Err(134));
     }
 }
+
+/// Packets of a connection that is known are not taken out before their connection is found: all checks hold for them, too.
+#[test]
+fn what_is_known_is_found_in_the_tunnel() {
+    for protocol in [TunnelProtocol::Vxlan, TunnelProtocol::Geneve] {
+        for (server, client) in [("10.0.0.1", "10.1.0.7"), ("fd00::1", "fd01::7")] {
+            let v4 = server.contains('.');
+            let mut lab = tunnelled(protocol, PEER4);
+            let inner = packet(17, (client, 4000), (server, 53), 0, ([7; 6], [9; 6]));
+            let good = wrapped(5000, protocol, &inner, 0);
+            let arrived = |outcome: &Outcome| {
+                let (port, sent) = outcome.only();
+                assert_eq!((port, sent.to_vec()), (POD0, forwarded(&inner, EP1, OURS[0])));
+                outcome.fast
+            };
+            assert_eq!(arrived(&lab.one(UPLINK, &good)), 0);
+            assert_eq!(arrived(&lab.one(UPLINK, &good)), 1);
+            // The sender says who it is in each packet: another one is asked about.
+            let other = wrapped(5001, protocol, &inner, 0);
+            assert_eq!(arrived(&lab.one(UPLINK, &other)), 0);
+            assert_eq!(lab.one(UPLINK, &wrapped(1, protocol, &inner, 0)).dropped(), 171);
+            assert_eq!(arrived(&lab.one(UPLINK, &good)), 0);
+            assert_eq!(arrived(&lab.one(UPLINK, &good)), 1);
+            // What stands behind it is not the tunnel's.
+            assert_eq!(arrived(&lab.one(UPLINK, &[&good[..], &[0xee; 6]].concat())), 0);
+            // Congestion is carried over (RFC 6040, section 4.2): here to a packet that cannot say so.
+            assert_eq!(
+                lab.one(UPLINK, &wrapped(5000, protocol, &inner, 3)).dropped(),
+                134
+            );
+            // The last hop was the one before.
+            let mut old = inner.clone();
+            old[if v4 { 22 } else { 21 }] = 1;
+            if v4 {
+                put16(&mut old, 24, 0);
+                let sum = internet_checksum(&old[14..34]);
+                put16(&mut old, 24, sum);
+            }
+            assert_eq!(
+                lab.one(UPLINK, &wrapped(5000, protocol, &old, 0))
+                    .dropped_and_sent()
+                    .0,
+                196
+            );
+            // More than there is.
+            let mut long = inner.clone();
+            let at = if v4 { 16 } else { 18 };
+            let len = be16(&long, at) + 1;
+            put16(&mut long, at, len);
+            assert!(lab.one(UPLINK, &wrapped(5000, protocol, &long, 0)).drop_count() == 1);
+            if v4 {
+                let mut bad = inner.clone();
+                bad[24] ^= 1;
+                assert_eq!(lab.one(UPLINK, &wrapped(5000, protocol, &bad, 0)).dropped(), 153);
+            }
+            assert_eq!(arrived(&lab.one(UPLINK, &good)), 1);
+        }
+    }
+}
