@@ -1,10 +1,13 @@
 //! The settings of this node.
 
 use octoplane_api::v1;
-use octoplane_tables::model::{NoBackend, Node, PolicyMode, Routing, Tunnel, TunnelProtocol};
+use octoplane_tables::model::{
+    Dsr, DsrDispatch, NoBackend, Node, PolicyMode, Routing, Tunnel, TunnelProtocol,
+};
 
 use crate::field::Fields;
 use crate::mistake::Mistake;
+use crate::service::{forwarding, forwarding_message};
 
 /// UDP port of Geneve (RFC 8926).
 const GENEVE: u16 = 6081;
@@ -47,6 +50,27 @@ pub fn node(message: &v1::Node) -> Result<Node, Mistake> {
             v1::NoBackend::Unspecified | v1::NoBackend::Reject => NoBackend::Reject,
             v1::NoBackend::Drop => NoBackend::Drop,
         },
+        forwarding: forwarding(it, message.forwarding)?.unwrap_or_default(),
+        dsr: match &message.dsr {
+            Some(message) => dsr(it, message)?,
+            None => defaults.dsr,
+        },
+    })
+}
+
+fn dsr(it: Fields<'_>, message: &v1::Dsr) -> Result<Dsr, Mistake> {
+    let prefix = |field, text: &str| match text {
+        "" => Ok(None),
+        text => it.prefix(field, text).map(Some),
+    };
+    Ok(Dsr {
+        dispatch: match it.choice("dsr.dispatch", message.dispatch)? {
+            v1::DsrDispatch::Unspecified | v1::DsrDispatch::Opt => DsrDispatch::Opt,
+            v1::DsrDispatch::Geneve => DsrDispatch::Geneve,
+            v1::DsrDispatch::Ipip => DsrDispatch::Ipip,
+        },
+        source4: prefix("dsr.source4", &message.source4)?,
+        source6: prefix("dsr.source6", &message.source6)?,
     })
 }
 
@@ -106,5 +130,16 @@ pub fn node_message(node: &Node) -> v1::Node {
             NoBackend::Drop => v1::NoBackend::Drop,
         }
         .into(),
+        forwarding: forwarding_message(Some(node.forwarding)),
+        dsr: Some(v1::Dsr {
+            dispatch: match node.dsr.dispatch {
+                DsrDispatch::Opt => v1::DsrDispatch::Opt,
+                DsrDispatch::Geneve => v1::DsrDispatch::Geneve,
+                DsrDispatch::Ipip => v1::DsrDispatch::Ipip,
+            }
+            .into(),
+            source4: crate::objects::text(node.dsr.source4),
+            source6: crate::objects::text(node.dsr.source6),
+        }),
     }
 }

@@ -39,10 +39,7 @@ pub fn service(message: v1::Service) -> Result<Service, Mistake> {
         source_ranges_deny: message.source_ranges_deny,
         internal_policy: policy(it, "internal_policy", message.internal_policy)?,
         external_policy: policy(it, "external_policy", message.external_policy)?,
-        forwarding: match it.choice("forwarding", message.forwarding)? {
-            v1::Forwarding::Unspecified | v1::Forwarding::Snat => Forwarding::Snat,
-            v1::Forwarding::Dsr => Forwarding::Dsr,
-        },
+        forwarding: forwarding(it, message.forwarding)?,
         proxy_port: it.word("proxy_port", message.proxy_port)?,
         name: message.name,
     })
@@ -96,6 +93,26 @@ fn policy(it: Fields<'_>, field: &str, value: i32) -> Result<TrafficPolicy, Mist
     })
 }
 
+/// How packets reach a backend on another node; `None` if that is not said.
+pub(crate) fn forwarding(it: Fields<'_>, value: i32) -> Result<Option<Forwarding>, Mistake> {
+    Ok(match it.choice("forwarding", value)? {
+        v1::Forwarding::Unspecified => None,
+        v1::Forwarding::Snat => Some(Forwarding::Snat),
+        v1::Forwarding::Dsr => Some(Forwarding::Dsr),
+        v1::Forwarding::Hybrid => Some(Forwarding::Hybrid),
+    })
+}
+
+pub(crate) fn forwarding_message(forwarding: Option<Forwarding>) -> i32 {
+    match forwarding {
+        None => v1::Forwarding::Unspecified,
+        Some(Forwarding::Snat) => v1::Forwarding::Snat,
+        Some(Forwarding::Dsr) => v1::Forwarding::Dsr,
+        Some(Forwarding::Hybrid) => v1::Forwarding::Hybrid,
+    }
+    .into()
+}
+
 /// A service as a message.
 pub fn service_message(service: &Service) -> v1::Service {
     let policy = |policy| match policy {
@@ -122,11 +139,7 @@ pub fn service_message(service: &Service) -> v1::Service {
         source_ranges_deny: service.source_ranges_deny,
         internal_policy: policy(service.internal_policy),
         external_policy: policy(service.external_policy),
-        forwarding: match service.forwarding {
-            Forwarding::Snat => v1::Forwarding::Snat,
-            Forwarding::Dsr => v1::Forwarding::Dsr,
-        }
-        .into(),
+        forwarding: forwarding_message(service.forwarding),
         proxy_port: service.proxy_port.into(),
     }
 }

@@ -22,5 +22,6 @@ pub use file::{
 pub use observe::{drop_value, explanation_value, packet_event_value, verdict_value};
 pub use position::line;
 pub use schema::{
-    Authentication, Backend, EgressGateway, Frontend, Ipcache, Node, Policy, PolicyEntry, Service, Tunnel,
+    Authentication, Backend, Dsr, EgressGateway, Frontend, Ipcache, Node, Policy, PolicyEntry, Service,
+    Tunnel,
 };

@@ -3,15 +3,18 @@
 
 use octoplane_packet::PacketBuf;
 use octoplane_packet::checksum::{checksum, fold, pseudo_header, sum};
-use octoplane_packet::headers::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, protocol};
-use octoplane_tables::model::TunnelProtocol;
+use octoplane_packet::headers::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, ethertype, protocol};
+use octoplane_tables::model::{DsrDispatch, TunnelProtocol};
 use octoplane_tables::{Snapshot, TUNNEL_HEADERS_V4, TUNNEL_HEADERS_V6, Target, TunnelEnd};
 use zerocopy::FromBytes;
 
 use crate::drop_reason::DropReason;
+use crate::dsr::{self, Front};
 
 /// Bytes of a UDP header and of a VXLAN or Geneve header without options.
 const UDP_AND_TUNNEL: usize = 16;
+/// Bytes of the latter.
+const TUNNEL: usize = 8;
 /// Identities that mean something else on another node.
 mod identity {
     pub(super) const HOST: u32 = 1;
@@ -39,6 +42,27 @@ pub(crate) fn encapsulate<B: PacketBuf>(
         return encapsulate4(buf, &end.headers, target, ecn, sport, vni);
     }
     encapsulate6(buf, end, target, ecn, sport, vni)
+}
+
+/// The same with a Geneve option that says what the client of a service used (specification, 3.6).
+#[allow(clippy::too_many_arguments, reason = "those of a tunnel packet, and one more")]
+pub(crate) fn encapsulate_direct<B: PacketBuf>(
+    buf: &mut B,
+    end: &TunnelEnd,
+    target: &Target,
+    identity: u32,
+    hash: u64,
+    ecn: u8,
+    front: &Front,
+) -> Result<(), DropReason> {
+    let flags = dsr::geneve::prepend(buf, front)?;
+    let mut end = *end;
+    let tunnel = usize::from(end.len)
+        .checked_sub(TUNNEL)
+        .and_then(|at| end.headers.get_mut(at..at + 2))
+        .ok_or(DropReason::NoTunnelEndpoint)?;
+    tunnel.copy_from_slice(&flags);
+    encapsulate(buf, &end, target, identity, hash, ecn)
 }
 
 /// Over IPv4. Eight bytes at a time: what is prepared, with the packet's own in between. Words have the least significant byte
@@ -112,11 +136,62 @@ fn encapsulate6<B: PacketBuf>(
     upper[..2].copy_from_slice(&sport.to_be_bytes());
     upper[4..6].copy_from_slice(&udp_len.to_be_bytes());
     upper[12..16].copy_from_slice(&(vni << 8).to_be_bytes());
-    // Over IPv6 a checksum is expected (RFC 8200, section 8.1).
-    let pseudo = pseudo_header(&ip[8..24], &ip[24..40], protocol::UDP, udp_len.into());
-    let sum = !fold(pseudo + sum(&upper[..usize::from(udp_len)]));
-    upper[6..8].copy_from_slice(&(if sum == 0 { 0xffff } else { sum }).to_be_bytes());
+    let sum = udp6_checksum(ip, &upper[..usize::from(udp_len)]);
+    upper[6..8].copy_from_slice(&sum.to_be_bytes());
     Ok(())
+}
+
+/// Bytes in front of the packet in a tunnel, at most: all headers of the tunnel, and two Ethernet headers.
+pub const MAX_FRONT: usize = TUNNEL_HEADERS_V6 + ETHERNET_LEN;
+
+/// Puts the headers of a tunnel packet that `encapsulate` made back in front of another IP packet than the one that was in it,
+/// and makes lengths, type and checksums right. `front` is what was in front of that one, up to its IP header.
+///
+/// # Errors
+/// There is no room, the packet is of no family, too long, or these are no such headers.
+pub fn refit<B: PacketBuf>(buf: &mut B, front: &[u8]) -> Result<(), DropReason> {
+    const V4: usize = TUNNEL_HEADERS_V4 + ETHERNET_LEN;
+    let kind = match buf.data().first().map(|first| first >> 4) {
+        Some(4) => ethertype::IPV4,
+        Some(6) => ethertype::IPV6,
+        _ => return Err(DropReason::InvalidPacket),
+    };
+    let udp_len = buf.len() + ETHERNET_LEN + UDP_AND_TUNNEL;
+    let udp_len = u16::try_from(udp_len)
+        .ok()
+        .filter(|len| *len <= u16::MAX - IPV4_LEN as u16)
+        .ok_or(DropReason::InvalidPacket)?;
+    let ip_len = match front.len() {
+        V4 => IPV4_LEN,
+        MAX_FRONT => IPV6_LEN,
+        _ => return Err(DropReason::InvalidPacket),
+    };
+    let frame = buf.prepend(front.len()).map_err(|_| DropReason::NoBuffer)?;
+    frame[..front.len()].copy_from_slice(front);
+    frame[front.len() - 2..front.len()].copy_from_slice(&kind.to_be_bytes());
+    let (ip, upper) = frame[ETHERNET_LEN..].split_at_mut(ip_len);
+    upper[4..6].copy_from_slice(&udp_len.to_be_bytes());
+    if ip_len == IPV4_LEN {
+        ip[2..4].copy_from_slice(&(udp_len + IPV4_LEN as u16).to_be_bytes());
+        ip[10..12].fill(0);
+        let checksum = checksum(ip);
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    } else {
+        ip[4..6].copy_from_slice(&udp_len.to_be_bytes());
+        upper[6..8].fill(0);
+        let sum = udp6_checksum(ip, &upper[..usize::from(udp_len)]);
+        upper[6..8].copy_from_slice(&sum.to_be_bytes());
+    }
+    Ok(())
+}
+
+/// Checksum of a UDP datagram over IPv6, whose own field is zero. There has to be one (RFC 8200, section 8.1).
+fn udp6_checksum(ip: &[u8], datagram: &[u8]) -> u16 {
+    let pseudo = pseudo_header(&ip[8..24], &ip[24..40], protocol::UDP, datagram.len());
+    match !fold(pseudo + sum(datagram)) {
+        0 => 0xffff,
+        sum => sum,
+    }
 }
 
 /// The sender's identity as other nodes know it (specification, 1.7).
@@ -125,17 +200,18 @@ fn on_the_wire(identity: u32) -> u32 {
         identity::HOST => identity::REMOTE_NODE,
         identity::WORLD_IPV4 | identity::WORLD_IPV6 => identity::WORLD,
         // Identities of other scopes mean nothing there, and do not fit.
-        _ => identity & 0xff_ffff,
+        _ if identity > 0xff_ffff => identity::WORLD,
+        _ => identity,
     }
 }
 
 /// Takes the tunnel's headers, of which the first `ip_len` bytes behind Ethernet are the IP header, off a frame in which the IP
-/// packet ends at `end`. Returns the sender's identity.
+/// packet ends at `end`. Returns the sender's identity, and what the client of a service used if the tunnel packet says so.
 pub(crate) fn decapsulate<B: PacketBuf>(
     buf: &mut B,
     snapshot: &Snapshot,
     (ip_len, end): (usize, usize),
-) -> Result<u32, DropReason> {
+) -> Result<(u32, Option<Front>), DropReason> {
     let node = snapshot.node();
     let frame = buf.data();
     let outer = traffic_class(frame) & 3;
@@ -155,9 +231,21 @@ pub(crate) fn decapsulate<B: PacketBuf>(
         TunnelProtocol::Geneve if tunnel[0] >> 6 != 0 || tunnel[2..4] != [0x65, 0x58] => {
             return Err(DropReason::InvalidPacket);
         }
-        // A control message is for nobody here, and an option that must be understood is not (RFC 8926, section 3.4).
-        TunnelProtocol::Geneve if tunnel[1] & 0xc0 != 0 => return Err(DropReason::InvalidPacket),
+        // A control message is for nobody here (RFC 8926, section 3.4).
+        TunnelProtocol::Geneve if tunnel[1] & 0x80 != 0 => return Err(DropReason::InvalidPacket),
         TunnelProtocol::Geneve => usize::from(tunnel[0] & 0x3f) * 4,
+    };
+    let critical = node.tunnel.protocol == TunnelProtocol::Geneve && tunnel[1] & 0x40 != 0;
+    let front = match options {
+        0 if critical => return Err(DropReason::InvalidPacket),
+        0 => None,
+        _ => {
+            let options = frame
+                .get(headers..headers + options)
+                .filter(|_| headers + options <= end);
+            let known = snapshot.returns_directly() && node.dsr.dispatch == DsrDispatch::Geneve;
+            dsr::geneve::read(options.ok_or(DropReason::InvalidPacket)?, critical, known)?
+        }
     };
     let vni = u32::from_be_bytes([0, tunnel[4], tunnel[5], tunnel[6]]);
     buf.trim_back(beyond)
@@ -170,17 +258,21 @@ pub(crate) fn decapsulate<B: PacketBuf>(
         None => return Err(DropReason::InvalidPacket),
     };
     congestion(buf.data_mut(), outer, v6)?;
-    match vni {
-        // No other node speaks for this one.
-        identity::HOST => Err(DropReason::InvalidIdentity),
-        identity::WORLD if node.dual_stack && v6 => Ok(identity::WORLD_IPV6),
-        identity::WORLD if node.dual_stack => Ok(identity::WORLD_IPV4),
-        vni => Ok(vni),
+    if front.is_some_and(|front| front.addr.is_ipv6() != v6) {
+        return Err(DropReason::InvalidPacket);
     }
+    let identity = match vni {
+        // No other node speaks for this one.
+        identity::HOST => return Err(DropReason::InvalidIdentity),
+        identity::WORLD if node.dual_stack && v6 => identity::WORLD_IPV6,
+        identity::WORLD if node.dual_stack => identity::WORLD_IPV4,
+        vni => vni,
+    };
+    Ok((identity, front))
 }
 
 /// Carries congestion that the tunnel met over to the packet inside (RFC 6040, section 4.2).
-fn congestion(frame: &mut [u8], outer: u8, v6: bool) -> Result<(), DropReason> {
+pub(crate) fn congestion(frame: &mut [u8], outer: u8, v6: bool) -> Result<(), DropReason> {
     const EXPERIENCED: u8 = 3;
     let inner = traffic_class(frame);
     match (inner & 3, outer) {

@@ -11,13 +11,13 @@ use segment::{Directory, Segment, SegmentError};
 
 use crate::looks::Looks;
 use crate::memory::{LINE, Lines};
-use crate::table::{FlowError, FlowRef, FlowTable, Half, capacity_of, check};
+use crate::table::{FlowError, FlowRef, FlowTable, Half, arrivals, capacity_of, check};
 use crate::tuple::{Hasher, Tuple};
 
 /// What the header begins with.
 const MAGIC: u64 = u64::from_be_bytes(*b"octoflow");
 /// Version of the layout: raised when a header, a record or a look becomes something else.
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 /// Name of the file.
 const FILE: &str = "connections";
 
@@ -253,14 +253,15 @@ fn enter_record(
     let forward = FlowRef::first(record);
     let (there, back) = (table.half(forward)?, table.half(forward.other())?);
     let tuples: [Tuple; 2] = [there.tuple(), back.tuple()];
-    let hashes = tuples.map(|tuple| table.hash(&tuple));
+    let arrivals = arrivals([&tuples[0], &tuples[1]]);
+    let hashes = arrivals.map(|tuple| table.hash(&tuple));
     let whole = check(hashes) == made_with && tuples.iter().all(Tuple::is_one) && alike(&tuples);
-    let is_new = |n: usize| table.find(hashes[n], &tuples[n]).is_none();
+    let is_new = |n: usize| table.find(hashes[n], &arrivals[n]).is_none();
     if !whole || !is_new(0) || !is_new(1) || !accept(&there, &back) {
         return None;
     }
     table.publish(hashes[0], forward).ok()?;
-    if tuples[0] != tuples[1] && table.publish(hashes[1], forward.other()).is_err() {
+    if arrivals[0] != arrivals[1] && table.publish(hashes[1], forward.other()).is_err() {
         table.withdraw(hashes[0], forward);
         return None;
     }

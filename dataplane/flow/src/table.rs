@@ -135,6 +135,11 @@ impl Half<'_> {
         ends && (!tuple.is_v6() || (word(1) == words[1] && word(2) == words[2] && word(3) == words[3]))
     }
 
+    #[inline(always)]
+    fn answers_only(&self) -> bool {
+        self.0[4].load(Ordering::Relaxed) >> 16 & 0xff == u64::from(Tuple::ANSWERS_ONLY)
+    }
+
     fn write(&self, tuple: &Tuple, payload: [u64; PAYLOAD]) {
         for (word, value) in self.0.iter().zip(tuple.words().into_iter().chain(payload)) {
             word.store(value, Ordering::Relaxed);
@@ -246,6 +251,25 @@ impl FlowTable {
         self.records.get(flow.0 as usize).map(Half)
     }
 
+    /// The tuple that packets of a direction arrive with: the one that is stored, unless its zone says that it is for answers.
+    #[must_use]
+    pub fn arrival(&self, flow: FlowRef) -> Option<Tuple> {
+        let tuple = self.half(flow)?.tuple();
+        Some(arrival(&tuple, &self.half(flow.other())?.tuple()))
+    }
+
+    #[inline(always)]
+    fn arrives_as(&self, flow: FlowRef, tuple: &Tuple) -> bool {
+        self.half(flow)
+            .is_some_and(|half| half.is(tuple) || half.answers_only() && self.is_answered_by(flow, tuple))
+    }
+
+    #[inline(never)]
+    fn is_answered_by(&self, flow: FlowRef, tuple: &Tuple) -> bool {
+        self.half(flow.other())
+            .is_some_and(|other| other.is(&tuple.reverse()))
+    }
+
     /// The direction that packets with this tuple belong to. `hash` is [`FlowTable::hash`] of it.
     #[inline(always)]
     #[must_use]
@@ -290,7 +314,7 @@ impl FlowTable {
     ) -> Option<(FlowRef, Half<'_>)> {
         if let Some(flow) = candidate
             && let Some(half) = self.half(flow)
-            && half.is(tuple)
+            && (half.is(tuple) || half.answers_only() && self.is_answered_by(flow, tuple))
         {
             return Some((flow, half));
         }
@@ -309,7 +333,7 @@ impl FlowTable {
             let slot = slot.load(Ordering::Acquire);
             if slot >> 32 == hash >> 32 && slot as u32 != 0 {
                 let flow = FlowRef((slot as u32).wrapping_sub(1));
-                if self.half(flow).is_some_and(|half| half.is(tuple)) {
+                if self.arrives_as(flow, tuple) {
                     return Some(flow);
                 }
             }
@@ -326,11 +350,12 @@ impl FlowTable {
         spares: [[u64; SPARE]; 2],
         look: u32,
     ) -> Result<FlowRef, FlowError> {
-        let hashes = tuples.map(|tuple| self.hash(tuple));
+        let arrivals = arrivals(tuples);
+        let hashes = arrivals.map(|tuple| self.hash(&tuple));
         let forward = FlowRef::first(record);
         let directions = [forward, forward.other()];
         let _guards = self.lock(hashes);
-        for (hash, tuple) in hashes.into_iter().zip(tuples) {
+        for (hash, tuple) in hashes.into_iter().zip(&arrivals) {
             if let Some(taken) = self.find(hash, tuple) {
                 return Err(FlowError::Taken(taken));
             }
@@ -343,7 +368,7 @@ impl FlowTable {
         }
         self.publish(hashes[0], directions[0])?;
         // Both may have the same tuple: a connection of an address with itself.
-        if tuples[0] != tuples[1] && self.publish(hashes[1], directions[1]).is_err() {
+        if arrivals[0] != arrivals[1] && self.publish(hashes[1], directions[1]).is_err() {
             self.withdraw(hashes[0], directions[0]);
             return Err(FlowError::Full);
         }
@@ -360,8 +385,8 @@ impl FlowTable {
         }
         let forward = FlowRef::first(record);
         for flow in [forward, forward.other()] {
-            if let Some(half) = self.half(flow) {
-                self.withdraw(self.hash(&half.tuple()), flow);
+            if let Some(tuple) = self.arrival(flow) {
+                self.withdraw(self.hash(&tuple), flow);
             }
         }
         self.used.fetch_sub(1, Ordering::Relaxed);
@@ -456,6 +481,15 @@ pub(crate) fn capacity_of(connections: u32) -> usize {
 /// What tells whether the tuples of a record are those that it was made with, of their hashes.
 pub(crate) fn check([there, back]: [u64; 2]) -> u32 {
     ((there.rotate_left(23) ^ back) >> 16) as u32
+}
+
+/// The tuples that packets of two directions arrive with, of those that are stored.
+pub(crate) fn arrivals([there, back]: [&Tuple; 2]) -> [Tuple; 2] {
+    [arrival(there, back), arrival(back, there)]
+}
+
+fn arrival(tuple: &Tuple, other: &Tuple) -> Tuple {
+    tuple.arriving(other)
 }
 
 /// The slot of its first bucket that a hash gets if it is free.

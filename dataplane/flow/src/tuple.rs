@@ -17,6 +17,10 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// The zone of a tuple with which no packet arrives: packets of its direction have the other direction's tuple turned
+    /// round, and this one says what that direction's packets are translated to. So only answers are translated.
+    pub const ANSWERS_ONLY: u8 = 255;
+
     /// Number of words.
     pub(crate) const WORDS: usize = 5;
 
@@ -135,6 +139,24 @@ impl Tuple {
     #[must_use]
     pub fn zone(&self) -> u8 {
         (self.last >> 16) as u8
+    }
+
+    /// The tuple that packets of its direction arrive with, `other` being the other direction's.
+    #[must_use]
+    pub fn arriving(&self, other: &Self) -> Self {
+        match self.zone() {
+            Self::ANSWERS_ONLY => other.reverse(),
+            _ => *self,
+        }
+    }
+
+    /// The same in another zone.
+    #[must_use]
+    pub fn in_zone(&self, zone: u8) -> Self {
+        Self {
+            last: self.last & !0x00ff_0000 | u64::from(zone) << 16,
+            ..*self
+        }
     }
 
     /// The other direction of a connection that nobody translates.
@@ -293,6 +315,7 @@ mod tests {
             prop_assert_eq!((tuple.protocol(), tuple.zone(), tuple.is_v6()), (protocol, zone, src.is_ipv6()));
             prop_assert_eq!(Tuple::from_words(tuple.words()), tuple);
             prop_assert_eq!(tuple.reverse().reverse(), tuple);
+            prop_assert_eq!(tuple.in_zone(7), Tuple::new(src, dst, sport, dport, protocol, 7));
             prop_assert_eq!(tuple.reverse(), Tuple::new(dst, src, dport, sport, protocol, zone));
         }
     }

@@ -365,6 +365,10 @@ pub struct Node {
     pub policy_deny_response: bool,
     /// What clients of services without backends are told.
     pub no_backend: NoBackend,
+    /// How requests go to other nodes, unless the service says.
+    pub forwarding: Forwarding,
+    /// Direct server return.
+    pub dsr: Dsr,
 }
 
 impl Default for Node {
@@ -385,6 +389,8 @@ impl Default for Node {
             audit: false,
             policy_deny_response: false,
             no_backend: NoBackend::Reject,
+            forwarding: Forwarding::Snat,
+            dsr: Dsr::default(),
         }
     }
 }
@@ -534,6 +540,33 @@ pub enum Forwarding {
     Snat,
     /// With the client's, replies return directly.
     Dsr,
+    /// TCP with the client's, everything else with ours.
+    Hybrid,
+}
+
+/// How a backend's node learns what the client used (specification, 3.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dispatch {
+    /// An option of the IP header.
+    #[default]
+    Opt,
+    /// An option of Geneve.
+    Geneve,
+    /// The client's packet comes in an IP packet.
+    Ipip,
+}
+
+/// Direct server return (specification, 3.6).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dsr {
+    /// How the backend's node learns what the client used.
+    pub dispatch: Dispatch,
+    /// Where outer IPv4 sources of IPIP are from; none: the first own address.
+    pub source4: Option<Prefix>,
+    /// The same for IPv6.
+    pub source6: Option<Prefix>,
 }
 
 /// One port of a service.
@@ -570,7 +603,7 @@ pub struct Service {
     pub external_policy: TrafficPolicy,
     /// How requests go to other nodes.
     #[serde(default)]
-    pub forwarding: Forwarding,
+    pub forwarding: Option<Forwarding>,
     /// Port of the proxy that serves it instead; 0 for none.
     #[serde(default)]
     pub proxy_port: u16,

@@ -83,6 +83,8 @@ pub struct Entry {
     pub proxy_redirect: bool,
     /// It came with DSR information.
     pub dsr: bool,
+    /// A backend on another node answers it directly: only one side of it is seen, and closes it.
+    pub direct: bool,
     /// It came through the tunnel.
     pub from_tunnel: bool,
     /// The service whose address replies get.
@@ -205,10 +207,14 @@ impl Conntrack {
             if !syn {
                 entry.seen_non_syn = true;
             }
-            entry.expires = now + lifetime(&key.0, key.1, entry.seen_non_syn);
+            entry.expires = now
+                + match entry.direct && (entry.rx_closing || entry.tx_closing) {
+                    true => timeout::CLOSING,
+                    false => lifetime(&key.0, key.1, entry.seen_non_syn),
+                };
         };
         let both = entry.rx_closing && entry.tx_closing;
-        if !both {
+        if !both || entry.direct {
             refresh(entry);
         }
         if let Some(seen) = entry.flags_seen.get_mut(usize::from(!forwards)) {
@@ -240,6 +246,9 @@ impl Conntrack {
                     entry.rx_closing = true;
                 } else {
                     entry.tx_closing = true;
+                }
+                if entry.direct {
+                    (entry.rx_closing, entry.tx_closing) = (true, true);
                 }
                 if entry.rx_closing && entry.tx_closing && !both {
                     entry.expires = now + timeout::CLOSING;

@@ -171,6 +171,7 @@ impl Model {
                 frame,
                 received,
                 tunnel,
+                told: None,
                 choices: &mut *rx.choices,
                 out: &mut *rx.out,
             };

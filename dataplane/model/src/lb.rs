@@ -110,6 +110,11 @@ pub(crate) fn wildcard(state: &State, address: IpAddr) -> bool {
     })
 }
 
+/// Whether a service that answers somewhere is so.
+pub(crate) fn asks(state: &State, is_so: impl Fn(&Service) -> bool) -> bool {
+    frontends(state).any(|(service, _, addr, _)| !addr.is_unspecified() && is_so(service))
+}
+
 /// Whether some service answers on `address`.
 pub(crate) fn is_frontend(state: &State, address: IpAddr) -> bool {
     frontends(state).any(|(_, _, addr, _)| addr == address)

@@ -7,6 +7,7 @@ mod bandwidth;
 mod choices;
 pub mod config;
 mod conntrack;
+mod direct;
 mod egress;
 mod fib;
 mod fragments;

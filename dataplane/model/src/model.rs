@@ -76,6 +76,8 @@ pub(crate) struct Rx<'a> {
     pub(crate) received: Vec<u8>,
     /// The node it came from in a tunnel; `frame` is the inner one then.
     pub(crate) tunnel: Option<IpAddr>,
+    /// What the client used, as an option of the tunnel says.
+    pub(crate) told: Option<(IpAddr, u16)>,
     pub(crate) choices: &'a mut dyn Choices,
     pub(crate) out: &'a mut Outcome,
 }
@@ -203,6 +205,7 @@ impl Model {
             received: frame.clone(),
             frame,
             tunnel: None,
+            told: None,
             choices: &mut First,
             out: &mut outcome,
         };
@@ -229,6 +232,7 @@ impl Model {
             frame: frame.to_vec(),
             received: frame.to_vec(),
             tunnel: None,
+            told: None,
             choices,
             out: &mut outcome,
         };

@@ -35,6 +35,9 @@ impl Model {
         if self.is_tunnel(pkt) {
             return self.decapsulate(rx, pkt);
         }
+        if self.is_around(pkt) {
+            return self.take_out(rx, pkt);
+        }
         if self.nodeport_lb(rx, pkt, src_id)? {
             return Ok(());
         }
@@ -159,6 +162,7 @@ impl Model {
                 return Err(rx.drop(code::NO_SERVICE));
             }
         }
+        self.hear(rx, pkt)?;
         if !self.rev_snat(rx, pkt)? {
             return Ok(false);
         }
@@ -191,6 +195,7 @@ impl Model {
             .map_err(|code| self.no_backend(code, direction))?;
         let backend = chosen.backend;
         let local = self.owner(backend.address).is_some() || self.is_own(backend.address);
+        let request = pkt.clone();
         if found.kind == FrontendType::HostPort && !local {
             return Err(rx.drop(code::INVALID));
         }
@@ -199,9 +204,15 @@ impl Model {
         pkt.set_addr(End::Destination, backend.address);
         let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
         let filter = (Scope::Forward, Filter::Service(found.id));
-        let (status, _) = self.ct.lookup(self.now, &tuple, Kind::Out, filter, flags);
+        let (status, known) = self.ct.lookup(self.now, &tuple, Kind::Out, filter, flags);
+        let direct = !local
+            && match status {
+                Status::New => self.is_direct(found),
+                _ => known.direct,
+            };
         let entry = Entry {
             node_port: true,
+            direct,
             rev_nat: Some(found.id),
             src_id: self.world(pkt.v6),
             ..Entry::default()
@@ -211,6 +222,10 @@ impl Model {
         }
         if local {
             return Ok(false);
+        }
+        if direct {
+            self.send_direct(rx, &request, pkt, src_id)?;
+            return Ok(true);
         }
         let peer = self.tunnel_peer(backend.address, false);
         let Some(source) = self.service_source(pkt.v6, peer.is_some()) else {

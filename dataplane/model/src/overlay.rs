@@ -6,7 +6,7 @@ use crate::config::{Direction, Routing, TunnelProtocol};
 use crate::fib::{Target, identity};
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, Stop, Told, code};
-use crate::wire::{Packet, UDP, be16, build4, build6, byte, l4_checksum, put};
+use crate::wire::{Packet, UDP, be16, build4, build6, byte, l4_checksum, put, uncut};
 
 /// UDP, tunnel and inner Ethernet headers.
 const OVERHEAD: u16 = 8 + 8 + 14;
@@ -51,6 +51,19 @@ impl Model {
         id: u32,
         direction: Direction,
     ) -> Flow {
+        self.encapsulate_with(rx, pkt, peer, id, direction, &[])
+    }
+
+    /// The same with Geneve options, of which each must be understood.
+    pub(crate) fn encapsulate_with(
+        &self,
+        rx: &mut Rx<'_>,
+        pkt: &Packet,
+        peer: IpAddr,
+        id: u32,
+        direction: Direction,
+        options: &[u8],
+    ) -> Flow {
         let tunnel = self.state.node.tunnel.clone();
         let Target::Exit(exit) = self.route(peer) else {
             return Err(Stop::Drop(code::NO_FIB, direction));
@@ -60,7 +73,7 @@ impl Model {
         }
         let outer: u16 = if peer.is_ipv4() { 20 } else { 40 };
         // Nothing is cut on its way into a tunnel: whoever may be told is told.
-        let room = exit.mtu.saturating_sub(OVERHEAD + outer);
+        let room = exit.mtu.saturating_sub(OVERHEAD + outer + options.len() as u16);
         if pkt.bytes.len() > usize::from(room) {
             return Err(Stop::Refuse(code::FRAG_NEEDED, direction, Told::TooBig(room)));
         }
@@ -69,9 +82,21 @@ impl Model {
         let mut inner = match tunnel.protocol {
             TunnelProtocol::Vxlan => vec![8, 0, 0, 0, byte(&vni, 1), byte(&vni, 2), byte(&vni, 3), 0],
             TunnelProtocol::Geneve => {
-                vec![0, 0, 0x65, 0x58, byte(&vni, 1), byte(&vni, 2), byte(&vni, 3), 0]
+                let critical = if options.is_empty() { 0 } else { 0x40 };
+                let words = (options.len() / 4) as u8;
+                vec![
+                    words,
+                    critical,
+                    0x65,
+                    0x58,
+                    byte(&vni, 1),
+                    byte(&vni, 2),
+                    byte(&vni, 3),
+                    0,
+                ]
             }
         };
+        inner.extend(options);
         inner.extend(rx.frame.get(..12).unwrap_or_default());
         inner.extend(pkt.ethertype().to_be_bytes());
         inner.extend(&pkt.bytes);
@@ -96,7 +121,9 @@ impl Model {
         };
         let bytes = match (local, peer) {
             (Some(IpAddr::V4(local)), IpAddr::V4(peer)) => {
-                build4(local, peer, UDP, pkt.ecn(), rx.choices.outer_ip_id(), &udp)
+                // What is inside was made to fit.
+                let id = rx.choices.outer_ip_id();
+                uncut(build4(local, peer, UDP, pkt.ecn(), id, &udp))
             }
             (Some(IpAddr::V6(local)), IpAddr::V6(peer)) => {
                 let checksum = match l4_checksum(local.into(), peer.into(), UDP, &udp) {
@@ -138,8 +165,8 @@ impl Model {
         let (valid, options) = match self.state.node.tunnel.protocol {
             TunnelProtocol::Vxlan => (byte(header, 0) & 8 != 0, 0),
             TunnelProtocol::Geneve => (
-                // No critical option is known here, and control packets are nobody's (RFC 8926, 3.4).
-                byte(header, 0) >> 6 == 0 && byte(header, 1) & 0xc0 == 0 && be16(header, 2) == 0x6558,
+                // Control packets are nobody's (RFC 8926, 3.4).
+                byte(header, 0) >> 6 == 0 && byte(header, 1) & 0x80 == 0 && be16(header, 2) == 0x6558,
                 usize::from(byte(header, 0) & 0x3f) * 4,
             ),
         };
@@ -150,15 +177,26 @@ impl Model {
             }));
         }
         let vni = u32::from(be16(header, 4)) << 8 | u32::from(byte(header, 6));
-        let Some(frame) = udp.get(16 + options..).filter(|frame| frame.len() >= 14) else {
+        let (Some(frame), Some(options)) = (udp.get(16 + options..), udp.get(16..16 + options)) else {
             return Err(rx.drop(code::INVALID));
         };
+        let critical =
+            self.state.node.tunnel.protocol == TunnelProtocol::Geneve && byte(header, 1) & 0x40 != 0;
+        let told = self
+            .geneve_option(options, critical)
+            .map_err(|code| rx.drop(code))?;
+        if frame.len() < 14 {
+            return Err(rx.drop(code::INVALID));
+        }
         let frame = frame.to_vec();
         let v6 = match be16(&frame, 12) {
             0x0800 => false,
             0x86dd => true,
             _ => return Err(rx.drop(code::UNSUPPORTED_L3)),
         };
+        if told.is_some_and(|(addr, _)| addr.is_ipv6() != v6) {
+            return Err(rx.drop(code::INVALID));
+        }
         // The tunnel ends before the datapath looks at what came out of it.
         let inner = if v6 {
             byte(&frame, 15) >> 4 & 3
@@ -180,6 +218,7 @@ impl Model {
             frame,
             received: rx.received.clone(),
             tunnel: Some(outer.src()),
+            told,
             choices: &mut *rx.choices,
             out: &mut *rx.out,
         };
@@ -206,6 +245,14 @@ impl Model {
         } else {
             vni
         };
+        // What the world is to the node that has balanced it may be more here.
+        if matches!(src_id, identity::WORLD | identity::WORLD4 | identity::WORLD6) && self.returns_directly()
+        {
+            src_id = match self.identity(pkt.src()) {
+                identity::HOST => src_id,
+                known => known,
+            };
+        }
         if let Some(about) = self.about(pkt) {
             return self.pass_on(rx, pkt, about, src_id);
         }

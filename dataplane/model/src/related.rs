@@ -5,9 +5,10 @@
 
 use std::net::IpAddr;
 
-use crate::config::Role;
+use crate::config::{Dispatch, Role};
 use crate::conntrack::Kind;
 use crate::fib::Target;
+use crate::lb;
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, code};
 use crate::wire::{End, Packet, Tuple};
@@ -21,6 +22,10 @@ pub struct Connection {
     pub leaves: Tuple,
     /// Those of its conntrack entry: behind services, before masquerading.
     pub entry: Tuple,
+    /// A backend on another node answers its client directly.
+    pub direct: bool,
+    /// A balancer on another node has said what its client used.
+    pub dsr: bool,
 }
 
 /// What an error is about.
@@ -30,6 +35,8 @@ pub(crate) struct About {
     quoted: Tuple,
     /// The same as its sender sent it.
     original: Tuple,
+    /// It is a reply to a client whom the backend's node answers directly.
+    direct: bool,
 }
 
 impl Model {
@@ -63,6 +70,8 @@ impl Model {
                     arrives,
                     leaves: mapping.map_or(*tuple, |mapping| mapping.translated),
                     entry: *tuple,
+                    direct: entry.direct,
+                    dsr: entry.dsr,
                 }
             })
             .collect()
@@ -72,14 +81,22 @@ impl Model {
     pub(crate) fn about(&self, pkt: &Packet) -> Option<About> {
         let quoted = pkt.quoted()?;
         self.connections().into_iter().find_map(|it| {
-            let original = if quoted == it.leaves {
-                it.arrives
-            } else if quoted == it.arrives.reversed() {
-                it.leaves.reversed()
+            // Errors about answers to what a balancer has told of come by way of the balancer, which has seen to them.
+            let told = it.dsr && self.state.node.dsr.dispatch != Dispatch::Ipip;
+            let (original, direct) = if quoted == it.leaves {
+                (it.arrives, false)
+            } else if told && quoted == it.leaves.reversed() {
+                (quoted, false)
+            } else if !told && quoted == it.arrives.reversed() {
+                (it.leaves.reversed(), it.direct)
             } else {
                 return None;
             };
-            Some(About { quoted, original })
+            Some(About {
+                quoted,
+                original,
+                direct,
+            })
         })
     }
 
@@ -87,7 +104,8 @@ impl Model {
     pub(crate) fn is_tracked(&self, rx: &Rx<'_>, dst: IpAddr) -> bool {
         match (rx.port.role, self.target(dst)) {
             (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
-            (Role::Uplink, target) => !matches!(target, Target::Exit(_)),
+            (Role::Uplink, Target::Exit(_)) => lb::is_frontend(&self.state, dst),
+            (Role::Uplink, _) => true,
             (Role::Host, Target::Exit(_)) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
             (Role::Host, _) => true,
         }
@@ -95,7 +113,15 @@ impl Model {
 
     /// Sends an error to whom the packet that it is about came from.
     pub(crate) fn pass_on(&mut self, rx: &mut Rx<'_>, pkt: &Packet, about: About, src_id: u32) -> Flow {
-        let About { quoted, original } = about;
+        let About {
+            quoted,
+            original,
+            direct,
+        } = about;
+        if direct && self.state.node.dsr.dispatch == Dispatch::Ipip {
+            // The backend's node knows the flow as its client does.
+            return self.send_around(rx, pkt, original.src);
+        }
         let mut new = pkt.clone();
         new.set_quoted(&original);
         // Who was talked to is known by the name that was used; a router on the way by its own.

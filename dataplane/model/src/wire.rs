@@ -525,7 +525,15 @@ impl Packet {
         }
         let quoted = self.payload().get(8..)?;
         let (header, protocol) = if self.v6 {
-            (40, *quoted.get(6)?)
+            // A balancer may have put options in front of what is quoted (specification, 3.6).
+            let (mut header, mut protocol) = (40, *quoted.get(6)?);
+            for _ in 0..MAX_EXTENSIONS {
+                if matches!(protocol, 0 | 60) {
+                    protocol = *quoted.get(header)?;
+                    header += usize::from(*quoted.get(header + 1)?) * 8 + 8;
+                }
+            }
+            (header, protocol)
         } else {
             let header = usize::from(*quoted.first()? & 15) * 4;
             if header < 20 || be16(quoted, 6) & 0x1fff != 0 {
@@ -648,6 +656,15 @@ pub(crate) fn build4(
     let checksum = !sum(&[&bytes]);
     put(&mut bytes, 10, &checksum.to_be_bytes());
     bytes.extend(payload);
+    bytes
+}
+
+/// The same packet with "don't fragment" set.
+pub(crate) fn uncut(mut bytes: Vec<u8>) -> Vec<u8> {
+    put(&mut bytes, 6, &[0x40, 0]);
+    put(&mut bytes, 10, &[0, 0]);
+    let checksum = !sum(&[bytes.get(..20).unwrap_or_default()]);
+    put(&mut bytes, 10, &checksum.to_be_bytes());
     bytes
 }
 

@@ -15,7 +15,8 @@ pub use authentication::{AuthKey, Authentication};
 pub use egress_gateway::{EgressGateway, EgressGatewayRule, EgressKey};
 pub use ipcache::IpcacheEntry;
 pub use node::{
-    MAX_NATIVE_CIDRS, MAX_NODE_ADDRESSES, NoBackend, Node, PolicyMode, Routing, Tunnel, TunnelProtocol,
+    Dsr, DsrDispatch, MAX_NATIVE_CIDRS, MAX_NODE_ADDRESSES, NoBackend, Node, PolicyMode, Routing, Tunnel,
+    TunnelProtocol,
 };
 pub use policy::{Direction, HOST_ENDPOINT, Policy, PolicyEntry, PolicyKey, PolicyValue};
 pub use service::{

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use octoplane_packet::Prefix;
 use rustc_hash::FxBuildHasher;
 
-use crate::model::{NoBackend, Node, PolicyMode, Routing, Tunnel};
+use crate::model::{Dsr, Forwarding, NoBackend, Node, PolicyMode, Routing, Tunnel};
 
 /// The node's settings, digested.
 #[derive(Debug, Clone)]
@@ -43,6 +43,10 @@ pub struct NodeView {
     pub policy_deny_response: bool,
     /// What becomes of packets to a service without backends.
     pub no_backend: NoBackend,
+    /// How packets reach a service's backend on another node, unless the service says.
+    pub forwarding: Forwarding,
+    /// Direct server return, where that is how.
+    pub dsr: Dsr,
     /// Whether the node has addresses of both families.
     pub dual_stack: bool,
 }
@@ -68,6 +72,8 @@ impl NodeView {
             audit: node.audit,
             policy_deny_response: node.policy_deny_response,
             no_backend: node.no_backend,
+            forwarding: node.forwarding,
+            dsr: node.dsr,
             dual_stack: dual_stack(node),
         };
         for addr in &node.addresses {

@@ -12,7 +12,7 @@ use crate::egress_gateway::EgressRule;
 use crate::ipcache::{Remote, identity};
 use crate::last_changed::LastChanged;
 use crate::lpm::{Block, Lpm};
-use crate::model::{AuthKey, HOST_ENDPOINT, Port, PortId, Role};
+use crate::model::{AuthKey, Forwarding, HOST_ENDPOINT, Port, PortId, Role};
 use crate::node::NodeView;
 use crate::numbered::Numbered;
 use crate::policy::EndpointPolicy;
@@ -206,6 +206,12 @@ impl Snapshot {
     /// The settings of this node.
     pub fn node(&self) -> &NodeView {
         &self.views.node
+    }
+
+    /// Whether services on this node answer their clients directly, and those of other nodes may have clients answered from
+    /// here: whether the node's settings or a service say so (specification of the datapath, section 3.6).
+    pub fn returns_directly(&self) -> bool {
+        self.views.node.forwarding != Forwarding::Snat || self.views.services.asks_for_direct_return()
     }
 
     /// The service at this IPv4 address (most significant byte first), port and protocol.

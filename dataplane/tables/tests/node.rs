@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use common::{endpoint, ip, node, prefix, put_node, refusal, snapshot, store, store_with, v4, v6};
 use octoplane_tables::model::{
-    AuthKey, Authentication, Change, EgressGateway, EgressGatewayRule, EgressKey, Node, Routing, Tunnel,
-    TunnelProtocol,
+    AuthKey, Authentication, Change, Dsr, DsrDispatch, EgressGateway, EgressGatewayRule, EgressKey,
+    Forwarding, FrontendType, Node, Protocol, Routing, Service, ServiceFrontend, Tunnel, TunnelProtocol,
 };
 use octoplane_tables::{Action, Capacity, EgressRule, ErrorKind, Object, Rates, Store};
 
@@ -255,6 +255,93 @@ fn bad_egress_rules_are_refused() {
         refusal(&mut store, vec![Change::RemoveEgressGateway { key }]),
         "changes[0]: egress gateway 10.0.0.7/32 to 0.0.0.0/0: not found"
     );
+}
+
+/// How a backend's node is told has to be possible: each mistake names the field.
+#[test]
+fn direct_return_that_cannot_be() {
+    let mut store = store();
+    let with = |dispatch, routing, protocol, local4: Option<&str>, source4: Option<&str>| {
+        put_node(Node {
+            routing,
+            tunnel: Tunnel {
+                protocol,
+                local4: local4.map(|addr| addr.parse().unwrap()),
+                ..Tunnel::default()
+            },
+            forwarding: Forwarding::Dsr,
+            dsr: Dsr {
+                dispatch,
+                source4: source4.map(prefix),
+                source6: None,
+            },
+            ..node(&["198.51.100.1"])
+        })
+    };
+    use DsrDispatch::{Geneve, Ipip, Opt};
+    use Routing::{Native, Tunnel as Tunnelled};
+    let ours = Some("198.51.100.1");
+    for (change, why) in [
+        (
+            with(Geneve, Native, TunnelProtocol::Vxlan, ours, None),
+            "dsr.dispatch geneve needs Geneve tunnels, expected tunnel.protocol geneve",
+        ),
+        (
+            with(Geneve, Native, TunnelProtocol::Geneve, None, None),
+            "dsr.dispatch geneve needs an end of tunnels, expected tunnel.local4 or tunnel.local6",
+        ),
+        (
+            with(Ipip, Tunnelled, TunnelProtocol::Geneve, ours, None),
+            "dsr.dispatch ipip reaches backends by the underlying network only, expected routing native",
+        ),
+        (
+            with(Ipip, Native, TunnelProtocol::Vxlan, None, Some("2001:db8::/64")),
+            "dsr.source4 2001:db8::/64 is not an IPv4 prefix",
+        ),
+    ] {
+        let error = refusal(&mut store, vec![change]);
+        assert_eq!(error, format!("changes[0]: node: {why}"));
+    }
+    for change in [
+        with(Opt, Tunnelled, TunnelProtocol::Vxlan, ours, None),
+        with(Geneve, Native, TunnelProtocol::Geneve, ours, None),
+        with(Ipip, Native, TunnelProtocol::Vxlan, None, Some("198.18.0.0/16")),
+    ] {
+        store.apply(vec![change]).unwrap();
+        assert!(snapshot(&store).returns_directly());
+    }
+}
+
+/// A node listens to what others say about clients only if it, or a service, returns directly.
+#[test]
+fn who_returns_directly() {
+    let mut store = store();
+    let service = |forwarding| {
+        let mut it = Service::new("ns/svc:p", Protocol::Tcp);
+        it.forwarding = forwarding;
+        it.frontends.push(ServiceFrontend {
+            addr: ip("203.0.113.9"),
+            port: 80,
+            kind: FrontendType::LoadBalancer,
+        });
+        Change::PutService(Box::new(it))
+    };
+    assert!(!snapshot(&store).returns_directly());
+    for (forwarding, direct) in [
+        (None, false),
+        (Some(Forwarding::Dsr), true),
+        (Some(Forwarding::Snat), false),
+        (Some(Forwarding::Hybrid), true),
+    ] {
+        store.apply(vec![service(forwarding)]).unwrap();
+        assert_eq!(snapshot(&store).returns_directly(), direct, "{forwarding:?}");
+    }
+    store
+        .apply(vec![Change::RemoveService {
+            name: "ns/svc:p".into(),
+        }])
+        .unwrap();
+    assert!(!snapshot(&store).returns_directly());
 }
 
 #[test]

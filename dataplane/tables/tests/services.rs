@@ -425,14 +425,14 @@ fn settings_reach_the_workers() {
     let mut it = service("a", "172.20.0.1");
     it.affinity_seconds = 600;
     it.source_ranges = vec![prefix("192.0.2.0/24")];
-    it.forwarding = Forwarding::Dsr;
+    it.forwarding = Some(Forwarding::Dsr);
     it.proxy_port = 9000;
     store.apply(vec![put(it.clone())]).unwrap();
     let now = snapshot(&store);
     let found = find(&now, "172.20.0.1", 80).unwrap();
     assert_eq!(
         (found.affinity_seconds, found.forwarding, found.proxy_port),
-        (600, Forwarding::Dsr, 9000)
+        (600, Some(Forwarding::Dsr), 9000)
     );
     let ranges = found.source_ranges.as_ref().unwrap();
     assert!(ranges.admits(ip("192.0.2.1")) && !ranges.admits(ip("192.0.3.1")));

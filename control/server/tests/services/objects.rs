@@ -25,6 +25,12 @@ fn node() -> v1::Node {
         }),
         policy_mode: v1::PolicyMode::Always.into(),
         no_backend: v1::NoBackend::Drop.into(),
+        forwarding: v1::Forwarding::Hybrid.into(),
+        dsr: Some(v1::Dsr {
+            dispatch: v1::DsrDispatch::Geneve.into(),
+            source4: "198.18.0.0/16".into(),
+            source6: "2001:db8:5::/64".into(),
+        }),
         audit: true,
         ..Default::default()
     }

@@ -6,7 +6,7 @@ mod policy;
 mod remote;
 mod service;
 
-pub use node::{Node, Tunnel};
+pub use node::{Dsr, Node, Tunnel};
 pub use policy::{Policy, PolicyEntry};
 pub use remote::{Authentication, EgressGateway, Ipcache};
 pub use service::{Backend, Frontend, Service};

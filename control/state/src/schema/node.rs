@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::is_default;
 use super::names::{number, word};
+use super::service::FORWARDING;
 
 const ROUTING: [&str; 2] = ["native", "tunnel"];
 const TUNNEL: [&str; 2] = ["vxlan", "geneve"];
 const POLICY_MODE: [&str; 3] = ["default", "always", "never"];
+const DSR_DISPATCH: [&str; 3] = ["opt", "geneve", "ipip"];
 const NO_BACKEND: [&str; 2] = ["reject", "drop"];
 
 /// The settings of the node; what is missing is at its default.
@@ -41,6 +43,22 @@ pub struct Node {
     pub policy_deny_response: bool,
     #[serde(default, skip_serializing_if = "is_default")]
     pub no_backend: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub forwarding: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dsr: Dsr,
+}
+
+/// Direct server return.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dsr {
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dispatch: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub source4: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub source6: String,
 }
 
 /// Our end of all tunnels.
@@ -81,6 +99,12 @@ impl TryFrom<Node> for v1::Node {
             audit: it.audit,
             policy_deny_response: it.policy_deny_response,
             no_backend: choice("no_backend", &NO_BACKEND, &it.no_backend)?,
+            forwarding: choice("forwarding", &FORWARDING, &it.forwarding)?,
+            dsr: Some(v1::Dsr {
+                dispatch: choice("dsr.dispatch", &DSR_DISPATCH, &it.dsr.dispatch)?,
+                source4: it.dsr.source4,
+                source6: it.dsr.source6,
+            }),
         })
     }
 }
@@ -88,6 +112,7 @@ impl TryFrom<Node> for v1::Node {
 impl From<v1::Node> for Node {
     fn from(it: v1::Node) -> Self {
         let tunnel = it.tunnel.unwrap_or_default();
+        let dsr = it.dsr.unwrap_or_default();
         Self {
             addresses: it.addresses,
             masquerade4: it.masquerade4,
@@ -107,6 +132,12 @@ impl From<v1::Node> for Node {
             audit: it.audit,
             policy_deny_response: it.policy_deny_response,
             no_backend: word(&NO_BACKEND, it.no_backend),
+            forwarding: word(&FORWARDING, it.forwarding),
+            dsr: Dsr {
+                dispatch: word(&DSR_DISPATCH, dsr.dispatch),
+                source4: dsr.source4,
+                source6: dsr.source6,
+            },
         }
     }
 }

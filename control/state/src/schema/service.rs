@@ -17,7 +17,7 @@ const FRONTEND: [&str; 5] = [
 const BACKEND: [&str; 4] = ["active", "terminating", "quarantined", "maintenance"];
 const ALGORITHM: [&str; 2] = ["random", "maglev"];
 const POLICY: [&str; 2] = ["cluster", "local"];
-const FORWARDING: [&str; 2] = ["snat", "dsr"];
+pub(super) const FORWARDING: [&str; 3] = ["snat", "dsr", "hybrid"];
 
 /// One port of a service; what is missing is at its default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -113,7 +113,7 @@ impl<P: BufPool> Core<P> {
             if table.find(table.hash(&back), &back).is_some() {
                 continue;
             }
-            match self.store(rx, packet, sender, &back) {
+            match self.store(rx, packet, sender, [&packet.tuple, &back]) {
                 Ok(flow) => return Ok(flow),
                 // Its own tuple: another worker was faster.
                 Err(FlowError::Taken(flow))

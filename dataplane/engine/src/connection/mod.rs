@@ -6,6 +6,7 @@
 //! ([`follow`](Core::follow)), policy included, but keeps the translation.
 
 mod affinity;
+mod direct;
 mod gateway;
 mod masquerade;
 mod packet;
@@ -28,6 +29,7 @@ use octoplane_tables::model::{Role, Routing};
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
 pub(crate) use affinity::{adopt as adopt_affinity, refresh, resume as resume_affinity};
+pub(crate) use direct::{destination, hears_ipip, is_station, refined, speaks};
 use gateway::Exit;
 pub(crate) use gateway::is_world;
 pub(crate) use masquerade::reserves;
@@ -40,13 +42,14 @@ pub(crate) use translation::{Translation, set_addresses6};
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
 
 use crate::drop_reason::DropReason;
+use crate::dsr::{self, Note, Told};
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
-use crate::ipsec::is_protected;
+use crate::ipsec::{Framing, Ipsec, is_protected};
 use crate::observe::Step;
 use crate::overlay;
 use crate::rate;
-use crate::slow::{Verdict, send};
+use crate::slow::{Seal, Verdict, send};
 
 /// Who sent a packet.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +80,28 @@ struct Path {
     encrypt: bool,
 }
 
+/// What a packet is when it leaves, and how it goes.
+struct Leaving<'a> {
+    /// Its addresses and ports.
+    out: &'a Tuple,
+    way: Path,
+    /// Its sender's identity.
+    identity: u32,
+    /// What goes with it.
+    note: Note,
+}
+
+/// Who answers the packets of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// Somebody whose answers come by here.
+    Here,
+    /// Somebody who has to answer to an address of ours.
+    ByUs,
+    /// A service's backend on another node, which answers the client.
+    Directly,
+}
+
 impl Path {
     /// The target that leads on, and the other node, whether there is a tunnel to it or not.
     fn resolve<'a>(&self, snapshot: &'a Snapshot) -> (&'a Target, Option<&'a TunnelEnd>) {
@@ -98,6 +123,7 @@ impl<P: BufPool> Core<P> {
         buf: &mut P::Buf,
         packet: &Packet,
         sender: Sender,
+        told: Told,
     ) -> Verdict {
         self.note(|| Step::Sender {
             src: packet.tuple.src(),
@@ -108,7 +134,11 @@ impl<P: BufPool> Core<P> {
         if let Some((flow, quoted)) = self.related(buf.data(), packet) {
             return self.pass_on(rx, buf, packet, flow, &quoted, sender);
         }
-        match self.follow(rx, packet, sender) {
+        let told = match direct::told(rx, buf.data(), packet, sender, told) {
+            Ok(told) => told,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        match self.follow(rx, packet, sender, told) {
             Ok((flow, action)) => self.carry_out(rx, buf, packet, flow, action),
             Err(verdict) => verdict,
         }
@@ -117,12 +147,22 @@ impl<P: BufPool> Core<P> {
     /// Whether a packet belongs to a connection that is known, or tells of one.
     pub(crate) fn knows(&self, frame: &[u8], packet: &Packet) -> bool {
         let table = self.flows.table();
-        table.find(table.hash(&packet.tuple), &packet.tuple).is_some()
-            || self.related(frame, packet).is_some()
+        table.find(table.hash(&packet.tuple), &packet.tuple).is_some() || self.tells_of_known(frame, packet)
+    }
+
+    /// Whether a packet is an error about one of a connection that is known.
+    pub(crate) fn tells_of_known(&self, frame: &[u8], packet: &Packet) -> bool {
+        self.related(frame, packet).is_some()
     }
 
     /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
-    fn follow(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(FlowRef, Action), Verdict> {
+    fn follow(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+        told: Told,
+    ) -> Result<(FlowRef, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
         let known = self.flows.table().find(hash, &packet.tuple);
         if let Some(flow) = known {
@@ -134,7 +174,11 @@ impl<P: BufPool> Core<P> {
                 let meant = self.meant_for(rx, packet, flow, sender);
                 let proxy = self.allowed(rx, packet, &meant, sender, false)?;
                 let moves = match self.proxy_of(flow) {
-                    0 => proxy != 0 || self.has_to_move(rx, packet, flow, sender),
+                    0 => {
+                        proxy != 0
+                            || self.has_to_move(rx, packet, flow, sender)
+                            || self.is_told_otherwise(packet, flow, told)
+                    }
                     now => proxy != now,
                 };
                 if moves {
@@ -142,6 +186,8 @@ impl<P: BufPool> Core<P> {
                 }
                 Some(flow).filter(|_| !moves)
             }
+            // What a load balancer says is about a connection that begins at the other end.
+            Some(_) if told != Told::Nothing => None,
             known => known,
         };
         let known = known.filter(|&flow| {
@@ -156,16 +202,38 @@ impl<P: BufPool> Core<P> {
         // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
         let flow = match known {
             Some(flow) => flow,
-            None => self.create(rx, packet, sender)?,
+            None => self.create(rx, packet, sender, told)?,
         };
         let action = self.compile(rx, packet, flow, sender)?;
         Ok((flow, action))
     }
 
     /// Decides about the first packet of a connection, and stores it.
-    fn create(&mut self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<FlowRef, Verdict> {
-        let (out, away) = self.serve(rx, packet, sender)?;
+    fn create(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        sender: Sender,
+        told: Told,
+    ) -> Result<FlowRef, Verdict> {
+        let (out, answers) = match told {
+            Told::For(backend) => (
+                service::to_backend(rx.snapshot, &packet.tuple, backend),
+                Answers::Here,
+            ),
+            Told::Nothing | Told::Used(_) => self.serve(rx, packet, sender)?,
+        };
         let proxy = self.allowed(rx, packet, &out, sender, true)?;
+        if let Told::Used(front) = told {
+            // What a proxy answers would not be answered in the name of what the client used.
+            return match proxy {
+                0 => self.store_answered_as(rx, packet, sender, front),
+                _ => Err(Verdict::Drop(DropReason::ProxyMissing)),
+            };
+        }
+        if proxy == 0 && matches!(told, Told::For(_)) {
+            return self.store_over(rx, packet, sender, [&packet.tuple, &out.reverse()]);
+        }
         if proxy != 0 {
             self.note(|| Step::Proxy { port: proxy });
             let out = proxy::to_proxy(rx.snapshot, &out, proxy).map_err(Verdict::Drop)?;
@@ -177,13 +245,20 @@ impl<P: BufPool> Core<P> {
         }
         self.note_gateway(rx, &out);
         let (path, exit) = way(rx, &out, true, sender.identity).map_err(Verdict::Drop)?;
-        let own = match (away, exit) {
+        let own = match (answers, exit) {
             // Without an address for it nothing can come back.
-            (true, _) => {
+            (Answers::ByUs, _) => {
                 Some(masquerade::own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
             }
-            (false, Exit::Here(addr)) => Some(addr),
-            (false, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
+            (Answers::Directly, _) => {
+                let flow = self.store_between(rx, packet, sender, &out)?;
+                if let Some(half) = self.flows.table().half(flow) {
+                    state::set_direct(&half);
+                }
+                return Ok(flow);
+            }
+            (Answers::Here, Exit::Here(addr)) => Some(addr),
+            (Answers::Here, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
         };
         if let Some(addr) = own {
             let flow = self.masquerade(rx, packet, sender, &out, addr)?;
@@ -204,7 +279,7 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         out: &Tuple,
     ) -> Result<FlowRef, Verdict> {
-        match self.store(rx, packet, sender, &out.reverse()) {
+        match self.store(rx, packet, sender, [&packet.tuple, &out.reverse()]) {
             // Another worker was faster, or the reply came first.
             Ok(flow) | Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
             Ok(_) | Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
@@ -217,16 +292,17 @@ impl<P: BufPool> Core<P> {
         table.half(flow).is_some_and(|half| half.tuple() == *there) && self.outgoing(flow) == *out
     }
 
-    /// Stores a connection whose replies arrive with the tuple `back`.
+    /// Stores a connection between two tuples, that of its first packet's direction and that of its replies.
     fn store(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
-        back: &Tuple,
+        between: [&Tuple; 2],
     ) -> Result<FlowRef, FlowError> {
-        let translations = [(&packet.tuple, back), (back, &packet.tuple)]
-            .map(|(from, other)| Translation::between(from, &other.reverse()));
+        let [there, back] = between;
+        let translations = [(there, back), (back, there)]
+            .map(|(from, other)| Translation::between(&from.arriving(other), &other.reverse()));
         let payload = |forward, translation: Translation| {
             let [first, second] = Action {
                 port: if forward { sender.port } else { 0 },
@@ -243,12 +319,9 @@ impl<P: BufPool> Core<P> {
         let look = rx
             .second
             .saturating_add(self.timeouts.syn.min(self.timeouts.other));
-        let flow = self.flows.insert_with(
-            [&packet.tuple, back],
-            payloads,
-            translations.map(Translation::words),
-            look,
-        )?;
+        let flow = self
+            .flows
+            .insert_with(between, payloads, translations.map(Translation::words), look)?;
         self.stats.flows_created.add(1);
         Ok(flow)
     }
@@ -284,11 +357,20 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        let (way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
+        let (mut way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
+        let (mut flags, mut identity) = (flag::COMPILED, sender.identity);
+        if self.is_direct(flow) && !service::is_local(rx.snapshot, out.dst()) {
+            flags |= flag::DIRECT;
+            if let Some(path) = direct::tunnel(rx.snapshot, out.dst()).map_err(Verdict::Drop)? {
+                (way, identity) = (path, direct::WORLD);
+            }
+        }
         self.note_way(rx, &out, way);
-        let mut flags = flag::COMPILED;
         if self.is_served_elsewhere(rx, packet, &out, sender) {
             flags |= flag::ANY_CHANGE;
+        }
+        if self.answered_as(flow).is_some() {
+            flags |= flag::ANSWERED_AS;
         }
         if out != packet.tuple {
             flags |= flag::TRANSLATE;
@@ -310,7 +392,7 @@ impl<P: BufPool> Core<P> {
             port: sender.port,
             flags,
             revision: rx.snapshot.revision(),
-            identity: sender.identity,
+            identity,
         };
         if let Some(half) = self.flows.table().half(flow) {
             action.store(&half);
@@ -345,23 +427,37 @@ impl<P: BufPool> Core<P> {
                 return Verdict::Drop(reason);
             }
         }
-        self.leave(rx, buf, packet, &out, way, action.identity, |frame| {
-            translate(frame, packet, &out)
+        let note = match action.flags & flag::DIRECT {
+            0 => Note::None,
+            _ => direct::note(rx.snapshot, packet, &out),
+        };
+        let leaving = Leaving {
+            out: &out,
+            way,
+            identity: action.identity,
+            note,
+        };
+        self.leave(rx, buf, packet, leaving, |frame| match note {
+            Note::Ipip(_) => Ok(()),
+            _ => translate(frame, packet, &out),
         })
     }
 
-    /// Sends a packet that `change` makes ready, with addresses and ports `out`, on its way.
-    #[allow(clippy::too_many_arguments, reason = "all of it is known in two places only")]
+    /// Sends a packet that `change` makes ready on its way.
     fn leave(
         &self,
         rx: &Rx<'_>,
         buf: &mut P::Buf,
         packet: &Packet,
-        out: &Tuple,
-        way: Path,
-        identity: u32,
+        leaving: Leaving<'_>,
         change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
     ) -> Verdict {
+        let Leaving {
+            out,
+            way,
+            identity,
+            note,
+        } = leaving;
         let (target, end) = way.resolve(rx.snapshot);
         let mut target: Target = *target;
         let local = matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway);
@@ -379,35 +475,41 @@ impl<P: BufPool> Core<P> {
             };
         }
         let size = packet.end - ETHERNET_LEN;
+        let around = matches!(note, Note::Ipip(_));
         // A tunnel is no hop.
-        let ttl = if way.tunnel {
+        let ttl = if way.tunnel || around {
             u8::MAX
         } else {
             ttl(buf.data(), out.is_v6())
         };
-        let sa = match sealing(rx, end) {
+        let sa = match sealing(rx, end, way.tunnel, identity) {
             Ok(sa) => sa,
             Err(reason) => return Verdict::Drop(reason),
         };
-        if let Some((sa, node)) = sa.zip(end.and_then(|end| end.addr)) {
+        if let Some(((_, sa), node)) = sa.zip(end.and_then(|end| end.addr)) {
             self.note(|| Step::Encrypt {
                 node,
                 spi: sa.config().spi,
             });
         }
-        if let Some(sa) = sa {
-            target.mtu = sa.max_len(target.mtu.into()) as u16;
-        }
         let tunnel = end.filter(|_| way.tunnel);
-        if let Some(end) = tunnel {
-            target.mtu = target.mtu.saturating_sub(end.len);
-        }
+        let overhead = tunnel.map_or(0, |end| end.len);
+        target.mtu = match sa {
+            Some((ipsec, sa)) => ipsec.room(sa, target.mtu, overhead),
+            None => target.mtu.saturating_sub(overhead),
+        };
+        target.mtu = target.mtu.saturating_sub(note.len());
+        let seal = sa.map(|(ipsec, sa)| Seal {
+            sa: sa.id(),
+            port: target.port,
+            front: ipsec.front(overhead),
+        });
         // Who allows fragments is not told, but cut (RFC 1191).
         let df = buf
             .data()
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
-        let may_cut = !out.is_v6() && !df && !way.tunnel && sa.is_none();
+        let may_cut = !out.is_v6() && !df && !way.tunnel && !around && sa.is_none();
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
         let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
@@ -421,26 +523,39 @@ impl<P: BufPool> Core<P> {
         if buf.len() - ETHERNET_LEN > usize::from(target.mtu) && buf.trim_back(padding).is_err() {
             return Verdict::Drop(DropReason::InvalidPacket);
         }
-        let frame = buf.data_mut();
-        if let Err(reason) = change(frame) {
+        let changed = change(buf.data_mut()).and_then(|()| match &note {
+            Note::None | Note::Geneve(_) => Ok(()),
+            Note::Option(front) => dsr::option::insert(buf, front),
+            Note::Ipip(dst) => dsr::ipip::encapsulate(buf, size, rx.snapshot.node(), &packet.tuple, *dst),
+        });
+        if let Err(reason) = changed {
             return Verdict::Drop(reason);
         }
         if let Some(end) = tunnel {
             let hash = self.flows.table().hash(&packet.tuple);
             let ecn = overlay::traffic_class(buf.data()) & 3;
-            return match overlay::encapsulate(buf, end, &target, identity, hash, ecn) {
-                Ok(()) => match sa {
-                    Some(sa) => Verdict::Seal(sa.id(), target.port),
-                    None => Verdict::Send(target.port),
-                },
+            let done = match &note {
+                Note::Geneve(front) => {
+                    overlay::encapsulate_direct(buf, end, &target, identity, hash, ecn, front)
+                }
+                _ => overlay::encapsulate(buf, end, &target, identity, hash, ecn),
+            };
+            return match done {
+                Ok(()) => seal.map_or(Verdict::Send(target.port), Verdict::Seal),
                 Err(reason) => Verdict::Drop(reason),
             };
         }
-        one_hop_further(frame, out.is_v6());
+        let frame = buf.data_mut();
+        if !around {
+            one_hop_further(frame, out.is_v6());
+        }
         frame[..12].copy_from_slice(&target.macs);
-        match sa {
-            Some(sa) => Verdict::Seal(sa.id(), target.port),
-            None => send(&target, size),
+        match seal {
+            Some(seal) => Verdict::Seal(seal),
+            None => {
+                target.mtu = target.mtu.saturating_add(note.len());
+                send(&target, size + usize::from(note.len()))
+            }
         }
     }
 }
@@ -573,19 +688,28 @@ fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
     })
 }
 
-/// What packets for a node are encrypted with, in a tunnel to it or without one.
+/// What packets of this sender for a node are encrypted with, in a tunnel to it or without one.
 ///
 /// # Errors
 /// Reason to drop them: they would have to be encrypted.
 #[inline]
-pub(crate) fn sealing<'a>(rx: &Rx<'a>, node: Option<&TunnelEnd>) -> Result<Option<&'a Sa>, DropReason> {
+pub(crate) fn sealing<'a>(
+    rx: &Rx<'a>,
+    node: Option<&TunnelEnd>,
+    tunnel: bool,
+    sender: u32,
+) -> Result<Option<(Ipsec<'a>, &'a Sa)>, DropReason> {
     let (Some(ipsec), Some(node)) = (rx.ipsec, node) else {
         return Ok(None);
     };
-    match node.addr {
-        Some(addr) => ipsec.towards(addr),
-        None => Err(DropReason::NoNodeId),
+    if tunnel && ipsec.framing == Framing::EspInTunnel && !is_protected(sender) {
+        return Ok(None);
     }
+    let sa = match node.addr {
+        Some(addr) => ipsec.towards(addr)?,
+        None => return Err(DropReason::NoNodeId),
+    };
+    Ok(sa.map(|sa| (ipsec, sa)))
 }
 
 /// Whether another node's endpoint sent this packet here for it to leave the cluster.

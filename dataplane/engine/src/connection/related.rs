@@ -5,15 +5,19 @@ use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::BufPool;
 use octoplane_packet::checksum::{fold, sum};
 use octoplane_packet::headers::{IPV4_LEN, IPV6_LEN, icmp4, icmp6, protocol};
+use octoplane_tables::model::DsrDispatch;
 
 use super::translate::{adjust, translate_at};
-use super::{Packet, Part, Sender, Upper, way};
+use super::{Leaving, Packet, Part, Sender, Upper, way};
 use crate::drop_reason::DropReason;
+use crate::dsr::Note;
 use crate::engine::{Core, Rx};
 use crate::slow::Verdict;
 
 /// ICMP type, code, checksum and a word.
 const ICMP_LEN: usize = 8;
+/// Most extension headers with options in a quoted packet.
+const MAX_OPTIONS: usize = 4;
 
 impl<P: BufPool> Core<P> {
     /// The direction in which an ICMP error travels, and the packet that it quotes; `None` if it is no error, or about
@@ -65,7 +69,23 @@ impl<P: BufPool> Core<P> {
             Ok((way, _)) => way,
             Err(reason) => return Verdict::Drop(reason),
         };
-        self.leave(rx, buf, packet, &out, way, sender.identity, |frame| {
+        if self.is_direct(flow) && rx.snapshot.node().dsr.dispatch == DsrDispatch::Ipip {
+            // The backend's node knows the connection as the client does.
+            let leaving = Leaving {
+                out: &out,
+                way,
+                identity: sender.identity,
+                note: Note::Ipip(out.dst()),
+            };
+            return self.leave(rx, buf, packet, leaving, |_| Ok(()));
+        }
+        let leaving = Leaving {
+            out: &out,
+            way,
+            identity: sender.identity,
+            note: Note::None,
+        };
+        self.leave(rx, buf, packet, leaving, |frame| {
             let whole = packet.l4..packet.end;
             let message = frame.get(whole.clone()).ok_or(DropReason::InvalidPacket)?;
             let before = fold(sum(message));
@@ -78,13 +98,29 @@ impl<P: BufPool> Core<P> {
     }
 }
 
+/// Where the upper layer of a quoted IPv6 packet begins, and its protocol: behind options, which a load balancer may have put
+/// there (specification, 3.6).
+fn upper6(packet: &[u8]) -> Option<(usize, u8)> {
+    let (mut at, mut next) = (IPV6_LEN, *packet.get(6)?);
+    // Hop-by-hop and destination options.
+    for _ in 0..MAX_OPTIONS {
+        if !matches!(next, 0 | 60) {
+            break;
+        }
+        let &[following, units] = packet.get(at..)?.first_chunk()?;
+        next = following;
+        at += usize::from(units) * 8 + 8;
+    }
+    Some((at, next))
+}
+
 /// The packet that an ICMP error quotes, of which at least the first eight bytes of its upper layer are there (RFC 792,
 /// RFC 4443). Of fragments only the first can be told.
 fn quoted(frame: &[u8], ip: usize, v6: bool) -> Option<Packet> {
     let packet = frame.get(ip..)?;
     let byte = |at: usize| packet.get(at).copied();
     let (len, protocol) = if v6 {
-        (IPV6_LEN, byte(6)?)
+        upper6(packet)?
     } else {
         let len = usize::from(byte(0)? & 0xf) * 4;
         let offset = u16::from_be_bytes([byte(6)?, byte(7)?]) & 0x1fff;

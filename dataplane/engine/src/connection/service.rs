@@ -12,7 +12,7 @@ use octoplane_tables::{Action as Way, Backend, Frontend, Snapshot};
 use super::affinity::refresh;
 use super::masquerade::REMOTE_NODE;
 use super::packet::begins;
-use super::{Packet, Sender, Upper, remote};
+use super::{Answers, Packet, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
@@ -30,7 +30,9 @@ pub(crate) fn is_loopback_address(addr: IpAddr) -> bool {
 
 /// Whether packets to this address and port are a service's.
 pub(crate) fn is_served(snapshot: &Snapshot, tuple: &Tuple) -> bool {
-    frontend(snapshot, tuple).is_some() || wildcard(snapshot, tuple)
+    // Of other protocols nothing is a service's, not even at its address (3.6 step 1).
+    matches!(tuple.protocol(), protocol::TCP | protocol::UDP | protocol::SCTP)
+        && (frontend(snapshot, tuple).is_some() || wildcard(snapshot, tuple))
 }
 
 fn frontend<'a>(snapshot: &'a Snapshot, tuple: &Tuple) -> Option<&'a Frontend> {
@@ -74,16 +76,16 @@ fn wildcard(snapshot: &Snapshot, tuple: &Tuple) -> bool {
 
 impl<P: BufPool> Core<P> {
     /// What the first packet of a connection becomes: itself, or a packet to a backend if it is for a service; and whether
-    /// it has to go under our own address because the backend is on another node and the client is not ours.
+    /// who answers it: where the backend is on another node and the client is not ours, not somebody here.
     pub(super) fn serve(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
-    ) -> Result<(Tuple, bool), Verdict> {
+    ) -> Result<(Tuple, Answers), Verdict> {
         let tuple = packet.tuple;
         if !matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp) {
-            return Ok((tuple, false));
+            return Ok((tuple, Answers::Here));
         }
         let inside = sender.is_inside();
         let elsewhere = || match inside {
@@ -95,7 +97,7 @@ impl<P: BufPool> Core<P> {
             return if !inside && wildcard(rx.snapshot, &tuple) {
                 Err(Verdict::Drop(DropReason::NoBackend))
             } else {
-                Ok((tuple, false))
+                Ok((tuple, Answers::Here))
             };
         };
         let affine = self.affine(rx, &tuple, frontend, inside);
@@ -145,9 +147,18 @@ impl<P: BufPool> Core<P> {
             (false, _) => tuple.src(),
         };
         let out = Tuple::new(src, addr, tuple.sport(), port, tuple.protocol(), tuple.zone());
-        // A backend on another node has to answer through us (3.6 step 4).
-        let away = !inside && !is_local(rx.snapshot, addr);
-        Ok((out, away))
+        let forwarding = frontend
+            .forwarding
+            .unwrap_or_else(|| rx.snapshot.node().forwarding);
+        let answers = match !inside && !is_local(rx.snapshot, addr) {
+            false => Answers::Here,
+            true if forwarding.is_direct(frontend.protocol) && !is_own(rx.snapshot, addr) => {
+                Answers::Directly
+            }
+            // A backend on another node has to answer through us (3.6 step 4).
+            true => Answers::ByUs,
+        };
+        Ok((out, answers))
     }
 
     /// Whether a connection to a service needs another backend: its own is the service's no more, or does not take new
@@ -212,12 +223,35 @@ fn considered(frontend: &Frontend, inside: bool, chosen: Option<(Backend, Choice
     }
 }
 
-fn is_local(snapshot: &Snapshot, addr: IpAddr) -> bool {
+/// Whether an address is the node's.
+fn is_own(snapshot: &Snapshot, addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(addr) => snapshot.node().own4(addr.to_bits()),
+        IpAddr::V6(addr) => snapshot.node().own6(addr.to_bits()),
+    }
+}
+
+/// Whether an address is an endpoint's of this node.
+pub(super) fn is_local(snapshot: &Snapshot, addr: IpAddr) -> bool {
     let target = match addr {
         IpAddr::V4(addr) => snapshot.route4(addr.to_bits()),
         IpAddr::V6(addr) => snapshot.route6(addr.to_bits()),
     };
     target.action == Way::Deliver
+}
+
+/// A packet for a service that another node's load balancer has sent to this backend: to the backend's port, which is the
+/// service's own where the service is not known here.
+pub(super) fn to_backend(snapshot: &Snapshot, tuple: &Tuple, backend: IpAddr) -> Tuple {
+    let known = frontend(snapshot, tuple).and_then(|frontend| frontend.external.of(backend));
+    Tuple::new(
+        tuple.src(),
+        backend,
+        tuple.sport(),
+        known.map_or_else(|| tuple.dport(), |known| known.port),
+        tuple.protocol(),
+        tuple.zone(),
+    )
 }
 
 /// A packet to one of the backends of the service that a packet is for.

@@ -26,6 +26,10 @@ pub(crate) mod flag {
     pub(crate) const ANY_CHANGE: u16 = 32;
     /// Sent to another node encrypted, without a tunnel around it.
     pub(crate) const ENCRYPT: u16 = 64;
+    /// To a service's backend on another node that answers by itself: that one is told of some packets what their client used.
+    pub(crate) const DIRECT: u16 = 128;
+    /// Its answers are in the name of what a load balancer on another node said: a SYN may say something else.
+    pub(crate) const ANSWERED_AS: u16 = 256;
 }
 
 /// The first two words: what to do with packets of a direction.
@@ -141,6 +145,19 @@ pub(crate) fn set_proxied(half: &Half<'_>) {
     half.set_word::<2>(half.word::<2>() | PROXIED);
 }
 
+/// A backend on another node answers its client by itself: what comes back does not come by here.
+const DIRECT: u64 = 1 << 37;
+
+/// Takes note that nothing comes back by here.
+pub(crate) fn set_direct(half: &Half<'_>) {
+    half.set_word::<2>(half.word::<2>() | DIRECT);
+}
+
+/// Whether nothing comes back by here, by the first packet's direction.
+pub(crate) fn is_direct(half: &Half<'_>) -> bool {
+    half.word::<2>() & DIRECT != 0
+}
+
 /// Whether a connection goes to a proxy, by its first packet's direction.
 pub(crate) fn is_proxied(half: &Half<'_>) -> bool {
     half.word::<2>() & PROXIED != 0
@@ -155,7 +172,8 @@ pub(crate) fn resume(there: &Half<'_>, back: &Half<'_>, now: u32) -> bool {
     let mut ahead = false;
     for (half, other) in [(there, back), (back, there)] {
         Action::default().store(half);
-        half.set_spare(Translation::between(&half.tuple(), &other.tuple().reverse()).words());
+        let (from, other) = (half.tuple(), other.tuple());
+        half.set_spare(Translation::between(&from.arriving(&other), &other.reverse()).words());
         let state = half.word::<2>();
         if state & SEEN > u64::from(now) {
             half.set_word::<2>(state & !SEEN | u64::from(now));
@@ -293,7 +311,11 @@ pub(crate) fn ends(table: &FlowTable, flow: FlowRef, timeouts: &Timeouts) -> u32
     let word = |flow| table.half(flow).map_or(0, |half| half.word::<2>());
     let (there, back) = (word(flow), word(flow.other()));
     let last = (there & SEEN).max(back & SEEN) as u32;
-    let closing = there & back & CLOSING;
+    // Where only one side is heard, it closes for both.
+    let closing = match there & DIRECT {
+        0 => there & back & CLOSING,
+        _ => (there | back) & CLOSING,
+    };
     let state = (there | back) & !CLOSING | closing;
     last.saturating_add(timeouts.of(state))
 }

@@ -21,7 +21,8 @@ pub enum FlowState {
 /// One direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DirectionView {
-    /// What its packets arrive with.
+    /// What its packets arrive with. In zone [`Tuple::ANSWERS_ONLY`]: what the sender used where another node balanced the
+    /// load; packets arrive as answers turned round.
     pub tuple: Tuple,
     /// Where its packets go, if that was decided since the connection began.
     pub decided: Option<Decided>,
@@ -83,7 +84,8 @@ pub fn describe(
         expires: ends.saturating_sub(super::second(now)),
     };
     // A record may become another connection's while it is read: what was read is true if its tuple still leads to it.
-    let there = table.find(table.hash(&forward.tuple), &forward.tuple) == Some(flow);
+    let arrival = table.arrival(flow)?;
+    let there = table.find(table.hash(&arrival), &arrival) == Some(flow);
     (there && table.is_live(flow)).then_some(view)
 }
 
@@ -97,7 +99,7 @@ fn direction(table: &FlowTable, flow: FlowRef, changed: &LastChanged) -> Option<
         decided: decided.then_some(Decided {
             in_port: action.port,
             target: action.target,
-            current: action.still_holds(changed, changed.latest(), &tuple, &out),
+            current: action.still_holds(changed, changed.latest(), &table.arrival(flow)?, &out),
             identity: action.identity,
             translated: action.flags & flag::TRANSLATE != 0,
         }),

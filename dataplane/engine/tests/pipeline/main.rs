@@ -14,6 +14,7 @@ mod checks;
 mod connections;
 mod conserve;
 mod device;
+mod direct;
 mod egress_gateway;
 mod forward;
 mod fragments;

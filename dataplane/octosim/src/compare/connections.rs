@@ -51,6 +51,7 @@ pub(super) fn of_model(model: &Model) -> BTreeMap<Connection, Tuple> {
             arrives: there,
             leaves: out,
             entry,
+            ..
         } = it;
         let connection = Connection {
             protocol: there.protocol,

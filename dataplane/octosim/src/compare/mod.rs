@@ -17,7 +17,7 @@ use octoplane_engine::EngineConfig;
 use octoplane_model::config::{Direction, Subject};
 use octoplane_model::{Model, Outcome as Expected};
 use octoplane_state::State;
-use octoplane_tables::model::PortId;
+use octoplane_tables::model::{PortId, TunnelProtocol};
 
 use crate::line::{Inject, Request, Time};
 use crate::setup::Setup;
@@ -327,6 +327,14 @@ impl Comparison {
         }
     }
 
+    /// Bytes of Geneve options of a tunnel packet whose UDP header begins at `udp`.
+    fn options(&self, frame: &[u8], udp: usize) -> usize {
+        match self.sim.state().node().tunnel.protocol {
+            TunnelProtocol::Vxlan => 0,
+            TunnelProtocol::Geneve => usize::from(be16(frame, udp + 8) >> 8 & 0x3f) * 4,
+        }
+    }
+
     /// Where the UDP header begins, if this is a tunnel packet of ours.
     fn tunnel_packet(&self, frame: &[u8]) -> Option<usize> {
         let state = self.sim.state();
@@ -420,7 +428,8 @@ impl Comparison {
             if be16(&frame, udp + 6) != 0 {
                 put(&mut frame, udp + 6, &[0xff, 0xff]);
             }
-            put(&mut frame, udp + 16, &[0; 12]);
+            let inner = udp + 16 + self.options(&frame, udp);
+            put(&mut frame, inner, &[0; 12]);
         }
         frame
     }

@@ -239,7 +239,7 @@ fn answer_in_tunnel(
     let outer = dissect(frame)?;
     let state = comparison.sim().state();
     let tunnel = &state.node().tunnel;
-    let inner = answer.to(frame.get(udp + 16..)?)?;
+    let inner = answer.to(frame.get(udp + 16 + comparison.options(frame, udp)..)?)?;
     let (to, from) = (
         frame.get(6..12)?.try_into().ok()?,
         frame.get(..6)?.try_into().ok()?,
@@ -252,6 +252,7 @@ fn answer_in_tunnel(
         geneve: tunnel.protocol == TunnelProtocol::Geneve,
         odd: None,
         with_sum: true,
+        told: None,
         port: tunnel.port,
     };
     Some(tunnel.wrap(to, from, &inner))

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use octoplane_packet::Prefix;
 
+use crate::model::Forwarding;
+
 /// Highest number of addresses in each list of the settings.
 pub const MAX_NODE_ADDRESSES: usize = 64;
 
@@ -52,6 +54,29 @@ impl Default for Tunnel {
             local6: None,
         }
     }
+}
+
+/// How a backend's node is told what clients used in its place (specification of the datapath, section 3.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum DsrDispatch {
+    /// In an option of the IPv4 header, or a destination option of IPv6.
+    #[default]
+    Opt,
+    /// In an option of a Geneve tunnel.
+    Geneve,
+    /// By sending the client's packet as it is, in an IP packet to the backend.
+    Ipip,
+}
+
+/// Direct server return (specification of the datapath, section 3.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Dsr {
+    /// How the backend's node is told, the same at all nodes.
+    pub dispatch: DsrDispatch,
+    /// Where outer source addresses of [`DsrDispatch::Ipip`] are from, over IPv4; `None`: the node's first address.
+    pub source4: Option<Prefix>,
+    /// The same over IPv6.
+    pub source6: Option<Prefix>,
 }
 
 /// When policy is enforced (specification of the datapath, section 4).
@@ -105,6 +130,10 @@ pub struct Node {
     pub policy_deny_response: bool,
     /// What becomes of packets to a service without backends.
     pub no_backend: NoBackend,
+    /// How packets reach a service's backend on another node, unless the service says.
+    pub forwarding: Forwarding,
+    /// Direct server return, where that is how.
+    pub dsr: Dsr,
 }
 
 impl Default for Node {
@@ -123,6 +152,8 @@ impl Default for Node {
             audit: false,
             policy_deny_response: false,
             no_backend: NoBackend::default(),
+            forwarding: Forwarding::default(),
+            dsr: Dsr::default(),
         }
     }
 }

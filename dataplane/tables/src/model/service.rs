@@ -130,6 +130,19 @@ pub enum Forwarding {
     Snat,
     /// With the client's, so that answers go straight to it.
     Dsr,
+    /// TCP as [`Forwarding::Dsr`], everything else as [`Forwarding::Snat`].
+    Hybrid,
+}
+
+impl Forwarding {
+    /// Whether answers go straight to the clients of this protocol.
+    pub fn is_direct(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Snat => false,
+            Self::Dsr => true,
+            Self::Hybrid => protocol == Protocol::Tcp,
+        }
+    }
 }
 
 /// One port of a service.
@@ -155,8 +168,8 @@ pub struct Service {
     pub internal_policy: TrafficPolicy,
     /// Backends for clients outside of the cluster.
     pub external_policy: TrafficPolicy,
-    /// How packets reach a backend on another node.
-    pub forwarding: Forwarding,
+    /// How packets reach a backend on another node; `None`: as [`crate::model::Node::forwarding`] says.
+    pub forwarding: Option<Forwarding>,
     /// Port of the proxy on this node that takes the flows; 0: none.
     pub proxy_port: u16,
 }
@@ -175,7 +188,7 @@ impl Service {
             source_ranges_deny: false,
             internal_policy: TrafficPolicy::default(),
             external_policy: TrafficPolicy::default(),
-            forwarding: Forwarding::default(),
+            forwarding: None,
             proxy_port: 0,
         }
     }

@@ -100,6 +100,11 @@ impl BackendSet {
             .find(|backend| backend.addr == addr && backend.port == port)
     }
 
+    /// The first backend with this address, whatever its port, state and scope.
+    pub fn of(&self, addr: IpAddr) -> Option<&Backend> {
+        self.all.iter().find(|backend| backend.addr == addr)
+    }
+
     /// The backend with this address and port if clients may stay with it (`affinity_match`, section 3.3).
     pub fn affine(&self, addr: IpAddr, port: u16) -> Option<&Backend> {
         self.slots[..self.count as usize]

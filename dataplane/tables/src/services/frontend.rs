@@ -37,8 +37,8 @@ pub struct Frontend {
     pub source_ranges: Option<Arc<SourceRanges>>,
     /// How a backend is chosen for a flow from outside of the cluster.
     pub algorithm: Algorithm,
-    /// How packets reach a backend on another node.
-    pub forwarding: Forwarding,
+    /// How packets reach a backend on another node; `None`: as the node's settings say.
+    pub forwarding: Option<Forwarding>,
     /// Port of the proxy on this node that takes the flows; 0: none.
     pub proxy_port: u16,
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::fast_map::FastMap;
-use crate::model::{Algorithm, FrontendType, Node, Protocol, Service, TrafficPolicy};
+use crate::model::{Algorithm, Forwarding, FrontendType, Node, Protocol, Service, TrafficPolicy};
 use crate::services::{Backend, BackendKey, BackendSet, Frontend, FrontendKey, Names, SourceRanges};
 
 /// Frontends by address, port and protocol, and how many each address has that answers for all its ports. Cheap to copy.
@@ -16,6 +16,8 @@ pub(crate) struct ServiceTable {
     wildcards6: FastMap<u128, u32>,
     /// Blocks of 256 addresses, and how many frontends are in each that are not at addresses of the node.
     blocks: FastMap<IpAddr, u32>,
+    /// Frontends of services that ask for direct server return themselves.
+    direct: usize,
 }
 
 impl ServiceTable {
@@ -38,6 +40,11 @@ impl ServiceTable {
     /// Whether a frontend may be among the 256 addresses that differ from this one in the last byte only.
     pub(crate) fn in_block(&self, addr: IpAddr) -> bool {
         !self.blocks.is_empty() && self.blocks.contains_key(&block(addr))
+    }
+
+    /// Whether a service asks for direct server return itself.
+    pub(crate) fn asks_for_direct_return(&self) -> bool {
+        self.direct > 0
     }
 
     /// Takes a service's frontends out; returns them.
@@ -91,6 +98,7 @@ impl ServiceTable {
 
     fn put(&mut self, frontend: Frontend) {
         let answers = answers_for_all_ports(frontend.kind);
+        self.direct += usize::from(is_direct(&frontend));
         if !is_nodes(frontend.kind) {
             *self.blocks.entry(block(frontend.addr)).or_insert(0) += 1;
         }
@@ -133,11 +141,18 @@ impl ServiceTable {
                 frontend
             }
         };
+        self.direct = self.direct.saturating_sub(is_direct(&taken).into());
         if !is_nodes(taken.kind) {
             one_less(&mut self.blocks, block(key.addr));
         }
         Some(taken)
     }
+}
+
+fn is_direct(frontend: &Frontend) -> bool {
+    frontend
+        .forwarding
+        .is_some_and(|forwarding| forwarding != Forwarding::Snat)
 }
 
 /// Whether such a frontend is at an address of the node.

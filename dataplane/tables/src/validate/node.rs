@@ -7,7 +7,9 @@ use std::sync::Arc;
 use octoplane_packet::Prefix;
 
 use crate::error::ChangeError;
-use crate::model::{MAX_NATIVE_CIDRS, MAX_NODE_ADDRESSES, Node, Routing, Service};
+use crate::model::{
+    DsrDispatch, MAX_NATIVE_CIDRS, MAX_NODE_ADDRESSES, Node, Routing, Service, TunnelProtocol,
+};
 use crate::services::FrontendKey;
 use crate::state::State;
 use crate::store::Capacity;
@@ -62,6 +64,7 @@ impl State {
                 "has neither local4 nor local6, expected one for routing tunnel".into(),
             );
         }
+        dsr(&node)?;
         self.set_node(Some(Arc::new(node)), capacity)
     }
 
@@ -139,6 +142,46 @@ fn native_cidrs(list: &[Prefix]) -> Result<(), ChangeError> {
         Some(prefix) => refuse("native_cidrs", format!("holds {prefix} twice")),
         None => Ok(()),
     }
+}
+
+fn dsr(node: &Node) -> Result<(), ChangeError> {
+    let tunnel = &node.tunnel;
+    match node.dsr.dispatch {
+        DsrDispatch::Geneve if tunnel.protocol != TunnelProtocol::Geneve => {
+            return refuse(
+                "dsr.dispatch",
+                "geneve needs Geneve tunnels, expected tunnel.protocol geneve".into(),
+            );
+        }
+        DsrDispatch::Geneve if tunnel.local4.is_none() && tunnel.local6.is_none() => {
+            return refuse(
+                "dsr.dispatch",
+                "geneve needs an end of tunnels, expected tunnel.local4 or tunnel.local6".into(),
+            );
+        }
+        DsrDispatch::Ipip if node.routing == Routing::Tunnel => {
+            return refuse(
+                "dsr.dispatch",
+                "ipip reaches backends by the underlying network only, expected routing native".into(),
+            );
+        }
+        DsrDispatch::Opt | DsrDispatch::Geneve | DsrDispatch::Ipip => {}
+    }
+    let sources = [
+        ("dsr.source4", node.dsr.source4, true),
+        ("dsr.source6", node.dsr.source6, false),
+    ];
+    for (name, prefix, v4) in sources {
+        let Some(prefix) = prefix else { continue };
+        if prefix.addr().is_ipv4() != v4 {
+            let family = if v4 { "IPv4" } else { "IPv6" };
+            return refuse(name, format!("{prefix} is not an {family} prefix"));
+        }
+        if let Some(why) = unusable(prefix.addr()) {
+            return refuse(name, format!("{prefix} does not hold addresses of a node: {why}"));
+        }
+    }
+    Ok(())
 }
 
 fn refuse(name: &str, why: String) -> Result<(), ChangeError> {

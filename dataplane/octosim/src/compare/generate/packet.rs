@@ -36,6 +36,8 @@ pub(crate) struct Tunnel {
     pub(crate) odd: Option<u8>,
     pub(crate) with_sum: bool,
     pub(crate) port: u16,
+    /// Whether a Geneve option says that a client used 203.0.113.80:80, or that and nothing sensible.
+    pub(crate) told: Option<bool>,
 }
 
 /// What is done to a frame that was sound.
@@ -77,6 +79,8 @@ pub(crate) struct PacketPlan {
     pub(crate) station: Station,
     pub(crate) vlan: Option<u16>,
     pub(crate) tunnel: Option<Tunnel>,
+    /// Whether it is in an IP packet to an endpoint.
+    pub(crate) around: bool,
     pub(crate) mutation: Option<Mutation>,
 }
 
@@ -181,6 +185,10 @@ impl PacketPlan {
             piece,
             options,
         );
+        let inner = match self.around && self.tunnel.is_none() {
+            true => around(&inner),
+            false => inner,
+        };
         let mut frame = match &self.tunnel {
             None => ethernet(to, from, &inner),
             Some(tunnel) => {
@@ -229,6 +237,52 @@ fn fix_header(frame: &mut [u8]) {
     }
 }
 
+/// What a load balancer sends to the first endpoint (specification, 3.6).
+fn around(inner: &[u8]) -> Vec<u8> {
+    let v6 = inner.first().is_some_and(|first| first >> 4 == 6);
+    let addr = |four: &str, six: &str| -> IpAddr {
+        let text = if v6 { six } else { four };
+        text.parse().unwrap_or(IpAddr::from([0; 4]))
+    };
+    let ip = Ip {
+        src: addr(NODES4[0], NODES6[0]),
+        dst: addr(PODS4[0], PODS6[0]),
+        ttl: 64,
+        class: 0,
+        id: 0,
+        df: true,
+    };
+    packet(&ip, if v6 { 41 } else { 4 }, inner, None, None)
+}
+
+/// What a client used, as a load balancer says it in the header, and what is not that.
+fn told(v6: bool) -> impl Strategy<Value = (u8, Vec<u8>)> {
+    if v6 {
+        let option = |len: u8, port: u8| {
+            let mut header = vec![0, 2, 0x1b, len, 0x20, 1, 0x0d, 0xb8, 0x01, 0x13];
+            header.extend([0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0, port, 0, 0]);
+            (60u8, header)
+        };
+        select(vec![
+            option(20, 80),
+            option(20, 80),
+            option(20, 81),
+            option(19, 80),
+            option(20, 0),
+        ])
+    } else {
+        let option = |len: u8, port: u8| (0u8, vec![0x9a, len, port, 0, 80, 113, 0, 203]);
+        select(vec![
+            option(8, 80),
+            option(8, 80),
+            option(8, 81),
+            option(7, 80),
+            option(9, 80),
+            option(8, 0),
+        ])
+    }
+}
+
 impl Tunnel {
     /// A tunnel packet around a frame.
     pub(crate) fn wrap(&self, to: Mac, from: Mac, inner: &[u8]) -> Vec<u8> {
@@ -237,10 +291,24 @@ impl Tunnel {
             (false, Some(odd)) => (odd, [0, 0], &[]),
             (false, None) => (8, [0, 0], &[]),
             // An option that need not be understood.
+            (true, None) if self.told == Some(true) => (
+                3,
+                [0x65, 0x58],
+                &[0x01, 0x4b, 0x81, 2, 203, 0, 113, 80, 0, 80, 0, 0],
+            ),
+            (true, None) if self.told == Some(false) => (
+                3,
+                [0x65, 0x58],
+                &[0x01, 0x4b, 0x81, 1, 203, 0, 113, 80, 0, 1, 1, 0],
+            ),
             (true, Some(_)) => (1, [0x65, 0x58], &[0, 1, 0x02, 0]),
             (true, None) => (0, [0x65, 0x58], &[]),
         };
-        let mut second = 0;
+        let mut second = if self.told.is_some() && first == 3 {
+            0x40
+        } else {
+            0
+        };
         if let (true, Some(odd)) = (self.geneve, self.odd) {
             // Version, control and critical bits.
             first |= odd & 0xc0;
@@ -368,13 +436,17 @@ fn ends(kernel: bool, v6: bool) -> BoxedStrategy<(&'static str, IpAddr, IpAddr, 
             0x0100_0001 & 0xff_ffff,
         ]),
         select(vec![0u8, 0, 1, 2, 3]),
-        (proptest::bool::weighted(0.25), weighted(0.08, any::<u8>())),
-        (any::<bool>(), select(vec![8472u16, 8472, 8472, 6081, 4789])),
+        (proptest::bool::weighted(0.4), weighted(0.08, any::<u8>())),
+        (
+            any::<bool>(),
+            select(vec![8472u16, 8472, 8472, 6081, 6081, 4789]),
+            weighted(0.3, proptest::bool::weighted(0.9)),
+        ),
         pools::of(&[&NODES4]),
         pools::of(&[&NODES6]),
     )
         .prop_map(
-            |(over6, vni, class, (geneve, odd), (with_sum, port), four, six)| Tunnel {
+            |(over6, vni, class, (geneve, odd), (with_sum, port, told), four, six)| Tunnel {
                 src: if over6 { six } else { four },
                 dst: if over6 {
                     IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])
@@ -387,6 +459,7 @@ fn ends(kernel: bool, v6: bool) -> BoxedStrategy<(&'static str, IpAddr, IpAddr, 
                 odd,
                 with_sum,
                 port,
+                told,
             },
         );
     let tunnelled = (
@@ -431,11 +504,16 @@ pub(super) fn packet_plan(kernel: bool) -> BoxedStrategy<PacketPlan> {
                 weighted(0.02, select(vec![0u16, 0, 7])),
                 weighted(0.08, mutation()),
             );
-            (ends(kernel, v6), upper(v6), numbers, oddities)
+            let direct = (weighted(0.35, told(v6)), proptest::bool::weighted(0.12));
+            (ends(kernel, v6), upper(v6), numbers, oddities, direct)
         })
-        .prop_map(|((port, src, dst, tunnel), upper, numbers, oddities)| {
+        .prop_map(|((port, src, dst, tunnel), upper, numbers, oddities, direct)| {
             let (len, ttl, class, id, df) = numbers;
             let (options, trailer, station, vlan, mutation) = oddities;
+            let (told, around) = direct;
+            let outside = port.starts_with("up");
+            let is_pod = PODS4.iter().chain(&PODS6).any(|pod| dst.to_string() == *pod);
+            let options = options.or(told.filter(|_| outside && is_pod));
             PacketPlan {
                 port,
                 src,
@@ -451,6 +529,7 @@ pub(super) fn packet_plan(kernel: bool) -> BoxedStrategy<PacketPlan> {
                 station,
                 vlan,
                 tunnel,
+                around: around && outside,
                 mutation,
             }
         })

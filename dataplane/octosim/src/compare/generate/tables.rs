@@ -2,7 +2,7 @@
 
 use octoplane_packet::MacAddr;
 use octoplane_state::{
-    Authentication, Backend, EgressGateway, Endpoint, Frontend, Ipcache, Neighbour, Node, Policy,
+    Authentication, Backend, Dsr, EgressGateway, Endpoint, Frontend, Ipcache, Neighbour, Node, Policy,
     PolicyEntry, Port, Route, Service, State, Target, Tunnel,
 };
 use octoplane_tables::model::{Port as Table, PortId, Role};
@@ -271,11 +271,28 @@ fn node() -> impl Strategy<Value = Node> {
         any::<bool>(),
         word(&["", "drop"]),
     );
-    (addresses, ports, tunnel, policy).prop_map(|(addresses, ports, tunnel, policy)| {
+    let direct = (
+        word(&["", "", "", "dsr", "dsr", "hybrid"]),
+        word(&["", "", "geneve", "ipip"]),
+        word(&["", "198.18.7.0/24"]),
+    );
+    (addresses, ports, tunnel, policy, direct).prop_map(|(addresses, ports, tunnel, policy, direct)| {
+        let (forwarding, dispatch, source4) = direct;
         let (own, masquerade4, masquerade6, native_cidrs) = addresses;
         let ((nodeport_min, nodeport_max), nodeport) = ports;
         let (routing, protocol, port, local4, local6) = tunnel;
         let (policy_mode, audit, policy_deny_response, no_backend) = policy;
+        // What the tables refuse is no scenario.
+        let possible = match dispatch.as_str() {
+            "geneve" => protocol == "geneve" && !(local4.is_empty() && local6.is_empty()),
+            "ipip" => routing == "native",
+            _ => true,
+        };
+        let dsr = Dsr {
+            dispatch: if possible { dispatch } else { String::new() },
+            source4,
+            source6: String::new(),
+        };
         Node {
             addresses: own,
             masquerade4,
@@ -295,6 +312,8 @@ fn node() -> impl Strategy<Value = Node> {
             audit,
             policy_deny_response,
             no_backend,
+            forwarding,
+            dsr,
         }
     })
 }
@@ -406,11 +425,12 @@ fn service(name: &'static str, port: u16, nodeport: u16, vips: [&'static str; 3]
         word(&["", "", "local"]),
         word(&["", "", "local"]),
         select(vec![0u32, 0, 10]),
+        word(&["", "", "", "", "snat", "dsr", "hybrid"]),
         weighted(0.2, (word(&["198.51.100.0/25", "192.0.2.0/24"]), any::<bool>())),
     );
     (some(frontends, 1), backends, how)
         .prop_map(move |(frontends, (a, b, c, d, e, f), how)| {
-            let (protocol, algorithm, internal, external, affinity_seconds, ranges) = how;
+            let (protocol, algorithm, internal, external, affinity_seconds, forwarding, ranges) = how;
             let (source_ranges, source_ranges_deny) = match ranges {
                 Some((range, deny)) => (vec![range.into()], deny),
                 None => (Vec::new(), false),
@@ -426,7 +446,7 @@ fn service(name: &'static str, port: u16, nodeport: u16, vips: [&'static str; 3]
                 source_ranges_deny,
                 internal_policy: internal.into(),
                 external_policy: external.into(),
-                forwarding: String::new(),
+                forwarding: forwarding.into(),
                 proxy_port: 0,
             }
         })
