@@ -14,6 +14,7 @@ const PROTOS: &[&str] = &[
     "stats",
     "attachments",
     "ipsec",
+    "observe",
 ];
 
 fn main() -> ExitCode {

@@ -98,6 +98,36 @@ pub(crate) enum Verb {
     /// Connections.
     #[command(subcommand)]
     Flow(FlowVerb),
+    /// What would happen to a packet, and which entries decide it, from the tables as they are.
+    Explain {
+        /// Who sends it: an endpoint's name, number or address, "host", or another address for a packet from the network.
+        #[arg(long, value_name = "POD")]
+        from: String,
+        /// Where to: address:port as in 10.96.0.10:80 or [fd00::1]:80; the address alone for ICMP.
+        #[arg(long, value_name = "ADDR:PORT")]
+        to: Side,
+        /// tcp, udp, sctp or icmp.
+        #[arg(short, long, default_value = "tcp")]
+        protocol: Protocol,
+        /// Its source port, or identifier of the ping; 0: one that no connection has.
+        #[arg(long, default_value_t = 0)]
+        source_port: u16,
+        /// The uplink that a packet from the network comes in by. Default: the one that leads back to its sender.
+        #[arg(long, value_name = "PORT")]
+        in_port: Option<String>,
+    },
+    /// Print what policies say of packets, and drops, as they happen.
+    Monitor {
+        /// Only of this endpoint: its number or name, or "host".
+        #[arg(short, long)]
+        endpoint: Option<String>,
+        /// What policies say; without --drops nothing else.
+        #[arg(long)]
+        verdicts: bool,
+        /// Packets dropped; without --verdicts nothing else.
+        #[arg(long)]
+        drops: bool,
+    },
     /// Make the tables equal to a file, and print what that changes: + new, ~ different, - gone.
     Apply {
         /// YAML or JSON; - for standard input.

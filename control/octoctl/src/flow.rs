@@ -27,6 +27,12 @@ const PROTOCOLS: [(u8, &str); 5] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Protocol(u8);
 
+impl Protocol {
+    pub(crate) fn number(self) -> u8 {
+        self.0
+    }
+}
+
 impl FromStr for Protocol {
     type Err = String;
 
@@ -53,6 +59,12 @@ impl fmt::Display for Protocol {
 /// One side of a connection: an address, and a port if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Side(SocketAddr);
+
+impl Side {
+    pub(crate) fn address(self) -> SocketAddr {
+        self.0
+    }
+}
 
 impl FromStr for Side {
     type Err = String;
@@ -170,12 +182,12 @@ fn row(flow: &v1::Flow) -> [String; 10] {
     ]
 }
 
-fn protocol(tuple: &v1::FlowTuple) -> String {
+pub(crate) fn protocol(tuple: &v1::FlowTuple) -> String {
     u8::try_from(tuple.protocol).map_or_else(|_| tuple.protocol.to_string(), |it| Protocol(it).to_string())
 }
 
 /// An address and its port, if it has one, in the form that `flow get` reads.
-fn side(addr: &str, port: u32) -> String {
+pub(crate) fn side(addr: &str, port: u32) -> String {
     match (port, addr.contains(':')) {
         (0, _) => addr.to_owned(),
         (_, true) => format!("[{addr}]:{port}"),

@@ -8,8 +8,10 @@ mod cli;
 mod connect;
 mod doctor;
 mod error;
+mod explain;
 mod flow;
 mod ipsec;
+mod monitor;
 mod objects;
 mod output;
 mod program;
@@ -104,6 +106,29 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Verb::Auth(verb) => authentication::verb(channel, verb, arguments.output).await,
         Verb::Attachment(verb) => attachment::run(channel, verb, arguments.output).await,
         Verb::Ipsec(verb) => ipsec::run(channel, verb, arguments.output).await,
+        Verb::Explain {
+            from,
+            to,
+            protocol,
+            source_port,
+            in_port,
+        } => {
+            let to = to.address();
+            let request = v1::ExplainRequest {
+                from,
+                to: to.ip().to_string(),
+                port: to.port().into(),
+                protocol: protocol.number().into(),
+                source_port: source_port.into(),
+                in_port: in_port.unwrap_or_default(),
+            };
+            explain::run(channel, request, arguments.output).await
+        }
+        Verb::Monitor {
+            endpoint,
+            verdicts,
+            drops,
+        } => monitor::run(channel, endpoint, verdicts, drops, arguments.output).await,
         Verb::Flow(verb) => flow::run(channel, verb, arguments.output).await,
         Verb::Export => program::export(channel, arguments.output).await,
         Verb::Watch { initial, from, kinds } => {

@@ -9,6 +9,7 @@ use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{ChangeError, SharedStore, State};
 
 use crate::ipsec::IpsecControl;
+use crate::observe::Observer;
 use crate::saved::StateJournal;
 
 /// The data plane, as the services see it. All methods but those that add and remove ports read counters only, and return
@@ -35,6 +36,11 @@ pub trait Dataplane: Send + Sync + 'static {
 
     /// Encryption between nodes. Without it, that service is not there.
     fn ipsec(&self) -> Option<Arc<dyn IpsecControl>> {
+        None
+    }
+
+    /// What becomes of packets. Without it, that service is not there.
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
         None
     }
 

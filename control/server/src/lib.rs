@@ -13,6 +13,7 @@ mod history;
 mod ipsec;
 mod list;
 mod listen;
+mod observe;
 mod ports;
 mod refusal;
 mod resync;
@@ -29,6 +30,7 @@ pub use dataplane::{Dataplane, PortRefusal};
 pub use flows::flow_tuple;
 pub use ipsec::{IpsecControl, IpsecRefusal};
 pub use listen::TlsError;
+pub use observe::{EventHub, Observer, Wanted};
 /// What a port is asked to be: checked, and with every default filled in.
 pub use octoplane_config::Port as PortSettings;
 pub use saved::{FILE as STATE_FILE, Restored, SCHEMA, Saved, StateError, StateFile, StateJournal};

@@ -25,6 +25,7 @@ use crate::flows::FlowsService;
 use crate::history::History;
 use crate::ipsec::IpsecService;
 use crate::listen::{Reception, TcpGate, TlsError, UnixGate};
+use crate::observe::ObserveService;
 use crate::stats::StatsService;
 
 /// How long calls may take to end once the server stops.
@@ -250,6 +251,13 @@ impl Bound {
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(usize::MAX)
         });
+        let observer = dataplane.observer();
+        let hub = observer.as_ref().map(|observer| Arc::clone(observer.events()));
+        let observe = observer.map(|observer| {
+            v1::observe_server::ObserveServer::new(ObserveService(observer))
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(usize::MAX)
+        });
         let stats =
             v1::stats_server::StatsServer::new(StatsService(dataplane)).max_decoding_message_size(max);
         let (reporter, health) = tonic_health::server::health_reporter();
@@ -270,6 +278,11 @@ impl Bound {
         if ipsec.is_some() {
             reporter
                 .set_serving::<v1::ipsec_server::IpsecServer<IpsecService>>()
+                .await;
+        }
+        if observe.is_some() {
+            reporter
+                .set_serving::<v1::observe_server::ObserveServer<ObserveService>>()
                 .await;
         }
         let reflection = tonic_reflection::server::Builder::configure()
@@ -300,6 +313,7 @@ impl Bound {
             .add_service(stats)
             .add_optional_service(attachments)
             .add_optional_service(ipsec)
+            .add_optional_service(observe)
             .add_service(health)
             .add_service(reflection)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming).map(Ok::<_, io::Error>), async {
@@ -313,6 +327,9 @@ impl Bound {
         // Nobody is let in any more.
         gates.shutdown().await;
         history.close();
+        if let Some(hub) = hub {
+            hub.close();
+        }
         drop(stop);
         // A client that does not read must not keep the daemon from stopping.
         if let Ok(result) = tokio::time::timeout(GRACE, serving).await {

@@ -8,6 +8,7 @@
     reason = "fields are those of the messages, which the protos describe"
 )]
 mod file;
+mod observe;
 mod position;
 #[allow(
     missing_docs,
@@ -18,6 +19,7 @@ mod schema;
 pub use file::{
     Endpoint, FileError, Mistake, Neighbour, Port, Route, Source, State, Target, objects, parse, read,
 };
+pub use observe::{drop_value, explanation_value, packet_event_value, verdict_value};
 pub use position::line;
 pub use schema::{
     Authentication, Backend, Dsr, EgressGateway, Frontend, Ipcache, Node, Policy, PolicyEntry, Service,

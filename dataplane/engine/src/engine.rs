@@ -16,6 +16,7 @@ use crate::ipsec::{Ipsec, IpsecConfig};
 use crate::known::Pending;
 use crate::limiter::Limiter;
 use crate::memory::MemoryPart;
+use crate::observe::{Monitor, Onlookers};
 use crate::output::Output;
 use crate::parking::ParkingLot;
 use crate::route_cache::RouteCache;
@@ -62,6 +63,8 @@ pub struct EngineConfig {
     pub timeouts: Timeouts,
     /// What the numbers that backends and ports are chosen with begin from; `None`: something different in each engine.
     pub seed: Option<u64>,
+    /// Verdicts and drops that may wait for whoever looks at them, and how many there may be a second.
+    pub events: (usize, u32),
     /// Reads the cycle counter that stages are timed with.
     pub cycles: fn() -> u64,
 }
@@ -75,6 +78,7 @@ impl Default for EngineConfig {
             park_ns: 3_000_000_000,
             timeouts: Timeouts::default(),
             seed: None,
+            events: (1024, 20_000),
             cycles: || 0,
         }
     }
@@ -82,9 +86,9 @@ impl Default for EngineConfig {
 
 /// The pipeline of one worker.
 pub struct Engine<P: BufPool> {
-    reader: Reader,
-    ipsec: Option<IpsecConfig>,
-    core: Core<P>,
+    pub(crate) reader: Reader,
+    pub(crate) ipsec: Option<IpsecConfig>,
+    pub(crate) core: Core<P>,
 }
 
 /// The engine without its way to the tables, so that both can be borrowed at once.
@@ -108,6 +112,7 @@ pub(crate) struct Core<P: BufPool> {
     pub(crate) timeouts: Timeouts,
     /// State of the generator of random numbers; never 0.
     pub(crate) seed: u64,
+    pub(crate) onlookers: Onlookers,
     cycles: fn() -> u64,
     runs: u32,
 }
@@ -151,6 +156,7 @@ impl<P: BufPool> Engine<P> {
         config: &EngineConfig,
     ) -> Self {
         let (rate, burst) = config.icmp_errors;
+        let (room, events) = config.events;
         let core = Core {
             pool,
             stats,
@@ -167,6 +173,7 @@ impl<P: BufPool> Engine<P> {
             pending: ArrayVec::new(),
             timeouts: config.timeouts,
             seed: config.seed.unwrap_or_else(seed) | 1,
+            onlookers: Onlookers::new(Arc::new(Monitor::new(room, events))),
             cycles: config.cycles,
             runs: 0,
         };
@@ -324,6 +331,11 @@ impl<P: BufPool> Engine<P> {
         &self.core.stats
     }
 
+    /// Where those who want to know of verdicts and drops say so, and find them.
+    pub fn monitor(&self) -> &Arc<Monitor> {
+        &self.core.onlookers.monitor
+    }
+
     /// The pool new packets are made from.
     pub fn pool(&mut self) -> &mut P {
         &mut self.core.pool
@@ -363,6 +375,7 @@ impl<P: BufPool> Core<P> {
     /// Drops a packet and says why.
     pub(crate) fn discard(&self, rx: &Rx<'_>, reason: DropReason, buf: P::Buf, out: &mut Output<P::Buf>) {
         self.stats.count_drop(reason, rx.direction(), 1, buf.len() as u64);
+        self.tell_drop(rx, reason, buf.data());
         out.discard(buf);
     }
 }

@@ -31,6 +31,13 @@ pub struct IpsecConfig {
     pub strict: bool,
 }
 
+impl IpsecConfig {
+    /// Whether what goes to the node with this address, or comes from it, is encrypted.
+    pub fn encrypts(&mut self, node: IpAddr) -> bool {
+        matches!(self.reader.load().node(node), NodeDecision::Encrypt(_))
+    }
+}
+
 /// The same while a burst is under way.
 #[derive(Clone, Copy)]
 pub(crate) struct Ipsec<'a> {

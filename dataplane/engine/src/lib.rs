@@ -26,6 +26,7 @@ mod known;
 mod limiter;
 mod memory;
 mod ndp;
+mod observe;
 mod output;
 mod overlay;
 mod parking;
@@ -41,5 +42,8 @@ pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;
 pub use ipsec::IpsecConfig;
 pub use memory::{MEANING, Memory, MemoryPart};
+pub use observe::{
+    Arrival, Choice, Dropped, Event, EventKind, Fate, Interest, Monitor, PolicyVerdict, Step, Trace,
+};
 pub use output::{Output, PORT_QUEUE, ToSeal};
 pub use stats::{Counter, PortStats, Stage, StageStats, Tally, WorkerStats};

@@ -39,6 +39,19 @@ impl Memory {
         })
     }
 
+    /// Memory for a few connections, of engines that only explain. As that of all tables, it is never given back.
+    ///
+    /// # Errors
+    /// [`FlowError`] if there is not enough memory.
+    pub fn small() -> Result<Self, FlowError> {
+        const FEW: u32 = 256;
+        Ok(Self {
+            flows: Arc::new(FlowTable::new(FEW)?),
+            affinities: Arc::new(FlowTable::new(FEW)?),
+            fragments: Arc::new(FlowTable::new(FEW)?),
+        })
+    }
+
     /// Connections that each kept table is for, of memory for so many connections.
     #[must_use]
     pub fn kept_capacities(connections: u32) -> Vec<u32> {
@@ -52,14 +65,21 @@ impl Memory {
     /// [`FlowError`] if there is not enough memory for what is not kept.
     pub fn resume(kept: &Kept, now: u64) -> Result<(Self, Resumed), FlowError> {
         let now = second(now);
+        let mut ahead = false;
         let (flows, resumed) = kept.table(0, |there, back| {
-            resume_connection(there, back, now);
+            ahead |= resume_connection(there, back, now);
             true
         })?;
         let (affinities, _) = kept.table(1, |entry, _| {
-            resume_affinity(entry, now);
+            ahead |= resume_affinity(entry, now);
             true
         })?;
+        if ahead {
+            // When to look at them was said by that clock, and may be far away.
+            for table in [&flows, &affinities] {
+                table.iter().for_each(|flow| table.look_soon(flow));
+            }
+        }
         let memory = Self {
             flows: Arc::new(flows),
             affinities: Arc::new(affinities),
@@ -87,4 +107,17 @@ pub struct MemoryPart {
     pub(crate) flows: FlowHandle,
     pub(crate) affinities: FlowHandle,
     pub(crate) fragments: FlowHandle,
+}
+
+impl MemoryPart {
+    /// Forgets everything, of memory that no other engine has a part of.
+    pub fn clear(&mut self) {
+        for handle in [&mut self.flows, &mut self.affinities, &mut self.fragments] {
+            let all: Vec<_> = handle.shared().iter().collect();
+            for flow in all {
+                handle.remove(flow);
+            }
+            handle.quiesce();
+        }
+    }
 }

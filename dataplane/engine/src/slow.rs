@@ -92,9 +92,11 @@ impl<P: BufPool> Core<P> {
 
     /// Does with a packet what was decided.
     fn finish(&mut self, rx: &Rx<'_>, mut verdict: Verdict, mut buf: P::Buf, out: &mut Output<P::Buf>) {
+        let host = matches!(verdict, Punt(_));
         if let Punt(otherwise) = verdict {
             verdict = self.punt(rx, &mut buf, otherwise);
         }
+        self.note_fate(verdict, host);
         let port = match verdict {
             Verdict::Send(port) => port,
             Verdict::Seal(sa, port) => return self.seal(rx, buf, sa, port, out),
@@ -211,6 +213,7 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route4(dst.to_bits());
+        self.note_route(dst.into(), &target);
         if let Some(verdict) = esp(rx, packet, &target) {
             return verdict;
         }
@@ -301,6 +304,7 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::Unroutable);
         }
         let target = *rx.snapshot.route6(dst.to_bits());
+        self.note_route(dst.into(), &target);
         if let Some(verdict) = esp(rx, packet, &target) {
             return verdict;
         }
@@ -482,6 +486,7 @@ impl<P: BufPool> Core<P> {
             IpAddr::V4(dst) => rx.snapshot.route4(dst.to_bits()),
             IpAddr::V6(dst) => rx.snapshot.route6(dst.to_bits()),
         };
+        self.note_route(packet.tuple.dst(), target);
         let kernels =
             matches!(target.action, Action::Local | Action::Host) && rx.snapshot.host_port().is_some();
         if target.action != Action::Deliver

@@ -9,7 +9,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use arrayvec::ArrayVec;
-use octoplane_engine::{BURST, EngineConfig};
+use octoplane_engine::{BURST, EngineConfig, Interest};
 use octoplane_packet::{BufPool, HeapBuf, PacketBuf};
 use octoplane_tables::model::PortId;
 
@@ -130,6 +130,13 @@ fn ten_thousand_packets_without_allocating() {
         ..Plan::default()
     }
     .lab_with(Recycler((0..buffers).map(|_| HeapBuf::new(&[])).collect()));
+    // With somebody who wants to know everything.
+    let monitor = std::sync::Arc::clone(lab.engine.monitor());
+    monitor.set(Interest {
+        kinds: Interest::VERDICTS | Interest::DROPS,
+        endpoint: None,
+    });
+    let mut told = 0;
     let traffic = traffic();
     let mut burst = ArrayVec::<HeapBuf, BURST>::new();
     let (mut given, mut sent) = (0, 0);
@@ -145,6 +152,9 @@ fn ten_thousand_packets_without_allocating() {
             lab.now += 10_000_000;
             lab.engine.tick(lab.now, &mut lab.out);
             lab.engine.events().for_each(drop);
+            while monitor.pop().is_some() {
+                told += 1;
+            }
             for port in lab.out.take_touched() {
                 let queue = lab.out.queue(port).unwrap();
                 *sent += queue.len() as u64;
@@ -159,6 +169,7 @@ fn ten_thousand_packets_without_allocating() {
         round(&mut lab, &mut given, &mut sent);
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(told > 1000, "{told} events");
     assert!(sent > given / 2, "{sent} of {given} sent");
     let stats = lab.engine.stats();
     assert!(stats.fast.packets.get() > 0 && stats.icmp_errors.get() > 0 && stats.punted.get() > 0);

@@ -689,6 +689,9 @@ pub struct PolicyEntry {
     /// Authentication required; 0 for none.
     #[serde(default)]
     pub auth_type: u8,
+    /// Whether this is what the policy says, as opposed to what follows from others: another entry adds nothing then.
+    #[serde(default)]
+    pub auth_explicit: bool,
     /// The larger wins.
     #[serde(default)]
     pub precedence: u32,

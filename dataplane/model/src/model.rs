@@ -222,7 +222,8 @@ impl Model {
     /// What becomes of a frame that comes in by a port.
     pub fn receive_with(&mut self, port: &str, frame: &[u8], choices: &mut dyn Choices) -> Outcome {
         let mut outcome = Outcome::default();
-        let Some(port) = self.ports.iter().find(|known| known.name == port).cloned() else {
+        let mut ports = self.ports.iter();
+        let Some(port) = ports.find(|known| known.name == port && known.admin_up).cloned() else {
             outcome.drops.push((code::NO_DEVICE, Direction::Ingress));
             return outcome;
         };

@@ -180,9 +180,11 @@ impl Model {
                     _ => 2,
                 };
                 event.cookie = entry.cookie;
-                auth = match (entry.auth_type, other) {
-                    (0, Some(other)) if other.precedence == entry.precedence => other.auth_type,
-                    (own, _) => own,
+                auth = match other {
+                    Some(other) if !entry.auth_explicit && other.precedence == entry.precedence => {
+                        entry.auth_type.max(other.auth_type)
+                    }
+                    _ => entry.auth_type,
                 };
                 if entry.deny {
                     Err(code::POLICY_DENY)

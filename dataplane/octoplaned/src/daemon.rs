@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 use crate::attachments::Cni;
 use crate::ipsec::{Ipsec, Service};
 use crate::neighbours::{Neighbours, Rounds};
+use crate::observe::Observed;
 use crate::ports::PortChanges;
 use crate::status::Daemon;
 use crate::{plan, report, resume, supervisor};
@@ -64,6 +65,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     });
     let ports = PortChanges::new(config, &resumed.ports, Arc::clone(&dataplane), rounds);
     let cni = Cni::new(config, &dataplane);
+    let encrypted = ipsec.as_deref().map(Ipsec::engine);
+    let observed = Observed::new(Arc::clone(&dataplane), plan.engine.timeouts, encrypted);
+    let fetching = observed.start(Arc::clone(&stop)).context("events thread")?;
     let daemon = Arc::new(Daemon::new(
         Arc::clone(&dataplane),
         ports,
@@ -71,6 +75,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         plan.engine.timeouts,
         resumed.journal,
         encryption,
+        observed,
         startup,
     ));
     let served = serve(control, Arc::clone(&daemon), cni, &dataplane, begin);
@@ -81,6 +86,9 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     }
     if looking.is_some_and(|thread| thread.join().is_err()) {
         warn!("the ipsec thread panicked");
+    }
+    if fetching.join().is_err() {
+        warn!("the events thread panicked");
     }
     for line in report::counters(&dataplane) {
         info!("{line}");

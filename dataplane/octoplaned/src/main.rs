@@ -6,10 +6,10 @@
 mod attachments;
 mod authentications;
 mod daemon;
-mod flows;
 mod interfaces;
 mod ipsec;
 mod neighbours;
+mod observe;
 mod plan;
 mod ports;
 mod report;

@@ -6,14 +6,14 @@ use std::time::Duration;
 use octoplane_api::v1;
 use octoplane_cni_server::Attachments;
 use octoplane_config::Port;
-use octoplane_control::{Dataplane as Services, IpsecControl, PortRefusal, StateJournal};
+use octoplane_control::{Dataplane as Services, IpsecControl, Observer, PortRefusal, StateJournal};
 use octoplane_engine::{Direction, DropReason, PortStats, Stage, Timeouts};
 use octoplane_flow::{FlowRef, FlowTable};
 use octoplane_tables::{SharedStore, State};
 use octoplane_worker::{BoundPort, Dataplane, Handle, Poll};
 
-use crate::flows;
 use crate::ipsec::Service;
+use crate::observe::Observed;
 use crate::ports::PortChanges;
 
 /// The data plane behind the control socket.
@@ -25,10 +25,12 @@ pub(crate) struct Daemon {
     timeouts: Timeouts,
     saved: Option<Arc<StateJournal>>,
     ipsec: Option<Arc<Service>>,
+    observed: Arc<Observed>,
     startup: Duration,
 }
 
 impl Daemon {
+    #[allow(clippy::too_many_arguments, reason = "all of it is made in one place")]
     /// `startup` is how long it took until the workers polled.
     pub(crate) fn new(
         dataplane: Arc<Dataplane>,
@@ -37,6 +39,7 @@ impl Daemon {
         timeouts: Timeouts,
         saved: Option<Arc<StateJournal>>,
         ipsec: Option<Arc<Service>>,
+        observed: Arc<Observed>,
         startup: Duration,
     ) -> Self {
         Self {
@@ -46,6 +49,7 @@ impl Daemon {
             timeouts,
             saved,
             ipsec,
+            observed,
             startup,
         }
     }
@@ -184,7 +188,7 @@ impl Services for Daemon {
             now,
             &self.timeouts,
         )?;
-        Some(flows::message(state, &view))
+        Some(octoplane_observe::flow_message(state, &view))
     }
 
     fn add_port(&self, port: Port) -> Result<bool, PortRefusal> {
@@ -201,6 +205,10 @@ impl Services for Daemon {
 
     fn ipsec(&self) -> Option<Arc<dyn IpsecControl>> {
         self.ipsec.clone().map(|ipsec| ipsec as _)
+    }
+
+    fn observer(&self) -> Option<Arc<dyn Observer>> {
+        Some(Arc::clone(&self.observed) as _)
     }
 
     fn drops(&self) -> Vec<v1::Drop> {

@@ -1,9 +1,12 @@
 //! What is said on a line, in JSON: a request, and the answer to it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use octoplane_api::v1;
 use octoplane_engine::{DropReason, FlowState, FlowView, NeighbourEvent};
 use octoplane_flow::Tuple;
+use octoplane_observe::verdict_message;
 use octoplane_state::{Authentication, EgressGateway, Port, State};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -34,6 +37,58 @@ pub enum Request {
     Drops {},
     /// List the connections.
     Flows {},
+    /// Say what would happen to a packet.
+    Explain(Question),
+}
+
+/// A packet that is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// Who sends it: name, number or address of an endpoint, "host", or another address.
+    pub from: String,
+    /// Its destination.
+    pub to: IpAddr,
+    /// Destination port; none of ICMP.
+    #[serde(default)]
+    pub port: u16,
+    /// "tcp", "udp", "sctp" or "icmp".
+    #[serde(default = "tcp")]
+    pub protocol: String,
+    /// Source port, or identifier of the echo request; 0: any that is free.
+    #[serde(default)]
+    pub source_port: u16,
+    /// The uplink that a packet from outside comes in by; empty: the one that leads back.
+    #[serde(default)]
+    pub in_port: String,
+}
+
+fn tcp() -> String {
+    "tcp".into()
+}
+
+impl Question {
+    /// The same as a message.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn request(self) -> Result<v1::ExplainRequest, String> {
+        let protocol = match self.protocol.as_str() {
+            "tcp" => 6,
+            "udp" => 17,
+            "sctp" => 132,
+            "icmp" => 1,
+            other => return Err(format!("protocol: \"{other}\", expected tcp, udp, sctp or icmp")),
+        };
+        Ok(v1::ExplainRequest {
+            from: self.from,
+            to: self.to.to_string(),
+            port: self.port.into(),
+            protocol,
+            source_port: self.source_port.into(),
+            in_port: self.in_port,
+        })
+    }
 }
 
 /// What a simulation begins with.
@@ -240,6 +295,8 @@ pub enum Answer {
     Drops(Vec<Drop>),
     /// The connections.
     Flows(Vec<Flow>),
+    /// What would happen to a packet.
+    Explained(serde_json::Value),
     /// What is wrong with the request; nothing was done.
     Error(String),
 }
@@ -256,7 +313,7 @@ pub struct Applied {
 }
 
 /// What came out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Out {
     /// Frames, in the order of each port's queue.
@@ -279,6 +336,9 @@ pub struct Out {
     /// Packets that wait now.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting: u64,
+    /// What policies said of packets that begin a connection, are refused, audited or sent through a proxy.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<serde_json::Value>,
     /// What was heard of neighbours, and who is missing.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub neighbours: Vec<Heard>,
@@ -348,7 +408,7 @@ pub struct Side {
 }
 
 /// What was wanted and what came.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Unexpected {
     /// What is different, for people.
     pub what: String,
@@ -385,6 +445,11 @@ impl Out {
             answered: outcome.answered,
             audited: outcome.audited,
             waiting: sim.waiting(),
+            verdicts: outcome
+                .verdicts
+                .iter()
+                .map(|it| octoplane_state::verdict_value(&verdict_message(it)))
+                .collect(),
             neighbours: outcome.neighbours.into_iter().map(heard).collect(),
         }
     }

@@ -92,6 +92,10 @@ fn carry_out(sim: &mut Sim, request: Request) -> Result<Answer, SimError> {
             }
         }
         Request::Drops {} => Answer::Drops(drops(&sim.drops())),
+        Request::Explain(question) => match question.request() {
+            Ok(request) => Answer::Explained(octoplane_state::explanation_value(&sim.explain(&request)?)),
+            Err(text) => Answer::Error(text),
+        },
         Request::Flows {} => Answer::Flows(sim.flows().iter().map(Flow::from).collect()),
     })
 }

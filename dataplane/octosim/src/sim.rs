@@ -1,16 +1,17 @@
 //! The engine of one worker with its tables and a clock that others set.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrayvec::ArrayVec;
 use octoplane_api::v1;
 use octoplane_convert::{Located, Transaction, changes, steps};
 use octoplane_engine::{
-    BURST, Direction, DropReason, Engine, FlowView, HostMac, Memory, NeighbourEvent, Output, WorkerStats,
-    describe,
+    BURST, Direction, DropReason, Engine, Event, EventKind, FlowView, HostMac, Interest, Memory,
+    NeighbourEvent, Output, PolicyVerdict, WorkerStats, describe,
 };
 use octoplane_flow::{FlowError, FlowTable, Hasher, Tuple};
+use octoplane_observe::{ExplainError, Live, Scratch, explain};
 use octoplane_packet::{HeapBuf, HeapPool, PacketBuf};
 use octoplane_state::{Mistake, State as File};
 use octoplane_tables::model::{Change, PortId};
@@ -22,12 +23,18 @@ use crate::setup::Setup;
 /// The time a simulation begins at, in nanoseconds: a clock that has just been started would be 0.
 pub const BEGIN: u64 = 1_000_000_000;
 
+/// Verdicts of one burst: two policies for each packet, and packets that waited.
+const EVENTS: usize = 4 * BURST + 1024;
+
 /// A node's data plane without devices.
 pub struct Sim {
     store: Store,
     engine: Engine<HeapPool>,
     out: Output<HeapBuf>,
     flows: Arc<FlowTable>,
+    memory: Memory,
+    /// What engines that explain remember.
+    scratch: Mutex<Scratch>,
     setup: Setup,
     now: u64,
     neighbours: Neighbours,
@@ -52,6 +59,8 @@ pub struct Outcome {
     pub answered: u64,
     /// Denials that audit mode lets pass.
     pub audited: u64,
+    /// What policies said of packets that begin a connection, are refused, audited or sent through a proxy.
+    pub verdicts: Vec<PolicyVerdict>,
     /// Stations that packets wait for, and what was heard of stations.
     pub neighbours: Vec<NeighbourEvent>,
 }
@@ -71,6 +80,9 @@ pub enum SimError {
     /// The tables say no.
     #[error("{0}")]
     Refused(#[from] Located),
+    /// What is asked about cannot be.
+    #[error("{0}")]
+    Question(#[from] ExplainError),
     /// There is no such port.
     #[error("port: there is no port \"{0}\", only {1}")]
     NoSuchPort(String, String),
@@ -91,8 +103,11 @@ impl Sim {
         let store = Store::new(setup.ports.clone(), setup.gateways, setup.capacity)?;
         let words = [0, 1, 2, 3].map(|n| scramble(setup.seed.wrapping_add(n)));
         let flows = Arc::new(FlowTable::with_hasher(setup.connections, Hasher::seeded(words))?);
+        let memory = Memory::new(Arc::clone(&flows))?;
         let config = octoplane_engine::EngineConfig {
             seed: Some(scramble(setup.seed)),
+            // Emptied after each burst: nothing is lost.
+            events: (EVENTS, u32::MAX),
             ..setup.engine.clone()
         };
         let engine = Engine::new(
@@ -100,10 +115,16 @@ impl Sim {
             HeapPool::default(),
             Arc::new(WorkerStats::default()),
             Arc::new(HostMac::default()),
-            Memory::new(Arc::clone(&flows))?.part(0, 1)?,
+            memory.part(0, 1)?,
             &config,
         );
+        engine.monitor().set(Interest {
+            kinds: Interest::VERDICTS,
+            endpoint: None,
+        });
         Ok(Self {
+            memory,
+            scratch: Mutex::default(),
             out: Output::new(setup.ports.len()),
             neighbours: Neighbours::new(setup.learn),
             store,
@@ -225,6 +246,11 @@ impl Sim {
                 self.seen.sent.extend(frames);
             }
         }
+        while let Some(Event { kind, .. }) = self.engine.monitor().pop() {
+            if let EventKind::Verdict(verdict) = kind {
+                self.seen.verdicts.push(verdict);
+            }
+        }
         let events: Vec<_> = self.engine.events().collect();
         self.neighbours.heard.extend(&events);
         self.seen.neighbours.extend(events);
@@ -253,6 +279,7 @@ impl Sim {
         total.answered -= before.answered;
         total.audited -= before.audited;
         total.sent = seen.sent;
+        total.verdicts = seen.verdicts;
         total.neighbours = seen.neighbours;
         total
     }
@@ -269,6 +296,24 @@ impl Sim {
             })
             .filter(|(_, packets)| *packets > 0)
             .collect()
+    }
+
+    /// What would happen to a packet.
+    ///
+    /// # Errors
+    /// [`SimError::Question`]
+    pub fn explain(&self, request: &v1::ExplainRequest) -> Result<v1::Explanation, SimError> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let (state, reader) = self.store.frozen();
+        let live = Live {
+            state,
+            reader,
+            memory: &self.memory,
+            ipsec: None,
+            timeouts: self.setup.engine.timeouts,
+            now: self.now,
+        };
+        Ok(explain(&live, &mut scratch, request)?)
     }
 
     /// Packets that wait for something.

@@ -53,6 +53,11 @@ impl SharedStore {
         self.lock().store.reader()
     }
 
+    /// The current state, and a view of the tables that stays there. Not to be kept: what changes meanwhile needs memory of its own.
+    pub fn frozen(&self) -> (State, Reader) {
+        self.lock().store.frozen()
+    }
+
     /// How full the tables are.
     pub fn usage(&self) -> Vec<Usage> {
         self.lock().store.usage()

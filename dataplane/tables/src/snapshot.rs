@@ -287,11 +287,17 @@ impl Snapshot {
 }
 
 /// A worker's way to the current snapshot: one atomic load per burst while nothing changes.
+#[derive(Clone)]
 pub struct Reader(Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>);
 
 impl Reader {
     pub(crate) fn new(published: Arc<ArcSwap<Snapshot>>) -> Self {
         Self(Cache::new(published))
+    }
+
+    /// A view that stays at one snapshot, whatever is published. Not for long: see [`Reader::load`].
+    pub(crate) fn frozen(snapshot: Arc<Snapshot>) -> Self {
+        Self::new(Arc::new(ArcSwap::new(snapshot)))
     }
 
     /// The current snapshot. Holding on to an old one keeps its memory from being reused.

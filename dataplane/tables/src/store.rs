@@ -171,6 +171,11 @@ impl Store {
         Reader::new(Arc::clone(&self.published))
     }
 
+    /// The current state, and a view of the tables that stays there. Not to be kept: what changes meanwhile needs memory of its own.
+    pub fn frozen(&self) -> (State, Reader) {
+        (self.state.clone(), Reader::frozen(self.published.load_full()))
+    }
+
     /// How full the tables are.
     pub fn usage(&self) -> Vec<Usage> {
         let (state, capacity) = (&self.state, &self.capacity);

@@ -7,7 +7,7 @@ use crossbeam::queue::ArrayQueue;
 use dpdk::mempool::MempoolError;
 use dpdk::port::port_by_name;
 use dpdk::{Eal, Mempool, Port, PortError};
-use octoplane_engine::{EngineConfig, HostMac, IpsecConfig, NeighbourEvent};
+use octoplane_engine::{EngineConfig, HostMac, IpsecConfig, Memory, NeighbourEvent};
 use octoplane_flow::{FlowError, FlowTable, Kept, SegmentError};
 use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
@@ -133,6 +133,8 @@ pub struct Dataplane {
     pub pool: Mempool,
     /// The connections of all workers.
     pub flows: Arc<FlowTable>,
+    /// All that the workers remember, the connections among it.
+    pub memory: Memory,
     /// What became of those of the process before.
     pub connections: Connections,
     /// Where they outlive the process.
@@ -261,6 +263,7 @@ impl Dataplane {
             crypto,
             pool,
             flows: Arc::clone(&memory.flows),
+            memory,
             connections,
             kept,
             events,

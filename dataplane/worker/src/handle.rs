@@ -7,7 +7,9 @@ use std::thread::{self, JoinHandle};
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use dpdk::{Eal, Mempool, lcore};
-use octoplane_engine::{Engine, EngineConfig, HostMac, IpsecConfig, MemoryPart, NeighbourEvent, WorkerStats};
+use octoplane_engine::{
+    Engine, EngineConfig, HostMac, IpsecConfig, MemoryPart, Monitor, NeighbourEvent, WorkerStats,
+};
 use octoplane_tables::Reader;
 
 use crate::backoff::{Backoff, Poll};
@@ -92,6 +94,8 @@ pub struct Handle {
     pub poll: Poll,
     /// The engine's counters.
     pub stats: Arc<WorkerStats>,
+    /// What it tells of verdicts and drops.
+    pub monitor: Arc<Monitor>,
     /// The loop's counters.
     pub loop_stats: Arc<LoopStats>,
     /// What it counts of encryption, if there is any.
@@ -120,6 +124,7 @@ impl Worker {
                 ..self.engine
             },
         );
+        let monitor = Arc::clone(engine.monitor());
         let ipsec = self.ipsec.map(|(config, provider)| {
             let stage = IpsecStage::new(config.reader.clone(), provider);
             engine.set_ipsec(config);
@@ -180,6 +185,7 @@ impl Worker {
             core,
             poll,
             stats,
+            monitor,
             loop_stats,
             ipsec: ipsec_stats,
             commands,

@@ -75,6 +75,9 @@ pub const METHODS: &[Method] = &[
     method("/octoplane.v1.Ipsec/ListIpsecSas", Read, Call),
     method("/octoplane.v1.Ipsec/ListIpsecPolicies", Read, Call),
     method("/octoplane.v1.Ipsec/GetIpsecCounters", Read, Call),
+    method("/octoplane.v1.Observe/Explain", Read, Call),
+    // Who talks to whom.
+    method("/octoplane.v1.Observe/StreamEvents", Debug, Endless),
     method("/grpc.health.v1.Health/Check", Read, Call),
     method("/grpc.health.v1.Health/Watch", Read, Endless),
     method(

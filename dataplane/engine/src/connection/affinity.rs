@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use octoplane_flow::{FlowError, FlowHandle, Half, Tuple};
+use octoplane_flow::{FlowError, FlowHandle, FlowTable, Half, Tuple};
 use octoplane_packet::BufPool;
 use octoplane_tables::{Backend, Frontend};
 
@@ -104,6 +104,11 @@ impl<P: BufPool> Core<P> {
     }
 }
 
+/// Copies which backend the client of a connection is with.
+pub(crate) fn adopt(to: &mut FlowHandle, live: &FlowTable, tuple: &Tuple) {
+    super::copy(to, live, &client(tuple));
+}
+
 /// Takes note that a connection to a frontend with affinity goes on.
 #[inline(never)]
 pub(crate) fn refresh(handle: &FlowHandle, tuple: &Tuple, now: u32) {
@@ -125,8 +130,11 @@ pub(crate) fn expire(handle: &mut FlowHandle, now: u32, records: usize) {
 }
 
 /// Makes an entry that another process left behind one of ours, in second `now`.
-pub(crate) fn resume(entry: &Half<'_>, now: u32) {
-    if entry.word::<1>() > u64::from(now) {
+/// Whether its clock was ahead of ours.
+pub(crate) fn resume(entry: &Half<'_>, now: u32) -> bool {
+    let ahead = entry.word::<1>() > u64::from(now);
+    if ahead {
         entry.set_word::<1>(now.into());
     }
+    ahead
 }

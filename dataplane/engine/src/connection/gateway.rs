@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use octoplane_flow::Tuple;
-use octoplane_tables::Snapshot;
 use octoplane_tables::model::EgressGateway;
+use octoplane_tables::{EgressRule, Snapshot};
 
 use super::remote;
 use crate::drop_reason::DropReason;
@@ -30,17 +30,9 @@ pub(super) enum Exit {
 /// # Errors
 /// Reason to drop them.
 pub(super) fn exit(snapshot: &Snapshot, out: &Tuple) -> Result<Exit, DropReason> {
-    let rule = match (out.src(), out.dst()) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => snapshot.egress_gateway4(src.to_bits(), dst.to_bits()),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => snapshot.egress_gateway6(src.to_bits(), dst.to_bits()),
-        _ => None,
-    };
-    let Some(rule) = rule else {
+    let Some(rule) = rule(snapshot, out) else {
         return Ok(Exit::Anywhere);
     };
-    if !is_world(remote(snapshot, out.dst()).identity) {
-        return Ok(Exit::Anywhere);
-    }
     match rule.gateway {
         EgressGateway::Missing => Err(DropReason::NoEgressGateway),
         EgressGateway::Excluded => Ok(Exit::Anywhere),
@@ -49,6 +41,16 @@ pub(super) fn exit(snapshot: &Snapshot, out: &Tuple) -> Result<Exit, DropReason>
         }
         EgressGateway::Node(_) => Ok(Exit::Node(rule.tunnel_end)),
     }
+}
+
+/// The rule for packets with these addresses, if they leave the cluster.
+pub(super) fn rule<'a>(snapshot: &'a Snapshot, out: &Tuple) -> Option<&'a EgressRule> {
+    let rule = match (out.src(), out.dst()) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => snapshot.egress_gateway4(src.to_bits(), dst.to_bits()),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => snapshot.egress_gateway6(src.to_bits(), dst.to_bits()),
+        _ => None,
+    };
+    rule.filter(|_| is_world(remote(snapshot, out.dst()).identity))
 }
 
 /// Whether an identity is one of those outside of the cluster.

@@ -22,13 +22,13 @@ mod view;
 use std::net::IpAddr;
 
 use octoplane_esp::Sa;
-use octoplane_flow::{FlowError, FlowRef, Tuple};
+use octoplane_flow::{FlowError, FlowHandle, FlowRef, FlowTable, Half, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::model::{Role, Routing};
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
-pub(crate) use affinity::{refresh, resume as resume_affinity};
+pub(crate) use affinity::{adopt as adopt_affinity, refresh, resume as resume_affinity};
 pub(crate) use direct::{destination, hears_ipip, is_station, refined, speaks};
 use gateway::Exit;
 pub(crate) use gateway::is_world;
@@ -46,6 +46,7 @@ use crate::dsr::{self, Note, Told};
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
 use crate::ipsec::is_protected;
+use crate::observe::Step;
 use crate::overlay;
 use crate::rate;
 use crate::slow::{Verdict, send};
@@ -124,6 +125,12 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         told: Told,
     ) -> Verdict {
+        self.note(|| Step::Sender {
+            src: packet.tuple.src(),
+            identity: sender.identity,
+            endpoint: sender.endpoint,
+            tunnel: sender.port == FROM_TUNNEL,
+        });
         if let Some((flow, quoted)) = self.related(buf.data(), packet) {
             return self.pass_on(rx, buf, packet, flow, &quoted, sender);
         }
@@ -157,11 +164,15 @@ impl<P: BufPool> Core<P> {
         told: Told,
     ) -> Result<(FlowRef, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
-        let known = match self.flows.table().find(hash, &packet.tuple) {
+        let known = self.flows.table().find(hash, &packet.tuple);
+        if let Some(flow) = known {
+            self.note_known(flow);
+        }
+        let known = match known {
             Some(flow) if flow.is_forward() => {
                 // Only what is allowed takes the place of what was.
                 let meant = self.meant_for(rx, packet, flow, sender);
-                let proxy = self.allowed(rx, packet, &meant, sender)?;
+                let proxy = self.allowed(rx, packet, &meant, sender, false)?;
                 let moves = match self.proxy_of(flow) {
                     0 => {
                         proxy != 0
@@ -212,7 +223,7 @@ impl<P: BufPool> Core<P> {
             ),
             Told::Nothing | Told::Used(_) => self.serve(rx, packet, sender)?,
         };
-        let proxy = self.allowed(rx, packet, &out, sender)?;
+        let proxy = self.allowed(rx, packet, &out, sender, true)?;
         if let Told::Used(front) = told {
             // What a proxy answers would not be answered in the name of what the client used.
             return match proxy {
@@ -224,6 +235,7 @@ impl<P: BufPool> Core<P> {
             return self.store_over(rx, packet, sender, [&packet.tuple, &out.reverse()]);
         }
         if proxy != 0 {
+            self.note(|| Step::Proxy { port: proxy });
             let out = proxy::to_proxy(rx.snapshot, &out, proxy).map_err(Verdict::Drop)?;
             let flow = self.store_between(rx, packet, sender, &out)?;
             if let Some(half) = self.flows.table().half(flow) {
@@ -231,6 +243,7 @@ impl<P: BufPool> Core<P> {
             }
             return Ok(flow);
         }
+        self.note_gateway(rx, &out);
         let (path, exit) = way(rx, &out, true, sender.identity).map_err(Verdict::Drop)?;
         let own = match (answers, exit) {
             // Without an address for it nothing can come back.
@@ -248,7 +261,12 @@ impl<P: BufPool> Core<P> {
             (Answers::Here, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
         };
         if let Some(addr) = own {
-            return self.masquerade(rx, packet, sender, &out, addr);
+            let flow = self.masquerade(rx, packet, sender, &out, addr)?;
+            self.note(|| Step::Masquerade {
+                addr,
+                out: self.outgoing(flow),
+            });
+            return Ok(flow);
         }
         self.store_between(rx, packet, sender, &out)
     }
@@ -347,6 +365,7 @@ impl<P: BufPool> Core<P> {
                 (way, identity) = (path, direct::WORLD);
             }
         }
+        self.note_way(rx, &out, way);
         if self.is_served_elsewhere(rx, packet, &out, sender) {
             flags |= flag::ANY_CHANGE;
         }
@@ -402,7 +421,9 @@ impl<P: BufPool> Core<P> {
         };
         if action.flags & flag::LIMITED != 0 {
             let (target, _) = way.resolve(rx.snapshot);
-            if let Err(reason) = rate::admit(rx, &packet.tuple, target, buf.len()) {
+            if self.explains() {
+                self.note_rate(rx, packet, target);
+            } else if let Err(reason) = rate::admit(rx, &packet.tuple, target, buf.len()) {
                 return Verdict::Drop(reason);
             }
         }
@@ -465,6 +486,12 @@ impl<P: BufPool> Core<P> {
             Ok(sa) => sa,
             Err(reason) => return Verdict::Drop(reason),
         };
+        if let Some((sa, node)) = sa.zip(end.and_then(|end| end.addr)) {
+            self.note(|| Step::Encrypt {
+                node,
+                spi: sa.config().spi,
+            });
+        }
         if let Some(sa) = sa {
             target.mtu = sa.max_len(target.mtu.into()) as u16;
         }
@@ -530,6 +557,72 @@ impl<P: BufPool> Core<P> {
             }
         }
     }
+}
+
+impl<P: BufPool> Core<P> {
+    fn note_known(&self, flow: FlowRef) {
+        let forward = if flow.is_forward() { flow } else { flow.other() };
+        if let Some(half) = self.flows.table().half(forward) {
+            self.note(|| Step::Known {
+                forward: half.tuple(),
+                is_forward: flow.is_forward(),
+            });
+        }
+    }
+
+    fn note_gateway(&self, rx: &Rx<'_>, out: &Tuple) {
+        if self.explains()
+            && let Some(rule) = gateway::rule(rx.snapshot, out)
+        {
+            self.note(|| Step::EgressGateway {
+                src: out.src(),
+                dst: out.dst(),
+                rule: *rule,
+            });
+        }
+    }
+
+    fn note_way(&self, rx: &Rx<'_>, out: &Tuple, way: Path) {
+        self.note(|| {
+            let (target, end) = way.resolve(rx.snapshot);
+            Step::Way {
+                out: *out,
+                target: *target,
+                node: end.and_then(|end| end.addr).map(|addr| (addr, way.tunnel)),
+            }
+        });
+    }
+
+    fn note_rate(&self, rx: &Rx<'_>, packet: &Packet, target: &Target) {
+        let ingress = target.action == Way::Deliver;
+        let endpoint = match ingress {
+            true => target.endpoint,
+            false => rx.snapshot.target(find(rx.snapshot, packet.tuple.src())).endpoint,
+        };
+        self.note(|| Step::Rate { endpoint, ingress });
+    }
+}
+
+/// Copies the connection that packets with this tuple belong to from workers that go on meanwhile. Whether there is one.
+pub(crate) fn copy(to: &mut FlowHandle, live: &FlowTable, tuple: &Tuple) -> bool {
+    let Some(flow) = live.find(live.hash(tuple), tuple) else {
+        return false;
+    };
+    let forward = if flow.is_forward() { flow } else { flow.other() };
+    let (Some(there), Some(back)) = (live.half(forward), live.half(forward.other())) else {
+        return false;
+    };
+    let words = |half: &Half<'_>| [half.word::<0>(), half.word::<1>(), half.word::<2>()];
+    let (tuples, payloads) = ([there.tuple(), back.tuple()], [words(&there), words(&back)]);
+    let spare = |half: &Half<'_>| [half.spare::<0>(), half.spare::<1>(), half.spare::<2>()];
+    let spares = [spare(&there), spare(&back)];
+    // A record may become another connection's while it is read.
+    live.find(live.hash(tuple), tuple) == Some(flow)
+        && tuples.contains(tuple)
+        && !matches!(
+            to.insert_with([&tuples[0], &tuples[1]], payloads, spares, u32::MAX),
+            Err(FlowError::Full)
+        )
 }
 
 /// What is known of an address.

@@ -5,25 +5,52 @@ use std::net::IpAddr;
 use octoplane_flow::Tuple;
 use octoplane_packet::BufPool;
 use octoplane_tables::model::{AuthKey, HOST_ENDPOINT, Routing};
-use octoplane_tables::{Action as Way, Decision, Snapshot, Verdict as Decided, identity};
+use octoplane_tables::{Action as Way, Decision, EndpointPolicy, Snapshot, Verdict as Decided, identity};
 
 use super::service::is_loopback_address;
 use super::{Packet, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
+use crate::observe::PolicyVerdict;
 use crate::slow::Verdict;
+
+/// A policy that is asked.
+struct Asked<'a> {
+    /// Whose it is.
+    endpoint: u32,
+    /// What it says; `None`: everything is allowed.
+    policy: Option<&'a EndpointPolicy>,
+    egress: bool,
+    local: u32,
+    remote: u32,
+}
+
+impl<'a> Asked<'a> {
+    /// The policy of an endpoint, or of the node if it has one.
+    fn of(snapshot: &'a Snapshot, endpoint: u32) -> Option<Self> {
+        let policy = snapshot.policy(endpoint);
+        (policy.is_some() || endpoint != HOST_ENDPOINT).then_some(Self {
+            endpoint,
+            policy,
+            egress: false,
+            local: 0,
+            remote: 0,
+        })
+    }
+}
 
 impl<P: BufPool> Core<P> {
     /// Whether policy lets the sender send `packet`, which leaves as `out`: that of the sending endpoint, then that of the
     /// receiving one. The node itself has a policy as endpoints have. Returns the port of the proxy on this node that the
-    /// packet has to go through, or 0.
+    /// packet has to go through, or 0. `first`: whether the packet begins a connection.
     pub(super) fn allowed(
         &self,
         rx: &Rx<'_>,
         packet: &Packet,
         out: &Tuple,
         sender: Sender,
+        first: bool,
     ) -> Result<u16, Verdict> {
         let snapshot = rx.snapshot;
         // An endpoint that reaches itself through a service is not asked; nor is what path-MTU discovery needs (2.6 step 1).
@@ -46,16 +73,14 @@ impl<P: BufPool> Core<P> {
             if from != HOST_ENDPOINT && tunnelled && port == node.tunnel.port {
                 return Err(Verdict::Drop(DropReason::EncapProhibited));
             }
-            if let Some(policy) = snapshot.policy(from) {
-                let other = remote(snapshot, out.dst());
-                let decided = policy.lookup(true, other.identity, out.protocol(), port);
-                let sides = || AuthKey {
-                    local_identity: sender.identity,
-                    remote_identity: other.identity,
-                    remote_node: other.tunnel,
-                    auth_type: decided.auth_type,
+            if let Some(asked) = Asked::of(snapshot, from) {
+                let asked = Asked {
+                    egress: true,
+                    local: sender.identity,
+                    remote: remote(snapshot, out.dst()).identity,
+                    ..asked
                 };
-                proxy = self.obey(snapshot, &decided, sides).map_err(|reason| {
+                proxy = self.ask(rx, &asked, out, port, first).map_err(|reason| {
                     let told = node.policy_deny_response
                         && matches!(reason, DropReason::PolicyDenied | DropReason::PolicyDenylist);
                     match told && from != HOST_ENDPOINT {
@@ -74,15 +99,17 @@ impl<P: BufPool> Core<P> {
             Way::Local | Way::Host if is_own(snapshot, out.dst()) => Some(HOST_ENDPOINT),
             _ => None,
         };
-        if let Some(policy) = to.and_then(|to| snapshot.policy(to)) {
-            let decided = policy.lookup(false, sender.identity, out.protocol(), port);
-            let sides = || AuthKey {
-                local_identity: remote(snapshot, out.dst()).identity,
-                remote_identity: sender.identity,
-                remote_node: remote(snapshot, out.src()).tunnel,
-                auth_type: decided.auth_type,
+        if let Some(asked) = to.and_then(|to| Asked::of(snapshot, to)) {
+            let asked = Asked {
+                local: if asked.endpoint == HOST_ENDPOINT {
+                    identity::HOST
+                } else {
+                    target.identity
+                },
+                remote: sender.identity,
+                ..asked
             };
-            let ingress = self.obey(snapshot, &decided, sides).map_err(Verdict::Drop)?;
+            let ingress = self.ask(rx, &asked, out, port, first).map_err(Verdict::Drop)?;
             if ingress != 0 {
                 proxy = ingress;
             }
@@ -92,25 +119,55 @@ impl<P: BufPool> Core<P> {
 
     /// Whether policy lets the sender send a packet that goes where it says.
     pub(crate) fn may_send(&self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(), Verdict> {
-        self.allowed(rx, packet, &packet.tuple, sender).map(|_| ())
+        self.allowed(rx, packet, &packet.tuple, sender, false).map(|_| ())
     }
 
-    /// The port of the proxy, or 0. `sides` are those who would have to have authenticated.
-    fn obey(
+    /// What a policy says of a packet `out`, and does what follows from it but for dropping: returns the port of a proxy, or 0.
+    fn ask(
         &self,
-        snapshot: &Snapshot,
-        decided: &Decided,
-        sides: impl FnOnce() -> AuthKey,
+        rx: &Rx<'_>,
+        asked: &Asked<'_>,
+        out: &Tuple,
+        port: u16,
+        first: bool,
     ) -> Result<u16, DropReason> {
+        let key = (asked.egress, asked.remote, out.protocol(), port);
+        let mut decided = asked.policy.map_or(Decided::UNENFORCED, |policy| {
+            policy.lookup(key.0, key.1, key.2, key.3)
+        });
+        if decided.decision == Decision::AuthRequired {
+            let other = if asked.egress { out.dst() } else { out.src() };
+            let sides = AuthKey {
+                local_identity: asked.local,
+                remote_identity: asked.remote,
+                remote_node: remote(rx.snapshot, other).tunnel,
+                auth_type: decided.auth_type,
+            };
+            if rx.snapshot.has_authenticated(&sides) {
+                decided.decision = Decision::Allow;
+            }
+        }
         if decided.audited {
             self.stats.audited.add(1);
         }
-        match decided.decision {
-            Decision::Allow => Ok(decided.proxy_port),
-            Decision::Deny => Err(DropReason::PolicyDenylist),
-            Decision::NoMatch => Err(DropReason::PolicyDenied),
-            Decision::AuthRequired if snapshot.has_authenticated(&sides()) => Ok(decided.proxy_port),
-            Decision::AuthRequired => Err(DropReason::AuthRequired),
+        let verdict = PolicyVerdict {
+            endpoint: asked.endpoint,
+            egress: asked.egress,
+            local: asked.local,
+            remote: asked.remote,
+            tuple: *out,
+            port,
+            decided,
+            enforced: asked.policy.is_some_and(|policy| policy.enforces(asked.egress)),
+            first,
+        };
+        self.tell_verdict(rx, &verdict, || {
+            let policy = asked.policy?;
+            policy.entry(key.0, key.1, key.2, key.3)
+        });
+        match verdict.reason() {
+            None => Ok(decided.proxy_port),
+            Some(reason) => Err(reason),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::{Answers, Packet, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
+use crate::observe::{Choice, Step};
 use crate::slow::Verdict;
 
 /// Where an endpoint that is its own backend seems to hear from.
@@ -62,7 +63,11 @@ fn another_nodes<'a>(snapshot: &'a Snapshot, tuple: &Tuple) -> Option<&'a Fronte
     frontend(snapshot, &here).filter(|frontend| frontend.kind == FrontendType::NodePort)
 }
 
+/// Of packets that a service could be for (3.6 step 1).
 fn wildcard(snapshot: &Snapshot, tuple: &Tuple) -> bool {
+    if !matches!(tuple.protocol(), protocol::TCP | protocol::UDP | protocol::SCTP) {
+        return false;
+    }
     match tuple.dst() {
         IpAddr::V4(dst) => snapshot.wildcard4(dst.to_bits()),
         IpAddr::V6(dst) => snapshot.wildcard6(dst.to_bits()),
@@ -96,25 +101,37 @@ impl<P: BufPool> Core<P> {
             };
         };
         let affine = self.affine(rx, &tuple, frontend, inside);
+        let with = affine.is_some();
         let backend = if inside {
-            let random = self.random();
+            let random = self.choice();
             affine.or_else(|| frontend.internal.pick_random(random))
         } else {
             if let Some(ranges) = &frontend.source_ranges
                 && !ranges.admits(tuple.src())
             {
+                self.note(|| considered(frontend, inside, None));
                 return Err(Verdict::Drop(DropReason::NotInSourceRange));
             }
             if !frontend.routable {
+                self.note(|| considered(frontend, inside, None));
                 return Err(Verdict::Drop(DropReason::IsClusterIp));
             }
-            let random = self.random();
+            let random = self.choice();
             affine.or_else(|| match frontend.algorithm {
                 Algorithm::Maglev => frontend.external.pick_maglev(flow_hash(&tuple, frontend)),
                 Algorithm::Random => frontend.external.pick_random(random),
             })
         };
-        let Some(backend) = backend.copied() else {
+        let backend = backend.copied();
+        self.note(|| {
+            let choice = match (with, inside, frontend.algorithm) {
+                (true, _, _) => Choice::Affinity,
+                (false, false, Algorithm::Maglev) => Choice::Maglev,
+                (false, _, _) => Choice::Random,
+            };
+            considered(frontend, inside, backend.map(|backend| (backend, choice)))
+        });
+        let Some(backend) = backend else {
             return Err(match rx.snapshot.node().no_backend {
                 NoBackend::Reject => Verdict::Refuse(DropReason::NoBackend, Error::PortUnreachable),
                 NoBackend::Drop => Verdict::Drop(DropReason::NoBackend),
@@ -186,6 +203,23 @@ impl<P: BufPool> Core<P> {
             refresh(&self.affinities, &packet.tuple, rx.second);
         }
         affine
+    }
+}
+
+/// A choice of a backend, to tell of it.
+fn considered(frontend: &Frontend, inside: bool, chosen: Option<(Backend, Choice)>) -> Step {
+    let set = match inside {
+        true => &frontend.internal,
+        false => &frontend.external,
+    };
+    Step::Service {
+        name: frontend.service.to_string(),
+        addr: (frontend.addr, frontend.port),
+        kind: frontend.kind,
+        inside,
+        chosen,
+        backends: set.slots().to_vec(),
+        usable: set.count as usize,
     }
 }
 

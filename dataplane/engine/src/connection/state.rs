@@ -166,7 +166,10 @@ pub(crate) fn is_proxied(half: &Half<'_>) -> bool {
 /// Makes a connection that another process left behind one of ours, in second `now`. Numbers of targets and ports were that
 /// process's: the next packet of each direction has it decided again, by the tables as they are. Where it stands and what it
 /// is translated to stay.
-pub(crate) fn resume(there: &Half<'_>, back: &Half<'_>, now: u32) {
+///
+/// Whether its clock was ahead of ours: then the time to look at it is wrong, too.
+pub(crate) fn resume(there: &Half<'_>, back: &Half<'_>, now: u32) -> bool {
+    let mut ahead = false;
     for (half, other) in [(there, back), (back, there)] {
         Action::default().store(half);
         let (from, other) = (half.tuple(), other.tuple());
@@ -174,8 +177,10 @@ pub(crate) fn resume(there: &Half<'_>, back: &Half<'_>, now: u32) {
         let state = half.word::<2>();
         if state & SEEN > u64::from(now) {
             half.set_word::<2>(state & !SEEN | u64::from(now));
+            ahead = true;
         }
     }
+    ahead
 }
 
 /// How long connections are kept, in seconds (specification, 2.3).

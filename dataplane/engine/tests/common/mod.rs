@@ -167,21 +167,27 @@ impl Plan {
     }
 
     pub(crate) fn lab_with<P: BufPool<Buf = HeapBuf>>(self, pool: P) -> Lab<P> {
-        let mut store = tables(&self);
-        let flows = Arc::new(FlowTable::new(1024).unwrap());
+        let memory = Memory::new(Arc::new(FlowTable::new(1024).unwrap())).unwrap();
+        let mut lab = self.empty_lab(pool, &memory);
+        lab.apply(programme(self.default_routes));
+        lab
+    }
+
+    /// With tables that have ports only, over memory that may have something in it.
+    pub(crate) fn empty_lab<P: BufPool<Buf = HeapBuf>>(&self, pool: P, memory: &Memory) -> Lab<P> {
+        let store = tables(self);
         let engine = Engine::new(
             store.reader(),
             pool,
             Arc::new(WorkerStats::default()),
             Arc::new(HostMac::default()),
-            Memory::new(Arc::clone(&flows)).unwrap().part(0, 1).unwrap(),
+            memory.part(0, 1).unwrap(),
             &self.config,
         );
-        store.apply(programme(self.default_routes)).unwrap();
         Lab {
             store,
             engine,
-            flows,
+            flows: Arc::clone(&memory.flows),
             out: Output::new(4),
             now: SECOND,
         }
@@ -218,7 +224,7 @@ fn tables(plan: &Plan) -> Store {
     Store::new(ports, gateways, capacity).unwrap()
 }
 
-fn programme(default_routes: bool) -> Vec<Change> {
+pub(crate) fn programme(default_routes: bool) -> Vec<Change> {
     let mut changes = vec![
         endpoint(1, POD0, EP1, &["10.0.0.1", "fd00::1"]),
         endpoint(2, POD1, EP2, &["10.0.0.2", "fd00::2"]),

@@ -46,7 +46,7 @@ class Api:
     def _streams(method):
         # Debian's protobuf does not tell; the names do.
         return (method.name in ("ApplyStream", "Replace", "Resync"),
-                method.name == "Watch" or method.name.startswith("List"))
+                method.name == "Watch" or method.name.startswith(("List", "Stream")))
 
     def __getattr__(self, name):
         try:

@@ -14,6 +14,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use octoplane_engine::EngineConfig;
+use octoplane_model::config::{Direction, Subject};
 use octoplane_model::{Model, Outcome as Expected};
 use octoplane_state::State;
 use octoplane_tables::model::{PortId, TunnelProtocol};
@@ -28,6 +29,9 @@ pub use search::{Failure, replay, search};
 
 /// How long packets wait, in nanoseconds: as long as the model has fragments wait for their first one.
 const PATIENCE: u64 = 1_000_000_000;
+
+/// Bytes in front of UDP over IPv4 without options.
+const ETHERNET_AND_IPV4: usize = 34;
 
 /// Most combinations of choices that are tried before a packet counts as treated differently.
 const ATTEMPTS: usize = 64;
@@ -88,11 +92,25 @@ impl From<Difference> for StepError {
     }
 }
 
+/// A packet that a policy refused: drop code, endpoint (0: the node), whether it sends, the other identity, protocol, port, match type,
+/// cookie.
+type Refused = (u16, u32, bool, u32, u8, u16, u8, u32);
+
+/// The identity of the world, whatever its family: whether a node without addresses has both is no difference.
+fn one_world(identity: u32) -> u32 {
+    match identity {
+        9 | 10 => 2,
+        identity => identity,
+    }
+}
+
 /// What came of a request, the same on both sides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Doings {
     sent: BTreeMap<String, Vec<Vec<u8>>>,
     drops: BTreeMap<u16, u64>,
+    /// What policies refused, by which entry.
+    refused: BTreeMap<Refused, u64>,
     consumed: u64,
 }
 
@@ -343,6 +361,20 @@ impl Comparison {
         for ((code, _), count) in &outcome.drops {
             *it.drops.entry(*code).or_default() += count;
         }
+        for verdict in &outcome.verdicts {
+            let Some(reason) = verdict.reason() else { continue };
+            let refused = (
+                reason.code(),
+                verdict.endpoint,
+                verdict.egress,
+                one_world(verdict.remote),
+                verdict.tuple.protocol(),
+                verdict.port,
+                verdict.decided.match_type as u8,
+                verdict.decided.cookie,
+            );
+            *it.refused.entry(refused).or_default() += 1;
+        }
         it
     }
 
@@ -360,13 +392,39 @@ impl Comparison {
         for (code, _) in &outcome.drops {
             *it.drops.entry(*code).or_default() += 1;
         }
+        for verdict in &outcome.verdicts {
+            let Ok(code) = u16::try_from(-verdict.verdict) else {
+                continue;
+            };
+            let refused = (
+                code,
+                match verdict.subject {
+                    Subject::Host => 0,
+                    Subject::Endpoint(id) => id,
+                },
+                verdict.direction == Direction::Egress,
+                one_world(verdict.remote),
+                verdict.protocol,
+                verdict.dport,
+                verdict.match_type,
+                verdict.cookie,
+            );
+            if code > 0 {
+                *it.refused.entry(refused).or_default() += 1;
+            }
+        }
         it
     }
 
-    /// A frame without what may be different: the Ethernet addresses inside of a tunnel, and the checksum over them.
+    /// A frame without what may be different: the Ethernet addresses inside of a tunnel, and the checksum over them; whether
+    /// others may cut a tunnel packet (RFC 791, DF), which the model leaves to Linux, and the checksum over that.
     fn comparable(&self, frame: &[u8]) -> Vec<u8> {
         let mut frame = frame.to_vec();
         if let Some(udp) = self.tunnel_packet(&frame) {
+            if udp == ETHERNET_AND_IPV4 {
+                put(&mut frame, 20, &[0; 2]);
+                put(&mut frame, 24, &[0; 2]);
+            }
             if be16(&frame, udp + 6) != 0 {
                 put(&mut frame, udp + 6, &[0xff, 0xff]);
             }
@@ -386,6 +444,14 @@ impl Comparison {
                 what: "packets dropped (code: number)".into(),
                 engine: format!("{:?} {:?}", engine.drops, engine.sent.keys()),
                 model: format!("{:?} {:?}", model.drops, model.sent.keys()),
+            });
+        }
+        if engine.refused != model.refused {
+            return Err(Difference {
+                what: "what policies refused (code, endpoint, egress, other identity, protocol, port, match, cookie)"
+                    .into(),
+                engine: format!("{:?}", engine.refused),
+                model: format!("{:?}", model.refused),
             });
         }
         let ports: BTreeSet<_> = engine.sent.keys().chain(model.sent.keys()).collect();

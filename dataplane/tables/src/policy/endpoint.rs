@@ -1,6 +1,6 @@
 //! The policy of one endpoint as the workers see it.
 
-use crate::model::{Node, PolicyMode, PolicyValue};
+use crate::model::{Direction, Node, PolicyEntry, PolicyKey, PolicyMode, PolicyValue};
 use crate::policy::{Decision, MatchType, PolicyTable, StoredPolicy, Verdict};
 
 /// The precedence that no other entry can beat: a denial of the highest priority (section 2.7).
@@ -47,12 +47,7 @@ impl EndpointPolicy {
     /// What becomes of a packet that the endpoint sends to (`egress`) or receives from `identity`
     /// (specification of the datapath, section 2.6). `port` is the destination port, or 0 where there is none.
     pub fn lookup(&self, egress: bool, identity: u32, protocol: u8, port: u16) -> Verdict {
-        let enforced = if egress {
-            self.enforce_egress
-        } else {
-            self.enforce_ingress
-        };
-        if !enforced {
+        if !self.enforces(egress) {
             return Verdict::UNENFORCED;
         }
         let verdict = self.decide(egress, identity, protocol, port);
@@ -64,6 +59,44 @@ impl EndpointPolicy {
             },
             _ => verdict,
         }
+    }
+
+    /// Whether what the endpoint sends (`egress`) or receives must match an entry.
+    pub fn enforces(&self, egress: bool) -> bool {
+        if egress {
+            self.enforce_egress
+        } else {
+            self.enforce_ingress
+        }
+    }
+
+    /// The entry that [`EndpointPolicy::lookup`] decides by; `None` if there is none, or nothing is enforced.
+    pub fn entry(&self, egress: bool, identity: u32, protocol: u8, port: u16) -> Option<PolicyEntry> {
+        let enforced = self.enforces(egress);
+        let verdict = self.decide(egress, identity, protocol, port);
+        let (identity, len) = match verdict.match_type {
+            MatchType::None => return None,
+            MatchType::L3Only | MatchType::L3L4 | MatchType::L3Proto => {
+                (identity, self.table.longest(egress, identity, protocol, port)?.1)
+            }
+            MatchType::L4Only | MatchType::All | MatchType::ProtoOnly => {
+                (0, self.table.longest(egress, 0, protocol, port)?.1)
+            }
+        };
+        let bits = len.saturating_sub(8).min(16);
+        let key = PolicyKey {
+            direction: if egress {
+                Direction::Egress
+            } else {
+                Direction::Ingress
+            },
+            identity,
+            protocol: if len == 0 { 0 } else { protocol },
+            port: port & u16::MAX.checked_shl(16 - u32::from(bits)).unwrap_or(0),
+            port_prefix_len: bits,
+        };
+        let value = *self.table.get(&key)?;
+        enforced.then_some(PolicyEntry { key, value })
     }
 
     fn decide(&self, egress: bool, identity: u32, protocol: u8, port: u16) -> Verdict {

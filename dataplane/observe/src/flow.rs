@@ -1,12 +1,26 @@
-//! A connection as the control services show it.
+//! Connections and tuples as messages.
 
 use octoplane_api::v1;
-use octoplane_control::flow_tuple;
 use octoplane_engine::{DirectionView, FlowState, FlowView};
+use octoplane_flow::Tuple;
 use octoplane_tables::State;
 
+/// A tuple as a message.
+#[must_use]
+pub fn tuple_message(tuple: &Tuple) -> v1::FlowTuple {
+    v1::FlowTuple {
+        source: tuple.src().to_string(),
+        destination: tuple.dst().to_string(),
+        source_port: tuple.sport().into(),
+        destination_port: tuple.dport().into(),
+        protocol: tuple.protocol().into(),
+        zone: tuple.zone().into(),
+    }
+}
+
 /// A connection as a message. Ports are named by `state`.
-pub(crate) fn message(state: &State, view: &FlowView) -> v1::Flow {
+#[must_use]
+pub fn flow_message(state: &State, view: &FlowView) -> v1::Flow {
     v1::Flow {
         forward: Some(direction(state, &view.forward)),
         reply: Some(direction(state, &view.reply)),
@@ -24,7 +38,7 @@ pub(crate) fn message(state: &State, view: &FlowView) -> v1::Flow {
 
 fn direction(state: &State, view: &DirectionView) -> v1::FlowDirection {
     let mut message = v1::FlowDirection {
-        tuple: Some(flow_tuple(&view.tuple)),
+        tuple: Some(tuple_message(&view.tuple)),
         ..Default::default()
     };
     if let Some(decided) = view.decided {
