@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::esp::{Operation, Provider};
+use crate::esp::{Operation, PathKind, Provider};
 use crate::scenario::Scenario;
 
 /// Measures the Octoplane data plane.
@@ -165,6 +165,12 @@ pub(crate) struct EspArgs {
     /// What is done.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "encrypt,decrypt")]
     pub(crate) operation: Vec<Operation>,
+    /// What is around the provider.
+    #[arg(long, value_enum, default_value_t = PathKind::Engine)]
+    pub(crate) path: PathKind,
+    /// Flows through the engine; at least 64, and one for each security association.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) flows: u32,
     /// Bytes that are encrypted: the packet inside the tunnel and two bytes of trailer. Multiples of 4.
     #[arg(long, value_delimiter = ',', default_value = "64,1424", value_parser = clap::value_parser!(u16).range(32..=1800))]
     pub(crate) size: Vec<u16>,

@@ -86,6 +86,7 @@ fn sample(before: &Totals, after: &Totals, seconds: f64) -> Sample {
         seconds,
         cycles_per_packet: (received > 0).then(|| busy as f64 / received as f64),
         cycles_p10: quantile(0.1),
+        quiet: None,
         cycles_p50: quantile(0.5),
         churn: (after.transactions > 0).then(|| (after.transactions - before.transactions) as f64 / seconds),
         slow_ppm: (received > 0).then(|| (after.slow - before.slow) as f64 / received as f64 * 1e6),

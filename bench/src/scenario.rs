@@ -248,16 +248,16 @@ pub(crate) fn port_mac(port: usize) -> MacAddr {
     MacAddr([0x02, 0x00, 0x00, 0x00, 0x00, port as u8])
 }
 
-fn endpoint_mac(port: usize, index: u32) -> MacAddr {
+pub(crate) fn endpoint_mac(port: usize, index: u32) -> MacAddr {
     MacAddr([0x02, 0x00, 0x00, 0x01, port as u8, index as u8])
 }
 
-fn neighbour_mac(port: usize, index: u32) -> MacAddr {
+pub(crate) fn neighbour_mac(port: usize, index: u32) -> MacAddr {
     MacAddr([0x02, 0x00, 0x00, 0x02, port as u8, index as u8])
 }
 
 /// Address number `index` behind a port.
-fn address(port: usize, ipv6: bool, index: u32) -> IpAddr {
+pub(crate) fn address(port: usize, ipv6: bool, index: u32) -> IpAddr {
     if ipv6 {
         let high = u128::from(Ipv6Addr::new(0x2001, 2, 0, port as u16, 0, 0, 0, 0));
         Ipv6Addr::from_bits(high + u128::from(index)).into()
@@ -399,7 +399,7 @@ pub(crate) fn bystander(ipv6: bool, index: u32) -> IpAddr {
     }
 }
 
-fn endpoints(port: usize) -> Vec<Change> {
+pub(crate) fn endpoints(port: usize) -> Vec<Change> {
     (0..ENDPOINTS)
         .map(|index| {
             let id = port as u32 * ENDPOINTS + index + 1;

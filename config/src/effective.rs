@@ -115,6 +115,7 @@ impl fmt::Display for Config {
             writeln!(f, "key_file = {}", quoted(key_file.display()))?;
         }
         writeln!(f, "strict = {}", ipsec.strict)?;
+        writeln!(f, "framing = {}", quoted(ipsec.framing.as_str()))?;
         writeln!(f, "addresses = {}", quoted_list(&ipsec.addresses))?;
         writeln!(f, "rotation_s = {}", ipsec.rotation.as_secs())?;
         writeln!(f, "directory = {}", quoted(ipsec.directory.display()))?;

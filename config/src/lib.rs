@@ -21,6 +21,6 @@ pub use load::{load, load_for, parse, parse_for};
 pub use octoplane_packet::MacAddr;
 pub use schema::{
     Capacity, CertificateName, Class, ClientLimits, Cni, Config, Control, ControlTcp, Crypto, CryptoLibrary,
-    CryptoProvider, DeviceSpec, Eal, Exception, Gateway, Guard, Icmp, InterfaceAddr, IovaMode, Ipsec, Memory,
-    Neighbours, PollMode, Port, Queues, Role, State, Timeouts, TlsClient, Workers,
+    CryptoProvider, DeviceSpec, Eal, Exception, Gateway, Guard, Icmp, InterfaceAddr, IovaMode, Ipsec,
+    IpsecFraming, Memory, Neighbours, PollMode, Port, Queues, Role, State, Timeouts, TlsClient, Workers,
 };

@@ -12,7 +12,7 @@ use octoplane_esp::software::Library;
 
 use super::setup::{ICV, Operation, ROUND, Setup};
 use crate::cpus;
-use crate::sample::Sample;
+use crate::sample::{Sample, tenth};
 
 const KEY: [u8; 16] = [0x5a; 16];
 /// SPI and sequence number with ESN.
@@ -147,11 +147,14 @@ fn measure(setup: &Setup, cipher: &impl Cipher) -> anyhow::Result<Sample> {
         counter += ROUND as u64;
         Ok(cycles::now().wrapping_sub(start))
     };
+    let mut rounds = Vec::new();
     let mut run = |time: Duration| -> anyhow::Result<(u64, u64, f64)> {
         let (mut packets, mut spent) = (0, 0);
         let start = Instant::now();
         while start.elapsed() < time {
-            spent += round()?;
+            let cycles = round()?;
+            rounds.push(cycles as f64);
+            spent += cycles;
             packets += ROUND as u64;
         }
         Ok((packets, spent, start.elapsed().as_secs_f64()))
@@ -163,6 +166,7 @@ fn measure(setup: &Setup, cipher: &impl Cipher) -> anyhow::Result<Sample> {
         packets,
         seconds,
         cycles_per_packet: Some(spent as f64 / packets as f64),
+        quiet: Some(cycles::hz() as f64 * ROUND as f64 / tenth(rounds).max(1.0) / 1e6),
         ..Sample::default()
     })
 }

@@ -1,4 +1,4 @@
-//! What a packet goes through. Another path, with the engine around it, is another type with [`Path`].
+//! What a packet goes through: ESP and a provider. With the engine around it, see [`super::engine`].
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,6 +9,7 @@ use dpdk::{ArrayVec, Mbuf, PacketBuf, free_all};
 use octoplane_esp::software::Software;
 use octoplane_esp::{Inbound, Job, Outbound, Processed, Provider, Reader, SaId, Sad, ToDecrypt, ToEncrypt};
 use octoplane_packet::{BufPool, MacAddr};
+use octoplane_worker::crypto::CryptoProvider;
 
 use super::setup::{ROUND, Setup, TRAILER};
 use crate::frames::{FCS, Flow, Frame, build};
@@ -25,10 +26,50 @@ pub(super) trait Path {
     fn fill(&mut self) -> anyhow::Result<()>;
 
     /// Sends them all through and frees them.
-    fn run(&mut self, provider: &mut dyn Provider<Mbuf>);
+    fn run(&mut self);
 
     /// Packets that came through, and those that did not by cause, since the start.
+    fn counts(&mut self) -> (u64, &BTreeMap<String, u64>);
+
+    /// Waits for packets that a device still has.
+    fn finish(&mut self);
+}
+
+/// The same without what encrypts.
+pub(super) trait EspPath {
+    /// As [`Path::fill`].
+    fn fill(&mut self) -> anyhow::Result<()>;
+
+    /// As [`Path::run`].
+    fn run(&mut self, provider: &mut dyn Provider<Mbuf>);
+
+    /// As [`Path::counts`].
     fn counts(&self) -> (u64, &BTreeMap<String, u64>);
+}
+
+/// Together with it.
+pub(super) struct With<P>(pub(super) P, pub(super) CryptoProvider);
+
+impl<P: EspPath> Path for With<P> {
+    fn fill(&mut self) -> anyhow::Result<()> {
+        self.0.fill()
+    }
+
+    fn run(&mut self) {
+        self.0.run(&mut *self.1);
+    }
+
+    fn counts(&mut self) -> (u64, &BTreeMap<String, u64>) {
+        self.0.counts()
+    }
+
+    fn finish(&mut self) {
+        let mut rest = Vec::<Job<Mbuf>>::with_capacity(ROUND);
+        while self.1.in_flight() > 0 {
+            self.1.poll(&mut rest);
+            rest.clear();
+        }
+    }
 }
 
 /// What both directions have in common.
@@ -71,7 +112,7 @@ impl Common {
 }
 
 /// The packet inside the tunnel whose encryption takes `size` bytes, with the trailer and no padding.
-fn inner(size: u16) -> anyhow::Result<Frame> {
+pub(super) fn inner(size: u16) -> anyhow::Result<Frame> {
     let len = size
         .checked_sub(TRAILER)
         .filter(|len| *len >= 28 && size.is_multiple_of(4))
@@ -90,7 +131,8 @@ fn inner(size: u16) -> anyhow::Result<Frame> {
 /// Plain packets.
 struct Source {
     alloc: MbufAllocator,
-    frame: Frame,
+    frames: Vec<Frame>,
+    next_frame: usize,
     sas: Vec<SaId>,
     next: usize,
 }
@@ -98,8 +140,10 @@ struct Source {
 impl Source {
     fn packet(&mut self) -> anyhow::Result<ToEncrypt<Mbuf>> {
         let mut buf = self.alloc.alloc().context("no packet buffers are left")?;
-        let len = self.frame.len() - ETHERNET;
-        let header = self.frame.header().get(ETHERNET..).unwrap_or_default();
+        let frame = self.frames.get(self.next_frame).context("no frame")?;
+        self.next_frame = (self.next_frame + 1) % self.frames.len();
+        let len = frame.len() - ETHERNET;
+        let header = frame.header().get(ETHERNET..).unwrap_or_default();
         let data = buf.append(len)?;
         if let Some(front) = data.get_mut(..header.len()) {
             front.copy_from_slice(header);
@@ -129,6 +173,7 @@ impl Encrypting {
         reader: Reader,
         sas: &[SaId],
         first: usize,
+        frames: Vec<Frame>,
         alloc: MbufAllocator,
     ) -> anyhow::Result<Self> {
         let burst = usize::from(setup.burst);
@@ -137,7 +182,8 @@ impl Encrypting {
             outbound: Outbound::new(),
             source: Source {
                 alloc,
-                frame: inner(setup.size)?,
+                frames,
+                next_frame: 0,
                 sas: sas.to_vec(),
                 next: first % sas.len().max(1),
             },
@@ -149,7 +195,7 @@ impl Encrypting {
     }
 }
 
-impl Path for Encrypting {
+impl EspPath for Encrypting {
     fn fill(&mut self) -> anyhow::Result<()> {
         for burst in &mut self.bursts {
             for _ in 0..self.burst {
@@ -192,10 +238,51 @@ impl Path for Encrypting {
 pub(super) struct Decrypting {
     common: Common,
     inbound: Inbound,
-    /// The other end, which seals the packets.
+    peer: Sealing,
+    bursts: Vec<Vec<ToDecrypt<Mbuf>>>,
+}
+
+/// The other end, which seals packets.
+pub(super) struct Sealing {
     peer: Encrypting,
     sealer: Software<Mbuf>,
-    bursts: Vec<Vec<ToDecrypt<Mbuf>>>,
+}
+
+impl Sealing {
+    pub(super) fn new(peer: Encrypting, sealer: Software<Mbuf>) -> Self {
+        Self { peer, sealer }
+    }
+
+    /// Makes a round of packets.
+    pub(super) fn fill(&mut self) -> anyhow::Result<()> {
+        self.peer.fill()
+    }
+
+    /// Seals one burst of them.
+    pub(super) fn seal(
+        &mut self,
+        burst: usize,
+        mut take: impl FnMut(Mbuf) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let Self { peer, sealer } = self;
+        let packets = peer.bursts.get_mut(burst).context("no such burst")?;
+        let common = &mut peer.common;
+        let snapshot = common.reader.load();
+        let sad: &Sad = &snapshot.sad;
+        peer.outbound
+            .prepare(sad, 1, packets, &mut common.jobs, &mut common.out);
+        sealer.submit(sad, &mut common.jobs);
+        sealer.poll(&mut common.done);
+        peer.outbound.finish(sad, &mut common.done, &mut common.out);
+        ensure!(common.jobs.is_empty(), "the peer does not seal all packets");
+        for sealed in common.out.drain(..) {
+            sealed
+                .outcome
+                .map_err(|cause| anyhow::anyhow!("the peer seals nothing: {}", cause.text()))?;
+            take(sealed.buf)?;
+        }
+        Ok(())
+    }
 }
 
 impl Decrypting {
@@ -209,41 +296,23 @@ impl Decrypting {
             common: Common::new(reader),
             inbound: Inbound::new(),
             bursts: bursts.collect(),
-            peer,
-            sealer,
+            peer: Sealing::new(peer, sealer),
         }
-    }
-
-    fn seal(peer: &mut Encrypting, sealer: &mut Software<Mbuf>, burst: usize) -> anyhow::Result<()> {
-        let packets = peer.bursts.get_mut(burst).context("no such burst")?;
-        let common = &mut peer.common;
-        let snapshot = common.reader.load();
-        let sad: &Sad = &snapshot.sad;
-        peer.outbound
-            .prepare(sad, 1, packets, &mut common.jobs, &mut common.out);
-        sealer.submit(sad, &mut common.jobs);
-        sealer.poll(&mut common.done);
-        peer.outbound.finish(sad, &mut common.done, &mut common.out);
-        ensure!(common.jobs.is_empty(), "the peer does not seal all packets");
-        Ok(())
     }
 }
 
-impl Path for Decrypting {
+impl EspPath for Decrypting {
     fn fill(&mut self) -> anyhow::Result<()> {
         self.peer.fill()?;
         for (index, burst) in self.bursts.iter_mut().enumerate() {
-            Self::seal(&mut self.peer, &mut self.sealer, index)?;
-            for sealed in self.peer.common.out.drain(..) {
-                sealed
-                    .outcome
-                    .map_err(|cause| anyhow::anyhow!("the peer seals nothing: {}", cause.text()))?;
+            self.peer.seal(index, |buf| {
                 burst.push(ToDecrypt {
-                    buf: sealed.buf,
+                    buf,
                     mark: 0,
                     cookie: [0; 3],
                 });
-            }
+                Ok(())
+            })?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value, json};
 
-use super::setup::Setup;
+use super::setup::{PathKind, Setup};
 use crate::sample::{Sample, median};
 
 /// All runs of one case.
@@ -30,6 +30,7 @@ impl Case {
     pub(super) fn title(&self) -> String {
         let Setup {
             operation,
+            path,
             size,
             sas,
             provider,
@@ -37,8 +38,12 @@ impl Case {
             ..
         } = &self.setup;
         format!(
-            "{} {size} B, {provider}, {sas} SA, {} worker{}",
+            "{} {size} B, {}{provider}, {sas} SA, {} worker{}",
             operation.name(),
+            match path {
+                PathKind::Engine => "engine, ",
+                PathKind::Esp => "",
+            },
             workers.len(),
             if workers.len() == 1 { "" } else { "s" }
         )
@@ -54,6 +59,10 @@ impl Case {
         let mut ratios = Vec::new();
         if let (Some(ratio), Some((name, _))) = (self.ratio(), &self.yardstick) {
             ratios.push((format!("ratio_{name}"), ratio));
+            ratios.push((
+                format!("ratio_{name}_quiet"),
+                quiet_ratio(&self.octoplane, &self.yardsticks),
+            ));
         }
         let like = |other: &&Self| {
             other.setup.operation == self.setup.operation
@@ -65,11 +74,15 @@ impl Case {
         let first = all.iter().filter(like).find(same_workers);
         if let Some(first) = first.filter(|first| first.setup.sas != self.setup.sas) {
             let name = format!("ratio_{}_sas", first.setup.sas);
+            let quiet = quiet_ratio(&self.octoplane, &first.octoplane);
+            ratios.push((format!("{name}_quiet"), quiet));
             ratios.push((name, ratio(&self.octoplane, &first.octoplane)));
         }
         let first = all.iter().filter(like).find(same_sas);
         if let Some(first) = first.filter(|first| first.setup.workers.len() != self.setup.workers.len()) {
             let name = format!("ratio_{}_workers", first.setup.workers.len());
+            let quiet = quiet_ratio(&self.octoplane, &first.octoplane);
+            ratios.push((format!("{name}_quiet"), quiet));
             ratios.push((name, ratio(&self.octoplane, &first.octoplane)));
         }
         ratios
@@ -105,9 +118,10 @@ impl Case {
             let cycles = median(runs.iter().filter_map(|run| run.cycles_per_packet));
             let _ = writeln!(
                 text,
-                "  {name:<28} {:>3} {:>9.3} {low:>9.3} {high:>9.3} {cycles:>9.1}  {}",
+                "  {name:<28} {:>3} {:>9.3} {low:>9.3} {high:>9.3} {:>9.3} {cycles:>9.1}  {}",
                 runs.len(),
                 median(runs.iter().map(|run| run.mpps)),
+                quiet(runs),
                 other(runs)
             );
         }
@@ -143,17 +157,32 @@ impl Case {
 /// Head of the table.
 pub(super) fn head() -> String {
     format!(
-        "  {:<28} {:>3} {:>9} {:>9} {:>9} {:>9}  other\n",
-        "", "run", "Mop/s", "min", "max", "cycles/p"
+        "  {:<28} {:>3} {:>9} {:>9} {:>9} {:>9} {:>9}  other\n",
+        "", "run", "Mop/s", "min", "max", "quiet", "cycles/p"
     )
 }
 
 fn ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
-    median(
-        ours.iter()
-            .zip(theirs)
-            .map(|(ours, theirs)| ours.mpps / theirs.mpps),
-    )
+    // There may be several of theirs for each of ours.
+    let each = (theirs.len() / ours.len().max(1)).max(1);
+    let them = theirs
+        .chunks(each)
+        .map(|runs| median(runs.iter().map(|run| run.mpps)));
+    median(ours.iter().zip(them).map(|(ours, theirs)| ours.mpps / theirs))
+}
+
+/// While nobody else used the CPU: of our and the libraries' fastest tenth of rounds, and of the fastest run of another
+/// program.
+fn quiet_ratio(ours: &[Sample], theirs: &[Sample]) -> f64 {
+    quiet(ours) / quiet(theirs)
+}
+
+fn quiet(runs: &[Sample]) -> f64 {
+    let rounds: Vec<f64> = runs.iter().filter_map(|run| run.quiet).collect();
+    match rounds.is_empty() {
+        true => runs.iter().map(|run| run.mpps).fold(0.0, f64::max),
+        false => median(rounds),
+    }
 }
 
 /// What was refused, or done by somebody else.

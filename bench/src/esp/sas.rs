@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use octoplane_esp::db::{Change, Database, Options};
-use octoplane_esp::sa::{Lifetime, Mark, OuterHeader};
+use octoplane_esp::sa::{Lifetime, Mark, OuterHeader, SaKey};
 use octoplane_esp::store::MemoryStore;
 use octoplane_esp::{Aead, AesKey, Algorithm, Direction, IcvLen, KeyMaterial, Mode, SaConfig, SaId};
 
@@ -11,8 +11,9 @@ use super::setup::WINDOW;
 
 /// The algorithm.
 pub(super) const ALGORITHM: Algorithm = Algorithm::Aead(Aead::AesGcm(AesKey::Aes128, IcvLen::Icv16));
-const SENDER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const RECEIVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+/// The sending end, a neighbour of the receiving one: addresses 1 and 0 on the link of an uplink.
+pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 130));
+const RECEIVER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 129));
 /// The first SPI.
 const FIRST: u32 = 0x1000;
 /// Sequence numbers of each: more than any run takes.
@@ -39,13 +40,18 @@ pub(super) fn end(direction: Direction, n: u32) -> anyhow::Result<End> {
     Ok(End { db, ids })
 }
 
+/// What names the outbound security association of this number.
+pub(super) fn outbound_key(index: u32) -> SaKey {
+    config(Direction::Outbound, index).key()
+}
+
 fn config(direction: Direction, index: u32) -> SaConfig {
     let mut key = [0x5a; 20];
     key[..4].copy_from_slice(&index.to_be_bytes());
     SaConfig {
         direction,
         spi: FIRST + index,
-        source: Some(SENDER),
+        source: Some(PEER),
         destination: RECEIVER,
         mark: Mark::default(),
         mode: Mode::Tunnel,

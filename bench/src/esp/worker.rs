@@ -8,20 +8,24 @@ use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, ensure};
-use dpdk::{Eal, Mbuf, Mempool, cycles, lcore};
+use dpdk::{Eal, Mempool, cycles, lcore};
 use octoplane_engine::Counter;
 use octoplane_esp::Direction;
 use octoplane_esp::software::{Library, Plan, Software};
 use octoplane_worker::crypto::{Crypto, CryptoOptions, CryptoProvider, Why};
 
-use super::path::{Decrypting, Encrypting, Path};
+use super::engine::{self, EnginePath, Node, Source};
+use super::path::{Decrypting, Encrypting, Path, With, inner};
 use super::sas::{End, end};
-use super::setup::{Operation, Provider, ROUND, Setup};
+use super::setup::{Operation, PathKind, Provider, ROUND, Setup};
 use crate::cpus;
-use crate::sample::Sample;
+use crate::sample::{Sample, tenth};
 
 /// How long a device may take to get ready, sessions included.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Rounds that are remembered one by one.
+const SAMPLES: usize = 1 << 18;
 
 /// What a thread counts.
 #[derive(Debug, Default)]
@@ -30,6 +34,8 @@ struct Counters {
     packets: Counter,
     cycles: Counter,
     bursts: Counter,
+    /// Cycles of the round that a tenth of all was not slower than, when it is over.
+    quiet: Counter,
 }
 
 /// Everything at one moment.
@@ -43,10 +49,18 @@ struct Totals {
 pub(super) fn run(setup: &Setup) -> anyhow::Result<Sample> {
     let eal = setup.eal()?;
     let pool = setup.pool(&eal)?;
-    let (sender, receiver) = (
-        end(Direction::Outbound, setup.sas)?,
-        end(Direction::Inbound, setup.sas)?,
-    );
+    let mut sender = end(Direction::Outbound, setup.sas)?;
+    let mut receiver = end(Direction::Inbound, setup.sas)?;
+    let node = match setup.path {
+        PathKind::Esp => None,
+        PathKind::Engine => Some(Node::new(
+            setup,
+            match setup.operation {
+                Operation::Encrypt => &mut sender,
+                Operation::Decrypt => &mut receiver,
+            },
+        )?),
+    };
     let options = CryptoOptions {
         devices: match &setup.provider {
             Provider::Software => Vec::new(),
@@ -68,11 +82,11 @@ pub(super) fn run(setup: &Setup) -> anyhow::Result<Sample> {
         let shared = Arc::new(Counters::default());
         counters.push(Arc::clone(&shared));
         let (started, is_ready) = sync_channel(1);
-        let path = path(setup, &sender, &receiver, index, &pool)?;
+        let ends = (&sender, &receiver);
+        let path = path(setup, ends, node.as_ref(), index, provider, &pool)?;
         let work = Work {
             cpu,
             path,
-            provider,
             counters: shared,
             stop: Arc::clone(&stop),
             refused: Arc::clone(&refused),
@@ -99,7 +113,13 @@ pub(super) fn run(setup: &Setup) -> anyhow::Result<Sample> {
     for thread in threads {
         thread.join().map_err(|_| anyhow!("a thread panicked"))??;
     }
-    let sample = sample(&before, &after, seconds);
+    let mut sample = sample(&before, &after, seconds);
+    let hz = cycles::hz() as f64;
+    let rates = counters.iter().map(|it| match it.quiet.get() {
+        0 => 0.0,
+        cycles => hz * ROUND as f64 / cycles as f64 / 1e6,
+    });
+    sample.quiet = Some(rates.sum());
     ensure!(
         sample.packets > 0,
         "no packet came through: {}",
@@ -114,19 +134,44 @@ pub(super) fn run(setup: &Setup) -> anyhow::Result<Sample> {
 
 fn path(
     setup: &Setup,
-    sender: &End,
-    receiver: &End,
+    (sender, receiver): (&End, &End),
+    node: Option<&Node>,
     worker: usize,
+    provider: CryptoProvider,
     pool: &Mempool,
 ) -> anyhow::Result<Box<dyn Path + Send>> {
     // Workers start at different places, as flows would.
     let first = worker * sender.ids.len() / setup.workers.len();
-    let encrypting = Encrypting::new(setup, sender.db.reader(), &sender.ids, first, pool.allocator())?;
-    Ok(match setup.operation {
-        Operation::Encrypt => Box::new(encrypting),
-        Operation::Decrypt => {
+    let frames = match node {
+        Some(node) => node.frames().to_vec(),
+        None => vec![inner(setup.size)?],
+    };
+    let encrypting = || {
+        Encrypting::new(
+            setup,
+            sender.db.reader(),
+            &sender.ids,
+            first,
+            frames,
+            pool.allocator(),
+        )
+    };
+    Ok(match (setup.operation, node) {
+        (Operation::Encrypt, None) => Box::new(With(encrypting()?, provider)),
+        (Operation::Decrypt, None) => {
             let sealer = Software::new(Arc::new(Plan::only(Library::AwsLc)), 2 * ROUND);
-            Box::new(Decrypting::new(encrypting, sealer, receiver.db.reader()))
+            let decrypting = Decrypting::new(encrypting()?, sealer, receiver.db.reader());
+            Box::new(With(decrypting, provider))
+        }
+        (operation, Some(node)) => {
+            let source = match operation {
+                Operation::Encrypt => Source::Pods(
+                    pool.allocator(),
+                    worker * node.frames().len() / setup.workers.len(),
+                ),
+                Operation::Decrypt => engine::peer(encrypting()?),
+            };
+            Box::new(EnginePath::new(setup, node, worker, source, provider, pool)?)
         }
     })
 }
@@ -177,7 +222,6 @@ fn other(setup: &Setup, crypto: &Crypto, refused: &Mutex<BTreeMap<String, u64>>)
 struct Work {
     cpu: usize,
     path: Box<dyn Path + Send>,
-    provider: CryptoProvider,
     counters: Arc<Counters>,
     stop: Arc<AtomicBool>,
     refused: Arc<Mutex<BTreeMap<String, u64>>>,
@@ -190,11 +234,15 @@ impl Work {
         ready();
         // Two rounds ahead of the clock: the device is found, and its sessions are taken.
         let mut known = 0;
+        let mut rounds = Vec::<f64>::with_capacity(SAMPLES);
         while !self.stop.load(Relaxed) {
             self.path.fill()?;
             let start = cycles::now();
-            self.path.run(&mut *self.provider);
+            self.path.run();
             let spent = cycles::now().wrapping_sub(start);
+            if rounds.len() < SAMPLES {
+                rounds.push(spent as f64);
+            }
             let (through, refused) = self.path.counts();
             self.counters.packets.set(through);
             self.counters.cycles.add(spent);
@@ -206,11 +254,8 @@ impl Work {
                 *all = refused.clone();
             }
         }
-        let mut rest = Vec::<octoplane_esp::Job<Mbuf>>::with_capacity(ROUND);
-        while self.provider.in_flight() > 0 {
-            self.provider.poll(&mut rest);
-            rest.clear();
-        }
+        self.counters.quiet.set(tenth(rounds) as u64);
+        self.path.finish();
         Ok(())
     }
 }

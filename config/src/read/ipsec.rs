@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Section;
 use super::item::Item;
 use super::text::optional_matching;
-use crate::Ipsec;
+use crate::{Ipsec, IpsecFraming};
 
 pub(super) fn read(mut section: Section<'_>) -> Ipsec {
     let default = Ipsec::default();
@@ -14,6 +14,9 @@ pub(super) fn read(mut section: Section<'_>) -> Ipsec {
         |text: &str| text.starts_with('/') && text.len() <= 4000 && !text.contains('\0') && text != "/";
     let key_file = optional_matching(&mut section, "key_file", "the absolute path of a file", absolute);
     let strict = section.boolean("strict", default.strict);
+    let framings =
+        [IpsecFraming::TunnelInEsp, IpsecFraming::EspInTunnel].map(|framing| (framing.as_str(), framing));
+    let framing = section.choice("framing", &framings).unwrap_or(default.framing);
     let addresses = section
         .item("addresses")
         .and_then(|item| addresses(&item))
@@ -33,6 +36,7 @@ pub(super) fn read(mut section: Section<'_>) -> Ipsec {
     Ipsec {
         key_file: key_file.map(Into::into),
         strict,
+        framing,
         addresses,
         rotation: Duration::from_secs(rotation),
         directory: directory.map_or(default.directory, Into::into),

@@ -12,6 +12,8 @@ pub struct Ipsec {
     pub key_file: Option<PathBuf>,
     /// Whether what should come encrypted is refused when it does not. Default false.
     pub strict: bool,
+    /// What is in what where packets between nodes are in a tunnel, too. Default [`IpsecFraming::TunnelInEsp`].
+    pub framing: IpsecFraming,
     /// Our ends of security associations, at most one of each family. Default: those of the node's tunnels, else the node's
     /// first addresses.
     pub addresses: Vec<IpAddr>,
@@ -21,6 +23,26 @@ pub struct Ipsec {
     pub directory: PathBuf,
     /// This node's boot id as other nodes know it. Default `None`: the kernel's.
     pub boot_id: Option<String>,
+}
+
+/// What is in what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IpsecFraming {
+    /// The whole tunnel packet in ESP (Cilium from 1.18 on).
+    #[default]
+    TunnelInEsp,
+    /// What endpoints send in ESP, and that in the tunnel packet (Cilium up to 1.17).
+    EspInTunnel,
+}
+
+impl IpsecFraming {
+    /// As in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TunnelInEsp => "tunnel-in-esp",
+            Self::EspInTunnel => "esp-in-tunnel",
+        }
+    }
 }
 
 impl Ipsec {
@@ -33,6 +55,7 @@ impl Default for Ipsec {
         Self {
             key_file: None,
             strict: false,
+            framing: IpsecFraming::default(),
             addresses: Vec::new(),
             rotation: Duration::from_secs(300),
             directory: "/var/lib/octoplane/ipsec".into(),

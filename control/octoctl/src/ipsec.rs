@@ -88,7 +88,7 @@ async fn status(client: &mut Client, format: Format) -> Result<(), Failure> {
         let value = json!({
             "key": it.key, "boot_id": it.boot_id, "addresses": it.addresses, "strict": it.strict, "keys": keys,
             "key_file_error": it.key_file_error, "provider": it.provider, "devices": devices, "nodes": it.nodes,
-            "sas": it.sas,
+            "sas": it.sas, "framing": it.framing,
         });
         return print(&value, format);
     }
@@ -99,7 +99,7 @@ async fn status(client: &mut Client, format: Format) -> Result<(), Failure> {
         "{} nodes, {} security associations{strict}\n",
         it.nodes, it.sas
     ));
-    write(&format!("provider {}\n", it.provider));
+    write(&format!("provider {}, {}\n", it.provider, it.framing));
     if !it.key_file_error.is_empty() {
         write(&format!("key file: {}\n", it.key_file_error));
     }
@@ -155,7 +155,7 @@ async fn sas(client: &mut Client, format: Format) -> Result<(), Failure> {
                     "direction": it.direction, "spi": it.spi, "source": it.source, "destination": it.destination,
                     "algorithm": it.algorithm, "fingerprint": it.fingerprint, "esn": it.esn,
                     "replay_window": it.replay_window, "sequence": it.sequence, "packets": it.packets,
-                    "bytes": it.bytes, "errors": error_values(&it.errors),
+                    "bytes": it.bytes, "errors": error_values(&it.errors), "provider": it.provider,
                 })
             })
             .collect();
@@ -172,6 +172,7 @@ async fn sas(client: &mut Client, format: Format) -> Result<(), Failure> {
                 it.destination.clone(),
                 it.algorithm.clone(),
                 it.fingerprint.clone(),
+                it.provider.clone(),
                 it.sequence.to_string(),
                 it.packets.to_string(),
                 it.bytes.to_string(),
@@ -187,6 +188,7 @@ async fn sas(client: &mut Client, format: Format) -> Result<(), Failure> {
             "destination",
             "algorithm",
             "fingerprint",
+            "provider",
             "sequence",
             "packets",
             "bytes",
@@ -215,10 +217,15 @@ async fn counters(client: &mut Client, format: Format) -> Result<(), Failure> {
     let request = v1::GetIpsecCountersRequest {};
     let it = client.get_ipsec_counters(request).await?.into_inner();
     if format != Format::Table {
+        let queues: Vec<Value> = it
+            .queues
+            .iter()
+            .map(|it| json!({"worker": it.worker, "waiting": it.waiting, "in_device": it.in_device}))
+            .collect();
         let value = json!({
             "encrypted": it.encrypted, "decrypted": it.decrypted, "full": it.full, "waiting": it.waiting,
             "outbound": error_values(&it.outbound), "inbound": error_values(&it.inbound), "device": it.device,
-            "to_software": error_values(&it.to_software), "lost": it.lost,
+            "to_software": error_values(&it.to_software), "lost": it.lost, "queues": queues,
         });
         return print(&value, format);
     }
@@ -232,6 +239,10 @@ async fn counters(client: &mut Client, format: Format) -> Result<(), Failure> {
         ("lost with a device", it.lost),
     ] {
         rows.push([name.to_owned(), number.to_string()]);
+    }
+    for queue in &it.queues {
+        let depths = format!("{} ({} in a device)", queue.waiting, queue.in_device);
+        rows.push([format!("queue of worker {}", queue.worker), depths]);
     }
     for (what, errors) in [
         ("not encrypted", &it.outbound),

@@ -64,7 +64,7 @@ impl<P: BufPool> Core<P> {
         let door = if POD { Door::SHUT } else { Door::of(rx) };
         let packets = burst.len();
         let mut ports = [SLOW; BURST];
-        let mut sealing = Sealing::new();
+        let mut sealing = Sealing::default();
         let mut bytes = 0;
         for (index, way) in ports.iter_mut().enumerate().take(packets) {
             if let Some(next) = burst.get(index + AHEAD) {
@@ -100,10 +100,10 @@ impl<P: BufPool> Core<P> {
         rx: &Rx<'_>,
         burst: &mut ArrayVec<P::Buf, BURST>,
         ports: &[u16; BURST],
-        sealing: &Sealing,
+        sealing: &Sealing<'_>,
         out: &mut Output<P::Buf>,
     ) {
-        let mut sealing = sealing.iter();
+        let mut sealing = sealing.them.iter();
         let (mut slow, mut fast, mut bytes) = (0, 0, 0);
         for (buf, &port) in burst.drain(..).zip(ports) {
             if port == SLOW {
@@ -119,7 +119,7 @@ impl<P: BufPool> Core<P> {
             }
             if port == SEAL {
                 match sealing.next() {
-                    Some((sa, port)) => self.seal(rx, buf, *sa, *port, out),
+                    Some(seal) => self.seal(rx, buf, *seal, out),
                     // There are as many as have this in place of a port.
                     None => self.discard(rx, DropReason::NotEncrypted, buf, out),
                 }
@@ -251,6 +251,10 @@ impl<P: BufPool> Core<P> {
                 (rx.port, 0),
             );
         }
+        if rx.decrypted {
+            // What comes out of ESP only goes on by itself to endpoints.
+            return special(rx, target, (second >> 8) as u8, data);
+        }
         if !fits(target, len) {
             let (protocol, fragment) = ((second >> 8) as u8, (first >> 48) as u16 & FRAGMENT != 0);
             return match ports(target, data, protocol, V4, total + ETHERNET_LEN).filter(|_| !fragment) {
@@ -304,6 +308,9 @@ impl<P: BufPool> Core<P> {
         };
         match target {
             Some(target) if target.action != Action::Deliver => {
+                if rx.decrypted {
+                    return special(rx, target, protocol, data);
+                }
                 if !fits(target, len) {
                     return match ports(target, data, protocol, V6, end) {
                         Some(([sport, dport], flags)) => self.look_up(

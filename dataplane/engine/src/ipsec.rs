@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use octoplane_esp::view::NodeDecision;
 use octoplane_esp::{Reader, Sa, Snapshot};
-use octoplane_packet::headers::{IPV6_LEN, Ipv4, Ipv6, protocol};
+use octoplane_packet::headers::{ETHERNET_LEN, IPV6_LEN, Ipv4, Ipv6, protocol};
 use octoplane_tables::identity;
 use zerocopy::FromBytes;
 
@@ -21,6 +21,16 @@ const NAT_TRAVERSAL: u16 = 4500;
 const REMOTE_NODES: std::ops::RangeInclusive<u32> = 6..=7;
 const NODE_SCOPE: std::ops::RangeInclusive<u32> = 0x0200_0000..=0x02ff_ffff;
 
+/// What is in what where packets between nodes are both in a tunnel and encrypted. What comes in may have either form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Framing {
+    /// The whole tunnel packet in ESP, whoever sent it (Cilium from 1.18 on).
+    #[default]
+    TunnelInEsp,
+    /// What endpoints send in ESP, and that in the tunnel packet (Cilium up to 1.17).
+    EspInTunnel,
+}
+
 /// What an engine is told about encryption between nodes.
 #[derive(Debug, Clone)]
 pub struct IpsecConfig {
@@ -29,6 +39,8 @@ pub struct IpsecConfig {
     /// Whether packets that have to come encrypted are refused when they do not (195): those in tunnels, and those from
     /// endpoints of other nodes.
     pub strict: bool,
+    /// What is in what.
+    pub framing: Framing,
 }
 
 impl IpsecConfig {
@@ -43,12 +55,14 @@ impl IpsecConfig {
 pub(crate) struct Ipsec<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) strict: bool,
+    pub(crate) framing: Framing,
 }
 
 impl<'a> Ipsec<'a> {
     pub(crate) fn load(config: Option<&'a mut IpsecConfig>) -> Option<Self> {
         config.map(|config| Self {
             strict: config.strict,
+            framing: config.framing,
             snapshot: config.reader.load(),
         })
     }
@@ -68,6 +82,25 @@ impl<'a> Ipsec<'a> {
             NodeDecision::Plain => Ok(None),
             NodeDecision::NoNodeId => Err(DropReason::NoNodeId),
             NodeDecision::NoSa => Err(DropReason::NoSecurityAssociation),
+        }
+    }
+
+    /// How large a packet may be, given the MTU of the link and the bytes that the tunnel takes, if there is one.
+    #[inline]
+    pub(crate) fn room(self, sa: &Sa, mtu: u16, tunnel: u16) -> u16 {
+        let (mtu, tunnel) = (usize::from(mtu), usize::from(tunnel));
+        (match self.framing {
+            Framing::TunnelInEsp => sa.max_len(mtu).saturating_sub(tunnel),
+            Framing::EspInTunnel => sa.max_len(mtu.saturating_sub(tunnel)),
+        }) as u16
+    }
+
+    /// Bytes of a frame in front of what is encrypted, of which `tunnel` were put in front of it by the tunnel.
+    #[inline]
+    pub(crate) fn front(self, tunnel: u16) -> u16 {
+        match self.framing {
+            Framing::TunnelInEsp => ETHERNET_LEN as u16,
+            Framing::EspInTunnel => ETHERNET_LEN as u16 + tunnel,
         }
     }
 

@@ -2,22 +2,39 @@
 //!
 //! A packet is changed only when nothing can come in between any more, so that the slow path can start over with it.
 
+use std::net::IpAddr;
+
 use arrayvec::ArrayVec;
-use octoplane_esp::SaId;
+use octoplane_esp::view::NodeDecision;
+use octoplane_esp::{Sa, SaId};
 use octoplane_flow::{FlowRef, FlowTable, Half, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::TUNNEL_HEADERS_V4;
-use octoplane_tables::model::PortId;
 
 use crate::connection::{self, FROM_TUNNEL, Progress, Translation, Upper, flag, progress};
 use crate::engine::{BURST, Core, Rx};
 use crate::fast::{PENDING, SEAL, SLOW, V4, V6, be16, fits, le64, older};
+use crate::ipsec::Ipsec;
 use crate::overlay;
 use crate::rate;
+use crate::slow::Seal;
 
 /// How those of a burst are encrypted that have [`SEAL`] in place of a port, in their order, and by which ports they leave.
-pub(crate) type Sealing = ArrayVec<(SaId, PortId), BURST>;
+#[derive(Default)]
+pub(crate) struct Sealing<'a> {
+    pub(crate) them: ArrayVec<Seal, BURST>,
+    /// What was decided for the last one, by its other node, whether there is a tunnel to it, and its sender: neighbours mostly
+    /// have that in common.
+    last: Option<Decided<'a>>,
+}
+
+/// With what packets are encrypted that have something in common.
+#[derive(Clone, Copy)]
+struct Decided<'a> {
+    whose: (u32, bool, u32),
+    sa: Option<(Ipsec<'a>, &'a Sa)>,
+}
 
 /// Flags of directions that are followed without a closer look.
 const PLAIN: u16 = flag::COMPILED | flag::TRANSLATE | flag::ENCAPSULATE | flag::ANY_CHANGE;
@@ -68,12 +85,12 @@ impl<P: BufPool> Core<P> {
     /// Sends on packets of connections that are known and were decided by the tables as they are. What a pass reads of the
     /// table, the one before has fetched, for many packets at once.
     #[inline(always)]
-    pub(crate) fn established<const POD: bool>(
+    pub(crate) fn established<'a, const POD: bool>(
         &mut self,
-        rx: &Rx<'_>,
+        rx: &Rx<'a>,
         burst: &mut ArrayVec<P::Buf, BURST>,
         ports: &mut [u16; BURST],
-        sealing: &mut Sealing,
+        sealing: &mut Sealing<'a>,
     ) {
         let table = self.flows.table();
         for pending in &mut self.pending {
@@ -86,6 +103,9 @@ impl<P: BufPool> Core<P> {
                 }
             }
         }
+        if let Some(ipsec) = rx.ipsec {
+            self.fetch_nodes(rx, ipsec);
+        }
         for pending in &self.pending {
             let index = usize::from(pending.index);
             if let (Some(buf), Some(way)) = (burst.get_mut(index), ports.get_mut(index)) {
@@ -95,14 +115,53 @@ impl<P: BufPool> Core<P> {
         self.pending.clear();
     }
 
+    /// Has what is known of other nodes, and with what packets for them are encrypted, fetched side by side where the packets of
+    /// a burst are for many of them. Each loop does so little that the processor is in several rounds of it at once.
+    #[inline(never)]
+    fn fetch_nodes(&self, rx: &Rx<'_>, ipsec: Ipsec<'_>) {
+        let table = self.flows.table();
+        let mut targets = ArrayVec::<u32, BURST>::new();
+        for pending in &self.pending {
+            let Some(half) = pending.candidate.and_then(|flow| table.half(flow)) else {
+                continue;
+            };
+            let action = connection::Action::of(&half);
+            if action.flags & (flag::ENCAPSULATE | flag::ENCRYPT) != 0 {
+                let _ = targets.try_push(action.target);
+            }
+        }
+        if targets.array_windows().all(|[one, other]| one == other) {
+            return;
+        }
+        let nodes = targets
+            .iter()
+            .filter_map(|target| rx.snapshot.tunnel_end(*target).addr);
+        let nodes: ArrayVec<IpAddr, BURST> = nodes.collect();
+        let touched = nodes.iter().filter(|node| ipsec.snapshot.touch_node(**node));
+        std::hint::black_box(touched.count());
+        let sas: ArrayVec<SaId, BURST> = nodes
+            .iter()
+            .filter_map(|node| match ipsec.snapshot.node(*node) {
+                NodeDecision::Encrypt(sa) => Some(sa),
+                _ => None,
+            })
+            .collect();
+        let sas: ArrayVec<&Sa, BURST> = sas
+            .iter()
+            .filter_map(|sa| ipsec.snapshot.sa(*sa).map(|sa| &**sa))
+            .collect();
+        let touched = sas.iter().fold(0, |touched, sa| touched ^ sa.max_len(0));
+        std::hint::black_box(touched);
+    }
+
     #[inline(always)]
-    fn follow_known<const POD: bool>(
+    fn follow_known<'a, const POD: bool>(
         &self,
         table: &FlowTable,
-        rx: &Rx<'_>,
+        rx: &Rx<'a>,
         buf: &mut P::Buf,
         pending: &Pending,
-        sealing: &mut Sealing,
+        sealing: &mut Sealing<'a>,
     ) -> u16 {
         let Some((flow, half)) = table.confirm(pending.candidate, pending.hash, &pending.tuple) else {
             return SLOW;
@@ -248,14 +307,14 @@ impl<P: BufPool> Core<P> {
     /// The same for connections that are encrypted, or of which there is more to know.
     #[inline(never)]
     #[allow(clippy::too_many_arguments, reason = "all of it is known in one place only")]
-    fn follow_changed(
+    fn follow_changed<'a>(
         &self,
-        rx: &Rx<'_>,
+        rx: &Rx<'a>,
         buf: &mut P::Buf,
         pending: &Pending,
         flow: FlowRef,
         action: connection::Action,
-        sealing: &mut Sealing,
+        sealing: &mut Sealing<'a>,
     ) -> u16 {
         let Pending { ref tuple, upper, .. } = *pending;
         if connection::begins(upper) && flow.is_forward() {
@@ -280,13 +339,24 @@ impl<P: BufPool> Core<P> {
         let tunnel = node.filter(|_| action.flags & flag::ENCAPSULATE != 0);
         let target = rx.snapshot.target(node.map_or(action.target, |end| end.target));
         let overhead = tunnel.map_or(0, |end| end.len);
-        let Ok(sa) = connection::sealing(rx, node) else {
-            return SLOW;
+        let whose = (action.target, tunnel.is_some(), action.identity);
+        let sa = match sealing.last {
+            _ if node.is_none() => None,
+            Some(last) if last.whose == whose => last.sa,
+            _ => {
+                let Ok(sa) = connection::sealing(rx, node, tunnel.is_some(), action.identity) else {
+                    return SLOW;
+                };
+                sealing.last = Some(Decided { whose, sa });
+                sa
+            }
         };
-        let len = buf.len() + usize::from(overhead);
         let fits = match sa {
-            None => fits(target, len),
-            Some(sa) => len - ETHERNET_LEN <= sa.max_len(target.limit.into()),
+            None => fits(target, buf.len() + usize::from(overhead)),
+            Some((ipsec, sa)) => {
+                let room = ipsec.room(sa, target.limit, overhead);
+                buf.len() <= usize::from(room) + ETHERNET_LEN
+            }
         };
         let table = self.flows.table();
         let (Some(half), true) = (table.half(flow), fits) else {
@@ -336,9 +406,13 @@ impl<P: BufPool> Core<P> {
         }
         match sa {
             None => target.port,
-            Some(sa) => {
+            Some((ipsec, sa)) => {
                 // There is room: a burst has no more packets than that.
-                let _ = sealing.try_push((sa.id(), target.port));
+                let _ = sealing.them.try_push(Seal {
+                    sa: sa.id(),
+                    port: target.port,
+                    front: ipsec.front(overhead),
+                });
                 SEAL
             }
         }

@@ -40,10 +40,11 @@ pub use connection::{Decided, DirectionView, FlowState, FlowView, Timeouts, desc
 pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;
-pub use ipsec::IpsecConfig;
+pub use ipsec::{Framing, IpsecConfig};
 pub use memory::{MEANING, Memory, MemoryPart};
 pub use observe::{
     Arrival, Choice, Dropped, Event, EventKind, Fate, Interest, Monitor, PolicyVerdict, Step, Trace,
 };
 pub use output::{Output, PORT_QUEUE, ToSeal};
+pub use overlay::{MAX_FRONT, refit};
 pub use stats::{Counter, PortStats, Stage, StageStats, Tally, WorkerStats};

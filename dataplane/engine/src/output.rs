@@ -7,8 +7,9 @@ use octoplane_tables::model::PortId;
 /// Packets that wait for one port at most: two bursts, and what the slow path adds.
 pub const PORT_QUEUE: usize = 256;
 
-/// A frame to encrypt: what is behind its Ethernet header becomes the payload of ESP, and the header, with the addresses of
-/// the next hop, goes in front of that.
+/// A frame to encrypt: what is behind its first bytes becomes the payload of ESP, and those go in front of that again. They are
+/// its Ethernet header, with the addresses of the next hop, or all headers of a tunnel packet, whose lengths have to be made
+/// right then ([`refit`](crate::refit)).
 #[derive(Debug)]
 pub struct ToSeal<B> {
     /// The frame.
@@ -17,6 +18,8 @@ pub struct ToSeal<B> {
     pub sa: SaId,
     /// The port it leaves by.
     pub port: PortId,
+    /// How many bytes are not encrypted: 14, or the 64 or 84 up to the packet in the tunnel.
+    pub front: u16,
 }
 
 /// Packets to send, by port, packets to encrypt or decrypt, and packets to free.

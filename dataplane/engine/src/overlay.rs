@@ -3,7 +3,7 @@
 
 use octoplane_packet::PacketBuf;
 use octoplane_packet::checksum::{checksum, fold, pseudo_header, sum};
-use octoplane_packet::headers::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, protocol};
+use octoplane_packet::headers::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, ethertype, protocol};
 use octoplane_tables::model::{DsrDispatch, TunnelProtocol};
 use octoplane_tables::{Snapshot, TUNNEL_HEADERS_V4, TUNNEL_HEADERS_V6, Target, TunnelEnd};
 use zerocopy::FromBytes;
@@ -136,11 +136,62 @@ fn encapsulate6<B: PacketBuf>(
     upper[..2].copy_from_slice(&sport.to_be_bytes());
     upper[4..6].copy_from_slice(&udp_len.to_be_bytes());
     upper[12..16].copy_from_slice(&(vni << 8).to_be_bytes());
-    // Over IPv6 a checksum is expected (RFC 8200, section 8.1).
-    let pseudo = pseudo_header(&ip[8..24], &ip[24..40], protocol::UDP, udp_len.into());
-    let sum = !fold(pseudo + sum(&upper[..usize::from(udp_len)]));
-    upper[6..8].copy_from_slice(&(if sum == 0 { 0xffff } else { sum }).to_be_bytes());
+    let sum = udp6_checksum(ip, &upper[..usize::from(udp_len)]);
+    upper[6..8].copy_from_slice(&sum.to_be_bytes());
     Ok(())
+}
+
+/// Bytes in front of the packet in a tunnel, at most: all headers of the tunnel, and two Ethernet headers.
+pub const MAX_FRONT: usize = TUNNEL_HEADERS_V6 + ETHERNET_LEN;
+
+/// Puts the headers of a tunnel packet that `encapsulate` made back in front of another IP packet than the one that was in it,
+/// and makes lengths, type and checksums right. `front` is what was in front of that one, up to its IP header.
+///
+/// # Errors
+/// There is no room, the packet is of no family, too long, or these are no such headers.
+pub fn refit<B: PacketBuf>(buf: &mut B, front: &[u8]) -> Result<(), DropReason> {
+    const V4: usize = TUNNEL_HEADERS_V4 + ETHERNET_LEN;
+    let kind = match buf.data().first().map(|first| first >> 4) {
+        Some(4) => ethertype::IPV4,
+        Some(6) => ethertype::IPV6,
+        _ => return Err(DropReason::InvalidPacket),
+    };
+    let udp_len = buf.len() + ETHERNET_LEN + UDP_AND_TUNNEL;
+    let udp_len = u16::try_from(udp_len)
+        .ok()
+        .filter(|len| *len <= u16::MAX - IPV4_LEN as u16)
+        .ok_or(DropReason::InvalidPacket)?;
+    let ip_len = match front.len() {
+        V4 => IPV4_LEN,
+        MAX_FRONT => IPV6_LEN,
+        _ => return Err(DropReason::InvalidPacket),
+    };
+    let frame = buf.prepend(front.len()).map_err(|_| DropReason::NoBuffer)?;
+    frame[..front.len()].copy_from_slice(front);
+    frame[front.len() - 2..front.len()].copy_from_slice(&kind.to_be_bytes());
+    let (ip, upper) = frame[ETHERNET_LEN..].split_at_mut(ip_len);
+    upper[4..6].copy_from_slice(&udp_len.to_be_bytes());
+    if ip_len == IPV4_LEN {
+        ip[2..4].copy_from_slice(&(udp_len + IPV4_LEN as u16).to_be_bytes());
+        ip[10..12].fill(0);
+        let checksum = checksum(ip);
+        ip[10..12].copy_from_slice(&checksum.to_be_bytes());
+    } else {
+        ip[4..6].copy_from_slice(&udp_len.to_be_bytes());
+        upper[6..8].fill(0);
+        let sum = udp6_checksum(ip, &upper[..usize::from(udp_len)]);
+        upper[6..8].copy_from_slice(&sum.to_be_bytes());
+    }
+    Ok(())
+}
+
+/// Checksum of a UDP datagram over IPv6, whose own field is zero. There has to be one (RFC 8200, section 8.1).
+fn udp6_checksum(ip: &[u8], datagram: &[u8]) -> u16 {
+    let pseudo = pseudo_header(&ip[8..24], &ip[24..40], protocol::UDP, datagram.len());
+    match !fold(pseudo + sum(datagram)) {
+        0 => 0xffff,
+        sum => sum,
+    }
 }
 
 /// The sender's identity as other nodes know it (specification, 1.7).

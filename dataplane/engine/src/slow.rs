@@ -19,7 +19,7 @@ use crate::drop_reason::DropReason;
 use crate::dsr::{Told, ipip};
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
-use crate::ipsec::{EspIn, esp_in, is_protected, source};
+use crate::ipsec::{EspIn, Framing, esp_in, is_protected, source};
 use crate::output::{Output, ToSeal};
 use crate::overlay;
 use crate::parking::Awaited;
@@ -30,7 +30,7 @@ pub(crate) enum Verdict {
     /// Sent, as it is now, out of a port.
     Send(PortId),
     /// Encrypted, and then sent.
-    Seal(SaId, PortId),
+    Seal(Seal),
     /// Decrypted, and then looked at again.
     Open,
     /// Sent, as it is now, in fragments of this size.
@@ -52,6 +52,17 @@ pub(crate) enum Verdict {
 }
 
 use Verdict::{Drop, Punt, Refuse};
+
+/// How a frame is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seal {
+    /// With which security association.
+    pub(crate) sa: SaId,
+    /// The port it leaves by.
+    pub(crate) port: PortId,
+    /// Bytes in front of what is encrypted.
+    pub(crate) front: u16,
+}
 
 /// What remembers a packet.
 enum Whose {
@@ -86,7 +97,7 @@ impl<P: BufPool> Core<P> {
         mut buf: P::Buf,
         out: &mut Output<P::Buf>,
     ) {
-        let verdict = self.inner(rx, &mut buf, identity, Told::Nothing);
+        let verdict = self.inner(rx, &mut buf, identity, Told::Nothing, FROM_TUNNEL);
         self.finish(rx, verdict, buf, out);
     }
 
@@ -99,7 +110,7 @@ impl<P: BufPool> Core<P> {
         self.note_fate(verdict, host);
         let port = match verdict {
             Verdict::Send(port) => port,
-            Verdict::Seal(sa, port) => return self.seal(rx, buf, sa, port, out),
+            Verdict::Seal(seal) => return self.seal(rx, buf, seal, out),
             Verdict::Open => return self.open(rx, buf, out),
             Verdict::Answer => {
                 self.stats.answered.add(1);
@@ -126,8 +137,9 @@ impl<P: BufPool> Core<P> {
     }
 
     /// Leaves a frame to be encrypted.
-    pub(crate) fn seal(&self, rx: &Rx<'_>, buf: P::Buf, sa: SaId, port: PortId, out: &mut Output<P::Buf>) {
-        if let Err(full) = out.seal.try_push(ToSeal { buf, sa, port }) {
+    pub(crate) fn seal(&self, rx: &Rx<'_>, buf: P::Buf, seal: Seal, out: &mut Output<P::Buf>) {
+        let Seal { sa, port, front } = seal;
+        if let Err(full) = out.seal.try_push(ToSeal { buf, sa, port, front }) {
             self.discard(rx, DropReason::TxFull, full.element().buf, out);
         }
     }
@@ -217,7 +229,11 @@ impl<P: BufPool> Core<P> {
         if let Some(verdict) = esp(rx, packet, &target) {
             return verdict;
         }
-        if let Some(whose) = self.whose(rx, buf.data(), &target, src.into()) {
+        let whose = self.whose(rx, buf.data(), &target, src.into());
+        if was_tunnelled(rx, whose.as_ref()) {
+            return self.inner(rx, buf, sender(rx, src.into()).identity, Told::Nothing, rx.port);
+        }
+        if let Some(whose) = whose {
             return self.stateful(rx, buf, whose);
         }
         let ttl = header.ttl;
@@ -308,7 +324,11 @@ impl<P: BufPool> Core<P> {
         if let Some(verdict) = esp(rx, packet, &target) {
             return verdict;
         }
-        if let Some(whose) = self.whose(rx, buf.data(), &target, src.into()) {
+        let whose = self.whose(rx, buf.data(), &target, src.into());
+        if was_tunnelled(rx, whose.as_ref()) {
+            return self.inner(rx, buf, sender(rx, src.into()).identity, Told::Nothing, rx.port);
+        }
+        if let Some(whose) = whose {
             return self.stateful(rx, buf, whose);
         }
         if let Err(verdict) = self.route(rx, &target, dst.into(), total, header.hop_limit, false) {
@@ -429,16 +449,32 @@ impl<P: BufPool> Core<P> {
 
     /// Takes a packet out of the tunnel and to its endpoint (specification, 1.7). `place` is where the outer one is.
     fn unwrap_tunnel(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, place: (usize, usize)) -> Verdict {
+        let node = buf.data().get(ETHERNET_LEN..).and_then(source);
+        let (identity, front) = match overlay::decapsulate(buf, rx.snapshot, place) {
+            Ok(inside) => inside,
+            Err(reason) => return Drop(reason),
+        };
         if let Some(ipsec) = rx.ipsec.filter(|_| !rx.decrypted) {
-            let node = buf.data().get(ETHERNET_LEN..).and_then(source);
-            if node.is_none_or(|node| ipsec.demands(node)) {
+            let packet = buf.data().get(ETHERNET_LEN..).unwrap_or_default();
+            if esp_in(packet) == Some(EspIn::Ip) && !is_delivered(rx, packet) {
+                // Who may have sent it follows from the packet inside, not from the tunnel, which anybody could have made.
+                return match node.is_some_and(|node| ipsec.knows(node)) {
+                    true => Verdict::Open,
+                    false => Drop(DropReason::NoNodeId),
+                };
+            }
+            let all = ipsec.framing == Framing::TunnelInEsp;
+            if (all || is_protected(identity)) && node.is_none_or(|node| ipsec.demands(node)) {
                 return Drop(DropReason::Unencrypted);
             }
         }
-        match overlay::decapsulate(buf, rx.snapshot, place) {
-            Ok((identity, front)) => self.inner(rx, buf, identity, front.map_or(Told::Nothing, Told::Used)),
-            Err(reason) => Drop(reason),
-        }
+        self.inner(
+            rx,
+            buf,
+            identity,
+            front.map_or(Told::Nothing, Told::Used),
+            FROM_TUNNEL,
+        )
     }
 
     /// Takes a packet that another node's load balancer has sent to an endpoint out of the IP packet around it, and to the
@@ -469,8 +505,8 @@ impl<P: BufPool> Core<P> {
         self.connection(rx, buf, &packet, sender(rx, src), Told::For(backend))
     }
 
-    /// Takes a packet that came out of a tunnel to its endpoint.
-    fn inner(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, identity: u32, told: Told) -> Verdict {
+    /// Takes a packet that came out of a tunnel to its endpoint. `port` is where its connection expects the next one.
+    fn inner(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, identity: u32, told: Told, port: u16) -> Verdict {
         let read = match buf.data().get(12..14) {
             Some([0x08, 0x00]) => overlay::check4(buf.data()).and_then(|()| Packet::v4(buf.data())),
             _ => overlay::check6(buf.data()).and_then(|()| Packet::v6(buf.data())),
@@ -501,7 +537,7 @@ impl<P: BufPool> Core<P> {
         let sender = Sender {
             identity: connection::refined(rx.snapshot, identity, packet.tuple.src()),
             endpoint: 0,
-            port: FROM_TUNNEL,
+            port,
         };
         match self.connection(rx, buf, &packet, sender, told) {
             Verdict::Park(awaited) => Verdict::ParkInner(awaited, identity),
@@ -618,6 +654,31 @@ pub(crate) fn esp(rx: &Rx<'_>, packet: &[u8], target: &Target) -> Option<Verdict
         Action::Deliver if plain_refused(rx, src) => Some(Drop(DropReason::Unencrypted)),
         _ => None,
     }
+}
+
+/// Whether an IP packet is for an endpoint of this node.
+fn is_delivered(rx: &Rx<'_>, packet: &[u8]) -> bool {
+    let target = match packet.first().map_or(0, |first| first >> 4) {
+        4 => packet
+            .get(16..20)
+            .and_then(|dst| dst.first_chunk())
+            .map(|dst| rx.snapshot.route4(u32::from_be_bytes(*dst))),
+        6 => packet
+            .get(24..40)
+            .and_then(|dst| dst.first_chunk())
+            .map(|dst| rx.snapshot.route6(u128::from_be_bytes(*dst))),
+        _ => None,
+    };
+    target.is_some_and(|target| target.action == Action::Deliver)
+}
+
+/// Whether a packet that came out of ESP was in a tunnel, too, and was taken out of it before: then it goes where packets from
+/// tunnels go.
+fn was_tunnelled(rx: &Rx<'_>, whose: Option<&Whose>) -> bool {
+    rx.decrypted
+        && rx.view.role == Role::Uplink
+        && rx.snapshot.node().routing == Routing::Tunnel
+        && !matches!(whose, Some(Whose::Tunnel(_)))
 }
 
 /// Whether a packet from this address should have come encrypted.

@@ -4,7 +4,7 @@ use octoplane_packet::headers::protocol;
 use octoplane_packet::{PacketBuf, checksum};
 
 use crate::cause::Cause;
-use crate::inbound::NAMED_AT;
+use crate::examine::NAMED_AT;
 use crate::provider::Span;
 use crate::sa::{Mode, Sa};
 use crate::{ecn, ip};

@@ -4,16 +4,15 @@ use std::hint::black_box;
 
 use arrayvec::ArrayVec;
 use octoplane_packet::PacketBuf;
-use octoplane_packet::headers::protocol;
 
+use crate::accept::Accepting;
 use crate::cause::{Cause, CauseCounters};
 use crate::decapsulate::decapsulate;
+use crate::examine::{Outer, examine, outer};
 use crate::groups::{CHUNK, Groups};
-use crate::ip;
 use crate::outbound::Processed;
-use crate::provider::{Job, JobStatus, Operation, Span};
-use crate::replay::Replay;
-use crate::sa::{ESP_HEADER_LEN, Sa, SaId, TRAILER_LEN, UDP_LEN, Used, warm};
+use crate::provider::{Job, JobStatus, Operation};
+use crate::sa::{Sa, warm};
 use crate::view::Sad;
 
 /// A packet to decrypt. It starts with its outer IP header; what is behind its IP length is cut off.
@@ -33,20 +32,6 @@ pub struct ToDecrypt<B> {
 #[derive(Debug, Default)]
 pub struct Inbound {
     counters: CauseCounters,
-}
-
-/// In [`Job::esp_state`]: the byte that names ESP, and whether UDP is in between.
-const UDP: u64 = 1 << 16;
-
-pub(crate) const NAMED_AT: u64 = 0xffff;
-
-impl Replay {
-    fn cause(self) -> Cause {
-        match self {
-            Self::Duplicate => Cause::ReplayDuplicate,
-            Self::TooOld => Cause::ReplayOld,
-        }
-    }
 }
 
 impl Inbound {
@@ -189,15 +174,18 @@ impl Inbound {
                 ..
             } = job;
             let outcome = verdict.and_then(|sa| decapsulate(&mut buf, sa, esp, cipher, esp_state));
-            out.push(match outcome {
-                Ok(()) => Processed {
+            match outcome {
+                Ok(()) => out.push(Processed {
                     buf,
                     sa: Some(session),
                     cookie,
                     outcome: Ok(()),
-                },
-                Err(cause) => self.refuse(sad.get(session).map(|sa| &**sa), buf, cookie, cause),
-            });
+                }),
+                Err(cause) => {
+                    let refused = self.refuse(sad.get(session).map(|sa| &**sa), buf, cookie, cause);
+                    out.push(refused);
+                }
+            }
         }
     }
 
@@ -213,193 +201,5 @@ impl Inbound {
             cookie,
             outcome: Err(cause),
         }
-    }
-}
-
-/// The verified packets of one security association in a burst, as a chain through their numbers.
-struct Accepting<'a> {
-    sa: &'a Sa,
-    members: ArrayVec<u8, CHUNK>,
-}
-
-impl<'a> Accepting<'a> {
-    fn new(sa: &'a Sa) -> Self {
-        Self {
-            sa,
-            members: ArrayVec::new_const(),
-        }
-    }
-
-    #[inline(always)]
-    fn add(&mut self, member: usize) {
-        // A burst has no more members than this has room for.
-        let _ = self.members.try_push(member as u8);
-    }
-
-    /// Updates the replay window and the lifetime.
-    fn accept<B>(&self, jobs: &[Job<B>], verdicts: &mut [Result<&'a Sa, Cause>]) {
-        let mut numbers = [0; CHUNK];
-        let mut accepted = [Ok(()); CHUNK];
-        let mut bytes = 0;
-        let jobs = self
-            .members
-            .iter()
-            .filter_map(|member| jobs.get(usize::from(*member)));
-        let mut lens: ArrayVec<u64, CHUNK> = ArrayVec::new();
-        for (number, job) in numbers.iter_mut().zip(jobs) {
-            *number = job.sequence;
-            lens.push(job.cipher.len.into());
-        }
-        let count = lens.len();
-        self.sa
-            .state
-            .replay
-            .accept_all(&numbers[..count], &mut accepted[..count]);
-        let mut packets = 0;
-        for (len, accepted) in lens.iter().zip(&accepted) {
-            if accepted.is_ok() {
-                packets += 1;
-                bytes += len;
-            }
-        }
-        let mut used = self.sa.state.spend(packets, bytes);
-        for ((member, len), accepted) in self.members.iter().zip(&lens).zip(accepted) {
-            let Some(verdict) = verdicts.get_mut(usize::from(*member)) else {
-                continue;
-            };
-            match accepted {
-                Err(replay) => *verdict = Err(replay.cause()),
-                Ok(()) => {
-                    if self.sa.over(used) {
-                        *verdict = Err(Cause::Expired);
-                    }
-                    used = Used {
-                        packets: used.packets + 1,
-                        bytes: used.bytes + len,
-                    };
-                }
-            }
-        }
-    }
-}
-
-/// The parts of a job that the packet determines.
-struct Examined {
-    session: SaId,
-    esp: u16,
-    cipher: Span,
-    nonce: [u8; 16],
-    aad: [u8; 12],
-    esn_high: Option<u32>,
-    sequence: u64,
-    esp_state: u64,
-}
-
-/// What the headers in front of ESP say.
-struct Outer {
-    /// What the security association is found by: SPI, destination, source, mark.
-    key: (u32, ip::Addr, ip::Addr, u32),
-    /// Lower half of the sequence number.
-    low: u32,
-    /// Where the ESP header starts, and the ICV ends.
-    esp: usize,
-    end: usize,
-    /// For [`Job::esp_state`].
-    state: u64,
-}
-
-/// The first look: what the security association is found by.
-#[inline]
-fn outer(data: &[u8], mark: u32) -> Result<Outer, Cause> {
-    let packet = ip::parse(data)?;
-    let upper = ip::upper(data, &packet, true)?;
-    let mut state = upper.named_at as u64;
-    let (esp, end) = match upper.protocol {
-        ip::ESP => (upper.offset, packet.len),
-        protocol::UDP => {
-            state |= UDP;
-            in_udp(data, upper.offset, packet.len)?
-        }
-        _ => return Err(Cause::NotEsp),
-    };
-    let header: &[u8; ESP_HEADER_LEN] = data
-        .get(esp..end)
-        .and_then(|data| data.first_chunk())
-        .ok_or(Cause::TooShort)?;
-    let [s0, s1, s2, s3, n0, n1, n2, n3] = *header;
-    let spi = u32::from_be_bytes([s0, s1, s2, s3]);
-    Ok(Outer {
-        key: (spi, packet.dst, packet.src, mark),
-        low: u32::from_be_bytes([n0, n1, n2, n3]),
-        esp,
-        end,
-        state,
-    })
-}
-
-/// Everything else before the cryptography.
-#[inline]
-fn examine<B: PacketBuf>(sa: &Sa, now: u64, buf: &mut B, outer: &Outer) -> Result<Examined, Cause> {
-    let Outer {
-        low, esp, end, state, ..
-    } = *outer;
-    if sa.in_udp != (state & UDP != 0) {
-        return Err(Cause::Encapsulation);
-    }
-    if now >= sa.deadline || (sa.limited && sa.over(sa.used())) {
-        return Err(Cause::Expired);
-    }
-    let text = esp + ESP_HEADER_LEN + usize::from(sa.iv_len);
-    let cipher_len = end
-        .checked_sub(text + usize::from(sa.icv_len))
-        .filter(|len| *len >= TRAILER_LEN)
-        .ok_or(Cause::TooShort)?;
-    if cipher_len % usize::from(sa.alignment) != 0 {
-        return Err(Cause::Malformed);
-    }
-    let sequence = match sa.esn {
-        true => sa.state.replay.infer(low).ok_or(Cause::ReplayOld)?,
-        false => low.into(),
-    };
-    sa.state.replay.check(sequence).map_err(Replay::cause)?;
-    let data = buf.data();
-    let iv = data.get(esp + ESP_HEADER_LEN..text).ok_or(Cause::TooShort)?;
-    let nonce = sa.nonce(iv).ok_or(Cause::TooShort)?;
-    let excess = data.len() - end;
-    if excess > 0 {
-        buf.trim_back(excess).map_err(|_| Cause::Malformed)?;
-    }
-    let (aad, esn_high) = sa.aad(sequence);
-    if esn_high.is_some() && buf.tailroom() < 4 {
-        return Err(Cause::NoRoom);
-    }
-    Ok(Examined {
-        session: sa.id(),
-        esp: esp as u16,
-        cipher: Span {
-            offset: text as u16,
-            len: cipher_len as u16,
-        },
-        nonce,
-        aad,
-        esn_high,
-        sequence,
-        esp_state: state,
-    })
-}
-
-/// Where ESP starts and ends in a UDP datagram (RFC 3948, section 2).
-fn in_udp(data: &[u8], at: usize, end: usize) -> Result<(usize, usize), Cause> {
-    let datagram = data.get(at..end).ok_or(Cause::TooShort)?;
-    let Some([_, _, _, _, len_high, len_low, _, _]) = datagram.first_chunk::<UDP_LEN>() else {
-        return Err(Cause::TooShort);
-    };
-    let len = usize::from(u16::from_be_bytes([*len_high, *len_low]));
-    let payload = datagram.get(UDP_LEN..len).ok_or(Cause::Malformed)?;
-    match payload {
-        [0xff] => Err(Cause::Keepalive),
-        // IKE, behind the marker that no SPI looks like.
-        [0, 0, 0, 0, ..] => Err(Cause::NotEsp),
-        _ => Ok((at + UDP_LEN, at + len)),
     }
 }

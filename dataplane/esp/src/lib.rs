@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accept;
 pub mod algorithm;
 pub mod atomic;
 pub mod cause;
@@ -10,7 +11,9 @@ pub mod cilium;
 pub mod db;
 mod decapsulate;
 pub mod ecn;
+mod encapsulate;
 pub mod esn;
+mod examine;
 mod groups;
 mod inbound;
 mod ip;

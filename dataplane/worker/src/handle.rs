@@ -126,7 +126,7 @@ impl Worker {
         );
         let monitor = Arc::clone(engine.monitor());
         let ipsec = self.ipsec.map(|(config, provider)| {
-            let stage = IpsecStage::new(config.reader.clone(), provider);
+            let stage = IpsecStage::new(&config, provider);
             engine.set_ipsec(config);
             stage
         });

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use dpdk::mempool::MbufAllocator;
 use dpdk::{ArrayVec, Mbuf};
-use octoplane_engine::{BURST, Counter, Direction, DropReason, Engine, Output, PORT_QUEUE};
+use octoplane_engine::{
+    BURST, Counter, Direction, DropReason, Engine, IpsecConfig, MAX_FRONT, Output, PORT_QUEUE, refit,
+};
 use octoplane_esp::{
     Cause, CauseCounters, Inbound, Job, Operation, Outbound, Processed, Reader, ToDecrypt, ToEncrypt,
 };
@@ -47,8 +49,8 @@ pub struct IpsecCounts {
     pub waiting: Counter,
 }
 
-/// One worker's encryption.
-pub(crate) struct IpsecStage {
+/// One worker's encryption: between its engine and its ports.
+pub struct IpsecStage {
     reader: Reader,
     /// The tables that the provider was told of last.
     revision: u64,
@@ -56,6 +58,7 @@ pub(crate) struct IpsecStage {
     outbound: Outbound,
     inbound: Inbound,
     stats: IpsecStats,
+    fronts: Fronts,
     // Empty between calls, all but `jobs`: what the provider did not take.
     jobs: Vec<Job<Mbuf>>,
     seal: Vec<ToEncrypt<Mbuf>>,
@@ -67,7 +70,8 @@ pub(crate) struct IpsecStage {
 }
 
 impl IpsecStage {
-    pub(crate) fn new(reader: Reader, provider: CryptoProvider) -> Self {
+    /// One for an engine that was given the same `config`.
+    pub fn new(config: &IpsecConfig, provider: CryptoProvider) -> Self {
         let (outbound, inbound) = (Outbound::new(), Inbound::new());
         let stats = IpsecStats {
             outbound: outbound.counters(),
@@ -75,12 +79,13 @@ impl IpsecStage {
             counts: Arc::default(),
         };
         Self {
-            reader,
+            reader: config.reader.clone(),
             revision: 0,
             provider,
             outbound,
             inbound,
             stats,
+            fronts: Fronts::default(),
             jobs: Vec::with_capacity(WAITING),
             seal: Vec::with_capacity(WAITING),
             open: Vec::with_capacity(WAITING),
@@ -91,22 +96,18 @@ impl IpsecStage {
         }
     }
 
-    pub(crate) fn stats(&self) -> IpsecStats {
+    /// The counters.
+    pub fn stats(&self) -> IpsecStats {
         self.stats.clone()
     }
 
     /// Whether packets are on their way: the worker must not sleep.
-    pub(crate) fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         !self.jobs.is_empty() || self.provider.in_flight() > 0
     }
 
     /// Takes what the engine left, and brings what is done on its way. Returns how many packets came back to the engine.
-    pub(crate) fn run(
-        &mut self,
-        now: u64,
-        engine: &mut Engine<MbufAllocator>,
-        out: &mut Output<Mbuf>,
-    ) -> usize {
+    pub fn run(&mut self, now: u64, engine: &mut Engine<MbufAllocator>, out: &mut Output<Mbuf>) -> usize {
         let mut packets = 0;
         for _ in 0..PASSES {
             if out.seal.is_empty() && out.open.is_empty() && !self.is_busy() {
@@ -123,7 +124,7 @@ impl IpsecStage {
     }
 
     /// Lets go of old tables.
-    pub(crate) fn refresh(&mut self) {
+    pub fn refresh(&mut self) {
         let snapshot = self.reader.load();
         if snapshot.revision != self.revision {
             self.revision = snapshot.revision;
@@ -152,10 +153,19 @@ impl IpsecStage {
             .counts
             .waiting
             .set((self.jobs.len() + self.provider.in_flight()) as u64);
-        for job in self.done.drain(..) {
-            match job.operation {
-                Operation::Encrypt => self.encrypted.push(job),
-                Operation::Decrypt => self.decrypted.push(job),
+        let mut operations = self.done.iter().map(|job| job.operation);
+        let first = operations.next();
+        match first.filter(|first| operations.all(|operation| operation == *first)) {
+            // Mostly all are of one kind.
+            Some(Operation::Encrypt) => std::mem::swap(&mut self.done, &mut self.encrypted),
+            Some(Operation::Decrypt) => std::mem::swap(&mut self.done, &mut self.decrypted),
+            None => {
+                for job in self.done.drain(..) {
+                    match job.operation {
+                        Operation::Encrypt => self.encrypted.push(job),
+                        Operation::Decrypt => self.decrypted.push(job),
+                    }
+                }
             }
         }
         if !self.encrypted.is_empty() {
@@ -176,16 +186,7 @@ impl IpsecStage {
         let mut room = WAITING.saturating_sub(self.jobs.len() + self.provider.in_flight());
         for it in out.seal.drain(..) {
             let mut buf = it.buf;
-            let Some(cookie) = buf.data().first_chunk().map(|macs| cookie(macs, it.port)) else {
-                self.lose(
-                    DropReason::InvalidPacket,
-                    Direction::Egress,
-                    buf,
-                    engine,
-                    &mut out.free,
-                );
-                continue;
-            };
+            let front = usize::from(it.front);
             if room == 0 {
                 self.stats.counts.full.add(1);
                 self.lose(
@@ -197,7 +198,14 @@ impl IpsecStage {
                 );
                 continue;
             }
-            if buf.trim_front(ETHERNET_LEN).is_err() {
+            let cookie = match (front, buf.data().first_chunk()) {
+                (ETHERNET_LEN, Some(macs)) => Some(cookie(macs, it.port)),
+                _ => buf
+                    .data()
+                    .get(..front)
+                    .and_then(|front| self.fronts.keep(front, it.port)),
+            };
+            let Some(cookie) = cookie.filter(|_| buf.trim_front(front).is_ok()) else {
                 self.lose(
                     DropReason::InvalidPacket,
                     Direction::Egress,
@@ -206,7 +214,7 @@ impl IpsecStage {
                     &mut out.free,
                 );
                 continue;
-            }
+            };
             room -= 1;
             self.seal.push(ToEncrypt {
                 buf,
@@ -273,7 +281,14 @@ impl IpsecStage {
                 continue;
             }
             let (macs, port) = uncooked(cookie);
-            if let Err(reason) = ethernet(&mut buf, macs) {
+            let framed = match self.fronts.number(cookie) {
+                None => ethernet(&mut buf, macs),
+                Some(number) => match self.fronts.get(number) {
+                    Some(front) => refit(&mut buf, front),
+                    None => Err(DropReason::NotEncrypted),
+                },
+            };
+            if let Err(reason) = framed {
                 engine.count_lost(reason, Direction::Egress, 1, buf.len() as u64);
                 out.discard(buf);
                 continue;
@@ -363,6 +378,45 @@ fn cookie(macs: &[u8; 12], port: PortId) -> [u64; 3] {
     ]
 }
 
+/// Headers of tunnel packets while what is inside is encrypted: as many as there can be packets, one after the other. Those of
+/// a packet that never came back are written over by a later one.
+#[derive(Default)]
+struct Fronts {
+    /// With the number of the packet each belongs to. Empty until there is one.
+    kept: Vec<(u64, [u8; MAX_FRONT], u8)>,
+    /// The number of the last packet. None has 0.
+    last: u64,
+}
+
+impl Fronts {
+    /// Keeps headers. Returns what goes with the packet; `None` if these are too many bytes.
+    fn keep(&mut self, front: &[u8], port: PortId) -> Option<[u64; 3]> {
+        if self.kept.is_empty() {
+            // Once: the first packet finds out that this is the framing.
+            self.kept.resize(WAITING, (0, [0; MAX_FRONT], 0));
+        }
+        self.last += 1;
+        let (number, bytes, len) = self.kept.get_mut(self.last as usize % WAITING)?;
+        bytes.get_mut(..front.len())?.copy_from_slice(front);
+        (*number, *len) = (self.last, front.len() as u8);
+        Some([self.last, NO_MACS, port.into()])
+    }
+
+    /// The number of the packet that this goes with, if its headers are here.
+    fn number(&self, [number, second, _]: [u64; 3]) -> Option<u64> {
+        (second == NO_MACS).then_some(number)
+    }
+
+    /// The headers of a packet.
+    fn get(&self, wanted: u64) -> Option<&[u8]> {
+        let (number, bytes, len) = self.kept.get(wanted as usize % WAITING)?;
+        bytes.get(..usize::from(*len)).filter(|_| *number == wanted)
+    }
+}
+
+/// In place of the end of the Ethernet addresses, which zeros follow.
+const NO_MACS: u64 = 1;
+
 fn uncooked([first, second, port]: [u64; 3]) -> ([u8; 12], PortId) {
     let mut macs = [0; 12];
     macs[..8].copy_from_slice(&first.to_be_bytes());
@@ -391,5 +445,23 @@ mod tests {
     fn what_goes_with_a_packet_comes_back() {
         let macs = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
         assert_eq!(uncooked(cookie(&macs, 255)), (macs, 255));
+        assert_eq!(Fronts::default().number(cookie(&macs, 255)), None);
+    }
+
+    #[test]
+    fn headers_are_kept_for_as_many_packets_as_can_wait() {
+        let mut fronts = Fronts::default();
+        let front = |n: usize| vec![n as u8; if n.is_multiple_of(2) { 64 } else { MAX_FRONT }];
+        let kept: Vec<_> = (0..WAITING + 1)
+            .map(|n| fronts.keep(&front(n), 7).unwrap())
+            .collect();
+        for (n, cookie) in kept.into_iter().enumerate() {
+            assert_eq!(uncooked(cookie).1, 7);
+            let number = fronts.number(cookie).unwrap();
+            // The first one's are gone, and are not taken for those of another packet.
+            let expected = (n > 0).then(|| front(n));
+            assert_eq!(fronts.get(number), expected.as_deref());
+        }
+        assert!(fronts.keep(&[0; MAX_FRONT + 1], 7).is_none());
     }
 }

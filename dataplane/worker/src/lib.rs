@@ -31,7 +31,7 @@ pub use command::Command;
 pub use handle::{Handle, StartError, Worker};
 pub use handoff::Handoff;
 pub use hotplug::PortChangeError;
-pub use ipsec::{IpsecCounts, IpsecStats};
+pub use ipsec::{IpsecCounts, IpsecStage, IpsecStats};
 pub use ports::{PortQueues, Transmit};
 pub use resume::{Connections, Missing, Restore, Resume, ResumeError};
 pub use stats::{BURST_BUCKETS, LoopStats};

@@ -45,11 +45,11 @@ use crate::drop_reason::DropReason;
 use crate::dsr::{self, Note, Told};
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
-use crate::ipsec::is_protected;
+use crate::ipsec::{Framing, Ipsec, is_protected};
 use crate::observe::Step;
 use crate::overlay;
 use crate::rate;
-use crate::slow::{Verdict, send};
+use crate::slow::{Seal, Verdict, send};
 
 /// Who sent a packet.
 #[derive(Debug, Clone, Copy)]
@@ -482,24 +482,28 @@ impl<P: BufPool> Core<P> {
         } else {
             ttl(buf.data(), out.is_v6())
         };
-        let sa = match sealing(rx, end) {
+        let sa = match sealing(rx, end, way.tunnel, identity) {
             Ok(sa) => sa,
             Err(reason) => return Verdict::Drop(reason),
         };
-        if let Some((sa, node)) = sa.zip(end.and_then(|end| end.addr)) {
+        if let Some(((_, sa), node)) = sa.zip(end.and_then(|end| end.addr)) {
             self.note(|| Step::Encrypt {
                 node,
                 spi: sa.config().spi,
             });
         }
-        if let Some(sa) = sa {
-            target.mtu = sa.max_len(target.mtu.into()) as u16;
-        }
         let tunnel = end.filter(|_| way.tunnel);
-        if let Some(end) = tunnel {
-            target.mtu = target.mtu.saturating_sub(end.len);
-        }
+        let overhead = tunnel.map_or(0, |end| end.len);
+        target.mtu = match sa {
+            Some((ipsec, sa)) => ipsec.room(sa, target.mtu, overhead),
+            None => target.mtu.saturating_sub(overhead),
+        };
         target.mtu = target.mtu.saturating_sub(note.len());
+        let seal = sa.map(|(ipsec, sa)| Seal {
+            sa: sa.id(),
+            port: target.port,
+            front: ipsec.front(overhead),
+        });
         // Who allows fragments is not told, but cut (RFC 1191).
         let df = buf
             .data()
@@ -537,10 +541,7 @@ impl<P: BufPool> Core<P> {
                 _ => overlay::encapsulate(buf, end, &target, identity, hash, ecn),
             };
             return match done {
-                Ok(()) => match sa {
-                    Some(sa) => Verdict::Seal(sa.id(), target.port),
-                    None => Verdict::Send(target.port),
-                },
+                Ok(()) => seal.map_or(Verdict::Send(target.port), Verdict::Seal),
                 Err(reason) => Verdict::Drop(reason),
             };
         }
@@ -549,8 +550,8 @@ impl<P: BufPool> Core<P> {
             one_hop_further(frame, out.is_v6());
         }
         frame[..12].copy_from_slice(&target.macs);
-        match sa {
-            Some(sa) => Verdict::Seal(sa.id(), target.port),
+        match seal {
+            Some(seal) => Verdict::Seal(seal),
             None => {
                 target.mtu = target.mtu.saturating_add(note.len());
                 send(&target, size + usize::from(note.len()))
@@ -687,19 +688,28 @@ fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
     })
 }
 
-/// What packets for a node are encrypted with, in a tunnel to it or without one.
+/// What packets of this sender for a node are encrypted with, in a tunnel to it or without one.
 ///
 /// # Errors
 /// Reason to drop them: they would have to be encrypted.
 #[inline]
-pub(crate) fn sealing<'a>(rx: &Rx<'a>, node: Option<&TunnelEnd>) -> Result<Option<&'a Sa>, DropReason> {
+pub(crate) fn sealing<'a>(
+    rx: &Rx<'a>,
+    node: Option<&TunnelEnd>,
+    tunnel: bool,
+    sender: u32,
+) -> Result<Option<(Ipsec<'a>, &'a Sa)>, DropReason> {
     let (Some(ipsec), Some(node)) = (rx.ipsec, node) else {
         return Ok(None);
     };
-    match node.addr {
-        Some(addr) => ipsec.towards(addr),
-        None => Err(DropReason::NoNodeId),
+    if tunnel && ipsec.framing == Framing::EspInTunnel && !is_protected(sender) {
+        return Ok(None);
     }
+    let sa = match node.addr {
+        Some(addr) => ipsec.towards(addr)?,
+        None => return Err(DropReason::NoNodeId),
+    };
+    Ok(sa.map(|sa| (ipsec, sa)))
 }
 
 /// Whether another node's endpoint sent this packet here for it to leave the cluster.

@@ -96,7 +96,7 @@ impl Translation {
         let word = u32::from_le_bytes([header[22], header[23], header[24], header[25]]);
         let change = u32::from(self.ip) + if hop { ONE_HOP } else { 0 };
         let sum = u32::from(adjusted((word >> 16) as u16, change));
-        let word = ((word & 0xffff) - u32::from(hop)) | sum << 16;
+        let word = ((word & 0xffff) - u32::from(hop)) | (sum << 16);
         header[22..26].copy_from_slice(&word.to_le_bytes());
         header[26..34].copy_from_slice(&self.addresses.to_le_bytes());
     }

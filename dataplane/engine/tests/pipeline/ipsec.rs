@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use octoplane_engine::IpsecConfig;
+use octoplane_engine::{Framing, IpsecConfig, refit};
 use octoplane_esp::cilium::{End, KeyIndex, pair_sas, parse_key_file};
 use octoplane_esp::db::{Change as EspChange, Database, NodeConfig, Options};
 use octoplane_esp::store::MemoryStore;
@@ -13,7 +13,7 @@ use octoplane_tables::model::{Change, IpcacheEntry, TunnelProtocol};
 use crate::common::bytes::{be16, internet_checksum, ip, ip4};
 use crate::common::flows::packet;
 use crate::common::*;
-use crate::overlay::{PEER, PEER4, tunnelled, wrapped};
+use crate::overlay::{PEER, PEER4, PEER6, tunnelled, wrapped};
 
 const UDP: u8 = 17;
 
@@ -21,6 +21,8 @@ const UDP: u8 = 17;
 struct Encrypting {
     lab: Lab<HeapPool>,
     database: Database,
+    /// Bytes in front of what is encrypted.
+    front: u16,
 }
 
 /// What there is of the peer.
@@ -39,8 +41,26 @@ fn encrypting(mut lab: Lab<HeapPool>, strict: bool) -> Encrypting {
     lab.engine.set_ipsec(IpsecConfig {
         reader: database.reader(),
         strict,
+        framing: Framing::TunnelInEsp,
     });
-    Encrypting { lab, database }
+    Encrypting {
+        lab,
+        database,
+        front: 14,
+    }
+}
+
+/// The same with what endpoints send in ESP, and that in the tunnel.
+fn esp_in_tunnel(lab: Lab<HeapPool>, strict: bool, front: u16) -> Encrypting {
+    let mut it = encrypting(lab, strict);
+    it.lab.engine.set_ipsec(IpsecConfig {
+        reader: it.database.reader(),
+        strict,
+        framing: Framing::EspInTunnel,
+    });
+    it.front = front;
+    it.peer(Peer::Ready);
+    it
 }
 
 impl Encrypting {
@@ -88,9 +108,9 @@ impl Encrypting {
             sa.config().direction == octoplane_esp::Direction::Outbound
                 && sa.config().destination == ip(PEER4)
         });
-        let expected = expected.map(|sa| sa.id());
+        let (expected, front) = (expected.map(|sa| sa.id()), self.front);
         let frame = |it: octoplane_engine::ToSeal<HeapBuf>| {
-            assert_eq!((Some(it.sa), it.port), (expected, UPLINK));
+            assert_eq!((Some(it.sa), it.port, it.front), (expected, UPLINK, front));
             it.buf.data().to_vec()
         };
         self.lab.out.seal.drain(..).map(frame).collect()
@@ -201,20 +221,21 @@ fn what_cannot_be_encrypted_does_not_leave() {
     assert_eq!(it.lab.one(POD0, &to_peer(10)).only().0, UPLINK);
 }
 
+fn with_df(payload: usize) -> Vec<u8> {
+    let mut frame = to_peer(payload);
+    frame[20] = 0x40;
+    frame[24..26].fill(0);
+    let sum = internet_checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
 /// MTU 1500. ESP over IPv4 with AES-GCM takes 20 + 8 + 8 + 16, and what is encrypted ends with two bytes and is a multiple of
 /// four (RFC 4303): 1446 remain for the tunnel packet, 1396 for the packet in it.
 #[test]
 fn the_mtu_inside_is_what_esp_leaves() {
     let mut it = encrypting(tunnelled(TunnelProtocol::Vxlan, PEER4), false);
     it.peer(Peer::Ready);
-    let with_df = |payload: usize| {
-        let mut frame = to_peer(payload);
-        frame[20] = 0x40;
-        frame[24..26].fill(0);
-        let sum = internet_checksum(&frame[14..34]);
-        frame[24..26].copy_from_slice(&sum.to_be_bytes());
-        frame
-    };
     for round in 0..2 {
         it.lab.one(POD0, &with_df(1396 - 28));
         let sealed = it.sealed();
@@ -354,4 +375,153 @@ fn strict_refuses_pods_packets_in_the_clear() {
     // The world does not encrypt.
     let world = packet(17, ("203.0.113.5", 4000), ("10.0.0.1", 80), 0, (OURS[2], PEER));
     assert_eq!(it.lab.one(UPLINK, &world).only().0, POD0);
+}
+
+/// With both families underneath: headers up to the packet inside.
+const FRONT4: u16 = 14 + 20 + 16 + 14;
+
+#[test]
+fn what_endpoints_send_is_encrypted_inside_the_tunnel() {
+    let mut it = esp_in_tunnel(tunnelled(TunnelProtocol::Vxlan, PEER4), false, FRONT4);
+    for round in 0..3 {
+        let frame = to_peer(10);
+        let outcome = it.lab.one(POD0, &frame);
+        assert!(outcome.sent.is_empty() && outcome.drops.is_empty(), "{outcome:?}");
+        assert_eq!(outcome.fast, u64::from(round > 0));
+        let sealed = it.sealed();
+        assert_eq!(be16(&sealed[0], 36), 8472);
+        // The packet as it was is what is encrypted.
+        assert_eq!(&sealed[0][usize::from(FRONT4)..], &frame[14..]);
+    }
+    // Fails closed all the same.
+    it.database
+        .apply(0, vec![EspChange::DeleteNode(ip(PEER4))])
+        .unwrap();
+    assert_eq!(it.lab.one(POD0, &to_peer(10)).dropped(), 197);
+}
+
+/// MTU 1500: 1450 remain in the tunnel, of which ESP over IPv4 with AES-GCM takes 20 + 8 + 8 + 16 and two bytes of trailer, what is
+/// encrypted being a multiple of four (RFC 4303): 1394.
+#[test]
+fn the_mtu_with_esp_inside_the_tunnel() {
+    let mut it = esp_in_tunnel(tunnelled(TunnelProtocol::Vxlan, PEER4), false, FRONT4);
+    for round in 0..2 {
+        it.lab.one(POD0, &with_df(1394 - 28));
+        assert_eq!(it.sealed().len(), 1, "round {round}");
+        let outcome = it.lab.one(POD0, &with_df(1395 - 28));
+        let (code, sent) = outcome.dropped_and_sent();
+        assert_eq!(code, 136);
+        let error = &sent[0].1;
+        assert_eq!(
+            (error[23], error[34], error[35], be16(error, 40)),
+            (1, 3, 4, 1394)
+        );
+        assert!(it.sealed().is_empty());
+    }
+}
+
+/// ESP between the ends, in a tunnel packet from the peer.
+fn wrapped_esp(src: &str, dst: &str) -> (Vec<u8>, Vec<u8>) {
+    let inner = ip4(src, dst).payload(50, vec![7; 40]).frame([2; 6], [4; 6]);
+    (wrapped(5000, TunnelProtocol::Vxlan, &inner, 0), inner)
+}
+
+#[test]
+fn esp_in_a_tunnel_packet_is_left_to_be_decrypted() {
+    // Whatever is sent: nodes go over from one form to the other one by one.
+    for framing in [Framing::TunnelInEsp, Framing::EspInTunnel] {
+        for strict in [false, true] {
+            let mut it = esp_in_tunnel(tunnelled(TunnelProtocol::Vxlan, PEER4), strict, FRONT4);
+            it.lab.engine.set_ipsec(IpsecConfig {
+                reader: it.database.reader(),
+                strict,
+                framing,
+            });
+            // Between the nodes, or between addresses of their own as Cilium has them.
+            for (src, dst) in [(PEER4, OWN4), ("10.1.0.254", "10.0.0.254")] {
+                let (frame, inner) = wrapped_esp(src, dst);
+                let outcome = it.lab.one(UPLINK, &frame);
+                assert!(outcome.sent.is_empty() && outcome.drops.is_empty(), "{outcome:?}");
+                assert_eq!(it.opened(), [inner]);
+            }
+            // ESP of an endpoint's own is none of ours, and comes in the clear.
+            let (frame, _) = wrapped_esp("10.1.0.7", "10.0.0.1");
+            let outcome = it.lab.one(UPLINK, &frame);
+            assert!(it.opened().is_empty());
+            match strict {
+                false => assert_eq!(outcome.only().0, POD0),
+                true => assert_eq!(outcome.dropped(), 195),
+            }
+            it.database
+                .apply(0, vec![EspChange::DeleteNode(ip(PEER4))])
+                .unwrap();
+            assert_eq!(it.lab.one(UPLINK, &wrapped_esp(PEER4, OWN4).0).dropped(), 197);
+        }
+    }
+}
+
+#[test]
+fn what_came_in_esp_in_a_tunnel_goes_where_tunnels_lead() {
+    let mut it = esp_in_tunnel(tunnelled(TunnelProtocol::Vxlan, PEER4), true, FRONT4);
+    let frame = packet(17, ("10.1.0.7", 4000), ("10.0.0.1", 80), 0, (OURS[2], PEER));
+    for _ in 0..3 {
+        let sent = it.decrypted(&frame);
+        assert_eq!(sent.len(), 1);
+        assert_eq!((sent[0].0, &sent[0].1[..6]), (POD0, &EP1[..]));
+    }
+    // The answer goes the same way back.
+    let answer = packet(17, ("10.0.0.1", 80), ("10.1.0.7", 4000), 0, (OURS[0], EP1));
+    it.lab.one(POD0, &answer);
+    assert_eq!(it.sealed().len(), 1);
+    // Not through this node: the same packet from the link would be forwarded.
+    let through = packet(17, ("10.1.0.7", 4000), ("203.0.113.1", 80), 0, (OURS[2], PEER));
+    assert!(it.decrypted(&through).is_empty());
+    // In the clear: an endpoint's packet is refused, a node's is not, which nobody encrypts in this form.
+    let inner = packet(17, ("10.1.0.7", 4000), ("10.0.0.1", 80), 0, ([2; 6], [4; 6]));
+    let clear = |identity| wrapped(identity, TunnelProtocol::Vxlan, &inner, 0);
+    assert_eq!(it.lab.one(UPLINK, &clear(5000)).dropped(), 195);
+    assert_eq!(it.lab.one(UPLINK, &clear(6)).only().0, POD0);
+}
+
+#[test]
+fn headers_of_a_tunnel_fit_another_packet() {
+    for (front, v6_outside) in [(FRONT4, false), (FRONT4 + 20, true)] {
+        let peer = if v6_outside { PEER6 } else { PEER4 };
+        let mut lab = tunnelled(TunnelProtocol::Vxlan, peer);
+        let frame = to_peer(10);
+        let outcome = lab.one(POD0, &frame);
+        let tunnel = outcome.only().1;
+        for other in [
+            ip4("10.0.0.254", "10.1.0.254")
+                .payload(50, vec![9; 101])
+                .frame([0; 6], [0; 6]),
+            to_peer(10),
+        ] {
+            let mut buf = HeapBuf::new(&other[14..]);
+            refit(&mut buf, &tunnel[..usize::from(front)]).unwrap();
+            let made = buf.data();
+            assert_eq!(&made[usize::from(front)..], &other[14..]);
+            let len = made.len() - 14;
+            if v6_outside {
+                assert_eq!(usize::from(be16(made, 18)), len - 40);
+                assert_eq!(usize::from(be16(made, 58)), len - 40);
+                // RFC 8200, section 8.1.
+                let mut pseudo = made[22..54].to_vec();
+                pseudo.extend((len as u32 - 40).to_be_bytes());
+                pseudo.extend([0, 0, 0, 17]);
+                pseudo.extend(&made[54..]);
+                assert_eq!(internet_checksum(&pseudo), 0);
+            } else {
+                assert_eq!(usize::from(be16(made, 16)), len);
+                assert_eq!(usize::from(be16(made, 38)), len - 20);
+                assert_eq!(internet_checksum(&made[14..34]), 0);
+            }
+            if other == frame {
+                assert_eq!(made, tunnel);
+            }
+        }
+        assert!(refit(&mut HeapBuf::new(&frame[14..]), &tunnel[..50]).is_err());
+        assert!(refit(&mut HeapBuf::new(&[0; 40]), &tunnel[..usize::from(front)]).is_err());
+        assert!(refit(&mut HeapBuf::new(&[]), &tunnel[..usize::from(front)]).is_err());
+    }
 }

@@ -1,11 +1,11 @@
 //! What makes a security association.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use octoplane_packet::Prefix;
 
+use super::key::SaKey;
 use crate::algorithm::Algorithm;
 use crate::key::KeyMaterial;
 use crate::replay::MAX_WINDOW;
@@ -128,40 +128,6 @@ pub struct InnerSelector {
     pub source: Prefix,
     /// Destination addresses.
     pub destination: Prefix,
-}
-
-/// What a security association is known by: no two have the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SaKey {
-    /// Which way.
-    pub direction: Direction,
-    /// Security parameters index.
-    pub spi: u32,
-    /// The receiving end.
-    pub destination: IpAddr,
-    /// The sending end; `None` for any.
-    pub source: Option<IpAddr>,
-    /// Marks of packets that it is for.
-    pub mark: Mark,
-}
-
-impl fmt::Display for SaKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let direction = match self.direction {
-            Direction::Outbound => "outbound",
-            Direction::Inbound => "inbound",
-        };
-        write!(f, "{direction} sa spi {:#x} ", self.spi)?;
-        match self.source {
-            Some(source) => write!(f, "{source}")?,
-            None => f.write_str("any")?,
-        }
-        write!(f, " -> {}", self.destination)?;
-        if self.mark != Mark::default() {
-            write!(f, " mark {:#x}/{:#x}", self.mark.value, self.mark.mask)?;
-        }
-        Ok(())
-    }
 }
 
 /// A security association as it is programmed.

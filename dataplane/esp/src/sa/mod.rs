@@ -1,8 +1,11 @@
 //! A security association at work.
 
 mod config;
+mod inner;
+mod key;
 mod outer;
 mod state;
+mod warm;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,14 +15,17 @@ use zeroize::Zeroize;
 
 pub use config::{
     Direction, DontFragment, Dscp, InnerSelector, Lifetime, MAX_INNER_SELECTORS, Mark, Mode, NatTraversal,
-    OuterHeader, SaConfig, SaConfigError, SaKey,
+    OuterHeader, SaConfig, SaConfigError,
 };
 pub(crate) use outer::{OuterTemplate, UDP_LEN, udp_header};
 pub(crate) use state::SaState;
 pub use state::Used;
 
+pub(crate) use inner::Inner;
+pub use key::SaKey;
+pub(crate) use warm::warm;
+
 use crate::cause::Cause;
-use crate::ip::{self, Addr};
 use crate::key::{Fingerprint, KeyMaterial};
 use crate::provider::Operation;
 use crate::sequence::SequenceCounter;
@@ -75,48 +81,9 @@ pub struct Sa {
     errors: Box<[AtomicU64]>,
 }
 
-/// Has the cache lines of many fetched side by side, before they are needed one after the other. Each loop does so little
-/// that the processor is in several rounds of it at once. Says whether there was more than one to fetch.
-#[inline]
-pub(crate) fn warm(sas: &[Option<&Sa>]) -> bool {
-    let different = |pair: &[Option<&Sa>; 2]| match pair {
-        [Some(one), Some(other)] => !std::ptr::eq(*one, *other),
-        _ => true,
-    };
-    if sas.array_windows().all(|pair| !different(pair)) {
-        return false;
-    }
-    let mut read = 0;
-    for sa in sas.iter().flatten() {
-        read ^= sa.iv_len ^ sa.outer.as_ref().map_or(0, |outer| outer.len() as u8);
-    }
-    for sa in sas.iter().flatten() {
-        read ^= sa.state.read();
-    }
-    std::hint::black_box(read);
-    true
-}
-
 impl Drop for Sa {
     fn drop(&mut self) {
         self.salt.zeroize();
-    }
-}
-
-/// An [`InnerSelector`] as it is compared.
-#[derive(Debug)]
-pub(crate) struct Inner {
-    version: u8,
-    source: (Addr, Addr),
-    destination: (Addr, Addr),
-}
-
-impl Inner {
-    #[inline]
-    pub(crate) fn matches(&self, packet: &ip::Packet) -> bool {
-        packet.version == self.version
-            && packet.src & self.source.1 == self.source.0
-            && packet.dst & self.destination.1 == self.destination.0
     }
 }
 
@@ -183,11 +150,7 @@ impl Sa {
         let deadline = config.lifetime.hard_time.map_or(u64::MAX, |time| {
             now.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
         });
-        let inner = config.inner.iter().map(|selector| Inner {
-            version: if selector.source.addr().is_ipv4() { 4 } else { 6 },
-            source: ip::masked(selector.source),
-            destination: ip::masked(selector.destination),
-        });
+        let inner = config.inner.iter().map(Inner::from);
         let lifetime = &config.lifetime;
         Ok(Self {
             id,

@@ -56,6 +56,12 @@ impl Snapshot {
         self.nodes.decide(map(addr))
     }
 
+    /// Reads where [`Snapshot::node`] will look first, for its being read.
+    #[inline]
+    pub fn touch_node(&self, addr: std::net::IpAddr) -> bool {
+        self.nodes.by_addr.touch(&map(addr))
+    }
+
     /// What is known of the node with this address.
     pub fn node_view(&self, addr: std::net::IpAddr) -> Option<&Arc<NodeView>> {
         self.nodes.get(map(addr))

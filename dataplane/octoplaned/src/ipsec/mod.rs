@@ -15,8 +15,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use octoplane_config::Ipsec as Config;
-use octoplane_engine::IpsecConfig;
+use octoplane_config::{Ipsec as Config, IpsecFraming};
+use octoplane_engine::{Framing, IpsecConfig};
 use octoplane_esp::cilium::{End, KeyIndex, pair_sas};
 use octoplane_esp::db::{ApplyError, Change, Database, NodeConfig, Options};
 use octoplane_esp::sa::SaKey;
@@ -43,6 +43,7 @@ struct Inner {
     nodes: Nodes,
     nodes_file: PathBuf,
     strict: bool,
+    framing: Framing,
     boot_id: String,
     /// What the configuration says about our ends.
     configured: Vec<IpAddr>,
@@ -84,6 +85,10 @@ impl Ipsec {
             nodes,
             nodes_file,
             strict: config.strict,
+            framing: match config.framing {
+                IpsecFraming::TunnelInEsp => Framing::TunnelInEsp,
+                IpsecFraming::EspInTunnel => Framing::EspInTunnel,
+            },
             boot_id,
             configured: config.addresses.clone(),
             local: Vec::new(),
@@ -104,6 +109,7 @@ impl Ipsec {
         IpsecConfig {
             reader: inner.database.reader(),
             strict: inner.strict,
+            framing: inner.framing,
         }
     }
 

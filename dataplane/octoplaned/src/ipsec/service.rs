@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use octoplane_api::v1;
+use octoplane_config::IpsecFraming;
 use octoplane_control::{IpsecControl, IpsecRefusal};
-use octoplane_engine::Counter;
+use octoplane_engine::{Counter, Framing};
 use octoplane_esp::cilium::effective;
 use octoplane_esp::view::NodeDecision;
 use octoplane_esp::{Cause, Direction, Sa};
@@ -34,7 +35,7 @@ fn errors(count: impl Fn(Cause) -> u64) -> Vec<v1::IpsecError> {
         .collect()
 }
 
-fn sa(sa: &Arc<Sa>) -> v1::IpsecSa {
+fn sa(sa: &Arc<Sa>, provider: String) -> v1::IpsecSa {
     let (config, used) = (sa.config(), sa.used());
     let outbound = config.direction == Direction::Outbound;
     v1::IpsecSa {
@@ -53,6 +54,7 @@ fn sa(sa: &Arc<Sa>) -> v1::IpsecSa {
         packets: used.packets,
         bytes: used.bytes,
         errors: errors(|cause| sa.errors(cause)),
+        provider,
     }
 }
 
@@ -65,6 +67,23 @@ impl Service {
     fn providers(&self, get: impl Fn(&ProviderStats) -> u64) -> u64 {
         let crypto = self.dataplane.crypto.as_ref();
         crypto.map_or(0, |crypto| crypto.stats().map(get).sum())
+    }
+
+    fn queues(&self) -> Vec<v1::IpsecQueue> {
+        let in_device = |worker: usize| {
+            let stats = self.dataplane.crypto.as_ref()?.stats().nth(worker)?;
+            Some(stats.in_device.get())
+        };
+        let of = |(worker, it): (usize, &IpsecStats)| v1::IpsecQueue {
+            worker: worker as u32,
+            waiting: it.counts.waiting.get(),
+            in_device: in_device(worker).unwrap_or(0),
+        };
+        let workers = self.dataplane.workers.iter().enumerate();
+        workers
+            .filter_map(|(worker, it)| Some((worker, it.ipsec.as_ref()?)))
+            .map(of)
+            .collect()
     }
 
     fn devices(&self) -> Vec<v1::IpsecDevice> {
@@ -116,6 +135,12 @@ impl IpsecControl for Service {
             devices,
             nodes: inner.nodes.len() as u64,
             sas: inner.database.snapshot().sad.len() as u64,
+            framing: match inner.framing {
+                Framing::TunnelInEsp => IpsecFraming::TunnelInEsp,
+                Framing::EspInTunnel => IpsecFraming::EspInTunnel,
+            }
+            .as_str()
+            .into(),
         }
     }
 
@@ -178,7 +203,12 @@ impl IpsecControl for Service {
             };
             (other, config.spi, !outbound)
         });
-        sas.into_iter().map(sa).collect()
+        let provider = |of: &Sa| {
+            let crypto = self.dataplane.crypto.as_ref();
+            let device = crypto.and_then(|crypto| crypto.device_of(of.session()));
+            device.unwrap_or_else(|| "software".into())
+        };
+        sas.into_iter().map(|it| sa(it, provider(it))).collect()
     }
 
     fn policies(&self) -> Vec<v1::IpsecPolicy> {
@@ -220,6 +250,7 @@ impl IpsecControl for Service {
                 .filter(|error| error.packets > 0)
                 .collect(),
             lost: self.providers(|it| it.lost.get()),
+            queues: self.queues(),
         }
     }
 }

@@ -20,7 +20,7 @@ KEYS = {
 class Node(Lab):
     """Node 1 or 2: underlay 192.0.2.NUMBER, pods 10.201.0.x behind the first, 10.202.0.x behind the second."""
 
-    def __init__(self, directory, number, strict=False, rotation=300):
+    def __init__(self, directory, number, strict=False, rotation=300, framing="tunnel-in-esp", internal=None):
         self.number = number
         self.keys = directory / "keys"
         self.keys.write_text(KEYS[3] + "\n")
@@ -33,6 +33,8 @@ class Node(Lab):
 [ipsec]
 key_file = "{self.keys}"
 strict = {str(strict).lower()}
+framing = "{framing if isinstance(framing, str) else framing[number - 1]}"
+addresses = {json.dumps([internal[number]] if internal else [])}
 directory = "{directory}/ipsec"
 boot_id = "{BOOT[number]}"
 rotation_s = {rotation}
@@ -107,8 +109,10 @@ class Sniffer:
     """Counts what goes over the wire, and in how many frames a text is to be seen. What a data plane sends is seen where it
     arrives: the driver does not show it to others on its side."""
 
+    program = SNIFF
+
     def __init__(self, nodes, secret):
-        self.processes = [node.spawn("dp", "/usr/bin/python3", "-c", SNIFF, secret, stdin=subprocess.PIPE,
+        self.processes = [node.spawn("dp", "/usr/bin/python3", "-c", self.program, secret, stdin=subprocess.PIPE,
                                      stdout=subprocess.PIPE, text=True) for node in nodes]
         for process in self.processes:
             assert process.stdout.readline() == "ready\n"
@@ -187,6 +191,8 @@ def test_everything_between_the_nodes_is_encrypted(nodes):
     assert one.json("ipsec", "policy", "list") == [{"node": "192.0.2.2", "action": "encrypt", "key": 3}]
     status = one.json("ipsec", "status")
     assert (status["key"], status["boot_id"], status["provider"]) == (3, BOOT[1], "software"), status
+    assert status["framing"] == "tunnel-in-esp" and {sa["provider"] for sa in sas} == {"software"}
+    assert [queue["worker"] for queue in one.counters()["queues"]] == [0]
     # No key is ever told.
     for output in (one.log(), json.dumps(sas), json.dumps(status)):
         assert "0001020304" not in output

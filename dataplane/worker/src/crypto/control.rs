@@ -160,6 +160,19 @@ impl Crypto {
         all
     }
 
+    /// The device that does this session's jobs: one that can, and that a worker uses now. `None`: software does them.
+    pub fn device_of(&self, session: &Session) -> Option<String> {
+        let used = |device: &&BoundDevice| {
+            let ends = device
+                .workers
+                .iter()
+                .filter_map(|&worker| self.workers.get(worker));
+            device.capabilities.contains(session.algorithm(), session.esn())
+                && ends.map(|end| end.stats.unused()).any(|unused| unused.is_none())
+        };
+        self.devices().iter().find(used).map(|device| device.name.clone())
+    }
+
     /// What there is.
     pub fn report(&self) -> Vec<DeviceReport> {
         let of = |device: &BoundDevice| DeviceReport {

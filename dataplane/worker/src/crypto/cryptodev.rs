@@ -23,6 +23,8 @@ pub struct Cryptodev {
     /// Of the sessions that the queue has adopted, by key.
     slots: Vec<Option<SessionSlot>>,
     free: Vec<u32>,
+    /// The session fetched last.
+    last: Option<SessionKey>,
     staged: ArrayVec<CryptoJob, DEVICE_BURST>,
     done: ArrayVec<Done, CRYPTO_BURST>,
 }
@@ -34,6 +36,7 @@ impl Cryptodev {
             queue,
             slots: Vec::new(),
             free: Vec::new(),
+            last: None,
             staged: ArrayVec::new(),
             done: ArrayVec::new(),
         }
@@ -83,7 +86,11 @@ impl Device<Mbuf> for Cryptodev {
             debug_assert!(false, "a session that was released");
             return;
         };
-        self.queue.prefetch(*slot);
+        if self.last != Some(key) {
+            // Neighbours mostly have one session.
+            self.queue.prefetch(*slot);
+            self.last = Some(key);
+        }
         let gap = if job.esn_high.is_some() { ESN } else { 0 };
         let icv = job.cipher.offset + job.cipher.len + gap;
         let mut aad = [0; AAD_MAX];

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use octoplane_esp::{Session, SessionId, SessionLookup};
+use octoplane_esp::{Operation, Session, SessionId, SessionLookup};
 
 use crate::crypto::device::SessionKey;
 
@@ -37,6 +37,9 @@ pub(crate) enum OnDevice {
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) session: Arc<Session>,
+    /// Copies of what the session has: with many of them it is in no cache.
+    generation: u32,
+    pub(crate) operation: Operation,
     pub(crate) device: OnDevice,
 }
 
@@ -51,12 +54,12 @@ impl KnownSessions {
     #[inline(always)]
     pub(crate) fn get(&self, id: SessionId) -> Option<&Known> {
         let known = self.entries.get(id.index as usize)?.as_ref()?;
-        (known.session.id() == id).then_some(known)
+        (known.generation == id.generation).then_some(known)
     }
 
     pub(crate) fn set_device(&mut self, id: SessionId, device: OnDevice) {
         if let Some(Some(known)) = self.entries.get_mut(id.index as usize)
-            && known.session.id() == id
+            && known.generation == id.generation
         {
             known.device = device;
         }
@@ -64,17 +67,23 @@ impl KnownSessions {
 
     /// Enters a session that was not seen before. Returns the one that had its place.
     pub(crate) fn enter(&mut self, session: Arc<Session>, device: OnDevice) -> Option<Known> {
-        let index = session.id().index as usize;
+        let SessionId { index, generation } = session.id();
+        let index = index as usize;
         if index >= self.entries.len() {
             self.entries.resize_with((index + 1).next_power_of_two(), || None);
         }
-        self.entries.get_mut(index)?.replace(Known { session, device })
+        self.entries.get_mut(index)?.replace(Known {
+            generation,
+            operation: session.operation(),
+            session,
+            device,
+        })
     }
 
     /// Whether another session has this place.
     pub(crate) fn is_taken(&self, id: SessionId) -> bool {
         let known = self.entries.get(id.index as usize).and_then(Option::as_ref);
-        known.is_some_and(|known| known.session.id() != id)
+        known.is_some_and(|known| known.generation != id.generation)
     }
 
     /// Takes out those that are gone.

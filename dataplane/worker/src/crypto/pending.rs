@@ -78,15 +78,14 @@ impl<B> Pending<B> {
 
     /// Takes a job in, behind all others. `None`: no room, and the job is dropped; ask [`Pending::room`] first.
     #[inline(always)]
-    pub(crate) fn enter(&mut self, job: Job<()>, place: Place) -> Option<Ticket> {
+    pub(crate) fn enter(&mut self, job: Job<()>, place: Place) -> Option<(Ticket, &Job<()>)> {
         let ticket = self.free.pop()?;
         let slot = self.slots.get_mut(ticket as usize)?;
-        slot.job = Some(job);
         slot.place = place;
         slot.held = place == Place::Device;
         self.awaited += usize::from(place == Place::Device);
         self.order.push_back(ticket);
-        Some(ticket)
+        Some((ticket, slot.job.insert(job)))
     }
 
     #[inline(always)]

@@ -49,8 +49,8 @@ where
                     match &mut self.attached {
                         Some(attached) if self.health.is_up() && attached.device.room() > 0 => {
                             if open_gap(&job, &mut buf) {
-                                if let Some(ticket) = self.pending.enter(copy(&job), Place::Device) {
-                                    attached.device.stage(ticket, key, &job, buf);
+                                if let Some((ticket, job)) = self.pending.enter(job, Place::Device) {
+                                    attached.device.stage(ticket, key, job, buf);
                                     staged += 1;
                                 }
                                 continue;
@@ -62,15 +62,15 @@ where
                 }
                 Way::Software(why) => why,
                 Way::Nowhere => {
-                    if let Some(ticket) = self.pending.enter(job, Place::Software) {
+                    if let Some((ticket, _)) = self.pending.enter(job, Place::Software) {
                         self.pending.finish(ticket, buf, JobStatus::NoSession);
                     }
                     continue;
                 }
             };
             self.stats.to_software(way);
-            if let Some(ticket) = self.pending.enter(copy(&job), Place::Software) {
-                self.work.push(for_software(&job, ticket, buf));
+            if let Some((ticket, job)) = self.pending.enter(job, Place::Software) {
+                self.work.push(for_software(job, ticket, buf));
             }
         }
         self.submit_staged(&mut staged, now);
@@ -104,7 +104,7 @@ where
         let known = self.known.get(id);
         if let Some(known) = known
             && let OnDevice::Ready(key) = known.device
-            && known.session.operation() == operation
+            && known.operation == operation
         {
             return Way::Device(key);
         }
@@ -203,11 +203,6 @@ where
         });
         self.forgotten.retain(|&id| !attached.sessions.forget(id));
     }
-}
-
-#[inline(always)]
-fn copy(job: &Job<()>) -> Job<()> {
-    crate::crypto::device::join(job, ())
 }
 
 impl<B, D, S, P> Provider<B> for Failover<B, D, S, P>

@@ -34,6 +34,27 @@ pub enum BadJob {
     Blocks,
 }
 
+/// What a job of a session has to keep to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rules {
+    digest_len: u16,
+    combined: bool,
+    blocks: bool,
+    verify: bool,
+}
+
+impl Rules {
+    pub(crate) fn of(transform: &Transform) -> Self {
+        let combined = transform.algorithm.is_combined();
+        Self {
+            digest_len: transform.digest_len,
+            combined,
+            blocks: !combined && transform.algorithm != CryptoAlgorithm::Null,
+            verify: transform.direction == Direction::Decrypt,
+        }
+    }
+}
+
 impl CryptoJob {
     /// What is to be done to `packet`, in place, with the session in `slot`. `user` comes back with it.
     ///
@@ -136,7 +157,7 @@ impl CryptoJob {
 
     /// Makes the job fit for the device, which will believe whatever it says.
     #[inline(always)]
-    pub(crate) fn prepare(&mut self, transform: &Transform, session: *mut c_void) -> Result<(), BadJob> {
+    pub(crate) fn prepare(&mut self, rules: Rules, session: *mut c_void) -> Result<(), BadJob> {
         let raw = &self.raw;
         // SAFETY: the job owns the buffer, which is borrowed for the check only.
         let bytes = |raw: *mut dpdk_sys::rte_mbuf| unsafe {
@@ -148,20 +169,18 @@ impl CryptoJob {
             room = room.min(bytes(raw.dst));
         }
         let end = |offset: u16, len: u16| usize::from(offset) + usize::from(len);
-        let combined = transform.algorithm.is_combined();
         if end(raw.cipher_offset, raw.cipher_len) > room
-            || end(raw.digest_offset, transform.digest_len) > room
-            || (!combined && end(raw.auth_offset, raw.auth_len) > room)
+            || end(raw.digest_offset, rules.digest_len) > room
+            || (!rules.combined && end(raw.auth_offset, raw.auth_len) > room)
         {
             return Err(BadJob::Range);
         }
-        let blocks = !combined && transform.algorithm != CryptoAlgorithm::Null;
-        if blocks && !raw.cipher_len.is_multiple_of(16) {
+        if rules.blocks && !raw.cipher_len.is_multiple_of(16) {
             return Err(BadJob::Blocks);
         }
         self.raw.session = session;
-        self.raw.combined = combined;
-        self.raw.verify = transform.direction == Direction::Decrypt;
+        self.raw.combined = rules.combined;
+        self.raw.verify = rules.verify;
         Ok(())
     }
 }

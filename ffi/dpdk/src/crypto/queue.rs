@@ -1,6 +1,7 @@
 //! A crypto device's queue pair: packets in, packets out.
 
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 
 use crate::crypto::CryptoId;
-use crate::crypto::job::{BadJob, CryptoJob, Done, Status};
+use crate::crypto::job::{BadJob, CryptoJob, Done, Rules, Status};
 use crate::crypto::open::{OpenDevice, Stuck, leave_behind};
 use crate::crypto::ops::Ops;
 use crate::crypto::session::CryptoSession;
@@ -60,8 +61,23 @@ pub struct Enqueued {
 #[derive(Debug)]
 struct Slot {
     session: Option<Arc<CryptoSession>>,
+    /// Copies of what the session has: with many of them it is in no cache.
+    raw: SessionPtr,
+    rules: Rules,
     in_flight: u32,
 }
+
+/// The driver's session. Good as long as the slot owns the session.
+#[derive(Debug, Clone, Copy)]
+struct SessionPtr(*mut c_void);
+
+// SAFETY: sessions belong to no thread.
+unsafe impl Send for SessionPtr {}
+
+/// Bytes at the start of a session that hold the first keys of most drivers.
+const HOT: usize = 512;
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// The only handle of a queue pair. While it exists its device is not stopped. It owns the packets that are in the device;
 /// when it is dropped, it waits for them, and what does not come back is freed when the device is closed.
@@ -125,6 +141,8 @@ impl CryptoQueue {
             return Err(session);
         }
         let slot = Slot {
+            raw: SessionPtr(session.as_ptr()),
+            rules: Rules::of(session.transform()),
             session: Some(session),
             in_flight: 0,
         };
@@ -160,12 +178,10 @@ impl CryptoQueue {
     /// Asks the CPU to fetch what a job of this session needs first.
     #[inline(always)]
     pub fn prefetch(&self, slot: SessionSlot) {
-        if let Some(Slot {
-            session: Some(session),
-            ..
-        }) = self.slots.get(slot.0 as usize)
-        {
-            crate::mbuf::prefetch(session.as_ptr().cast());
+        if let Some(slot) = self.slots.get(slot.0 as usize) {
+            for at in (0..HOT).step_by(LINE) {
+                crate::mbuf::prefetch(slot.raw.0.cast::<u8>().wrapping_add(at));
+            }
         }
     }
 
@@ -205,10 +221,9 @@ impl CryptoQueue {
         let mut good = 0;
         let mut bad = None;
         for job in jobs.iter_mut() {
-            let session = self.slots.get(job.slot()).and_then(|slot| slot.session.as_ref());
-            let prepared = match session {
-                Some(session) => job.prepare(session.transform(), session.as_ptr()),
-                None => Err(BadJob::Session),
+            let prepared = match self.slots.get(job.slot()) {
+                Some(slot) if slot.session.is_some() => job.prepare(slot.rules, slot.raw.0),
+                _ => Err(BadJob::Session),
             };
             if let Err(error) = prepared {
                 bad = Some(Refusal::Bad(error));
