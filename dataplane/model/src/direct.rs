@@ -189,7 +189,7 @@ impl Model {
         }
     }
 
-    fn remember(&mut self, rx: &mut Rx<'_>, tuple: &crate::wire::Tuple, front: Front, flags: u8) -> Flow {
+    fn remember(&mut self, rx: &Rx<'_>, tuple: &crate::wire::Tuple, front: Front, flags: u8) -> Flow {
         let filter = (Scope::Forward, Filter::Dsr);
         let (status, entry) = self.ct.lookup(self.now, tuple, Kind::Out, filter, flags);
         if status != Status::New && entry.nat == Some(front) {
