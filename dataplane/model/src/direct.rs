@@ -147,7 +147,7 @@ impl Model {
         }
         let all = if pkt.v6 { 128 } else { 32 };
         let bits = all - u32::from(len);
-        let product = u64::from(value) * 0x9e37_79b9 & 0xffff_ffff;
+        let product = (u64::from(value) * 0x9e37_79b9) & 0xffff_ffff;
         let hash = (product >> (32 - bits.min(32))) as u32;
         Some(match addr {
             IpAddr::V4(addr) => Ipv4Addr::from_bits(addr.to_bits() | hash).into(),
@@ -156,7 +156,7 @@ impl Model {
     }
 
     /// Learns what the client of a packet to an endpoint used, if a balancer says it (specification, 1.5 step 8).
-    pub(crate) fn hear(&mut self, rx: &mut Rx<'_>, pkt: &Packet) -> Flow {
+    pub(crate) fn hear(&mut self, rx: &Rx<'_>, pkt: &Packet) -> Flow {
         if !pkt.has_ports() || self.owner(pkt.dst()).is_none() {
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! Direct server return: the engine and the reference model, told the same, do the same. Scenarios are all that can be combined,
 //! in orders that follow from a number.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use std::net::IpAddr;
 

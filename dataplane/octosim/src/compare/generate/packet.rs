@@ -242,7 +242,7 @@ fn around(inner: &[u8]) -> Vec<u8> {
     let v6 = inner.first().is_some_and(|first| first >> 4 == 6);
     let addr = |four: &str, six: &str| -> IpAddr {
         let text = if v6 { six } else { four };
-        text.parse().unwrap_or(IpAddr::from([0; 4]))
+        text.parse().unwrap_or_else(|_| IpAddr::from([0; 4]))
     };
     let ip = Ip {
         src: addr(NODES4[0], NODES6[0]),
@@ -513,7 +513,7 @@ pub(super) fn packet_plan(kernel: bool) -> BoxedStrategy<PacketPlan> {
             let (told, around) = direct;
             let outside = port.starts_with("up");
             let is_pod = PODS4.iter().chain(&PODS6).any(|pod| dst.to_string() == *pod);
-            let options = options.or(told.filter(|_| outside && is_pod));
+            let options = options.or_else(|| told.filter(|_| outside && is_pod));
             PacketPlan {
                 port,
                 src,
