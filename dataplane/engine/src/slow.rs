@@ -541,6 +541,8 @@ impl<P: BufPool> Core<P> {
         };
         match self.connection(rx, buf, &packet, sender, told) {
             Verdict::Park(awaited) => Verdict::ParkInner(awaited, identity),
+            // An answer would go back to the other node outside the tunnel, where the sender is not known.
+            Refuse(reason, _) => Drop(reason),
             verdict => verdict,
         }
     }

@@ -16,7 +16,7 @@ pub(crate) const ICMP6: u8 = 58;
 pub(crate) const SCTP: u8 = 132;
 
 /// Most IPv6 extension headers that are looked behind (specification, 6.1: code 156).
-const MAX_EXTENSIONS: usize = 4;
+const MAX_EXTENSIONS: usize = 8;
 
 /// TCP flags.
 pub(crate) mod tcp {
