@@ -8,12 +8,15 @@ use octoplane_packet::headers::{
 };
 use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::model::Role;
+use octoplane_tables::{Action, identity};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::connection;
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::output::Output;
-use crate::slow::Verdict;
+use crate::overlay;
+use crate::slow::{Seal, Verdict};
 
 /// What a sender is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +126,16 @@ impl<P: BufPool> Core<P> {
         Verdict::Answer
     }
 
-    /// Tells the sender of `frame` about an error, unless that is not allowed, or too many errors were sent lately.
-    pub(crate) fn icmp_error(&mut self, rx: &Rx<'_>, frame: &[u8], error: Error, out: &mut Output<P::Buf>) {
+    /// Tells the sender of `frame` about an error, unless that is not allowed, or too many errors were sent lately: back to where
+    /// it came from or, if it was taken out of a tunnel (`inside`), through the tunnel to its sender's node.
+    pub(crate) fn icmp_error(
+        &mut self,
+        rx: &Rx<'_>,
+        frame: &[u8],
+        error: Error,
+        inside: bool,
+        out: &mut Output<P::Buf>,
+    ) {
         let Ok((ethernet, packet)) = Ethernet::ref_from_prefix(frame) else {
             return;
         };
@@ -132,9 +143,13 @@ impl<P: BufPool> Core<P> {
             return;
         }
         let made = if ethernet.ethertype.get() == ethertype::IPV4 {
-            may_report4(packet) && self.icmp4.allow(rx.now) && self.error4(rx, ethernet, packet, error, out)
+            may_report4(packet)
+                && self.icmp4.allow(rx.now)
+                && self.error4(rx, ethernet, packet, error, inside, out)
         } else {
-            may_report6(packet) && self.icmp6.allow(rx.now) && self.error6(rx, ethernet, packet, error, out)
+            may_report6(packet)
+                && self.icmp6.allow(rx.now)
+                && self.error6(rx, ethernet, packet, error, inside, out)
         };
         if made {
             self.stats.icmp_errors.add(1);
@@ -149,6 +164,7 @@ impl<P: BufPool> Core<P> {
         ethernet: &Ethernet,
         packet: &[u8],
         error: Error,
+        inside: bool,
         out: &mut Output<P::Buf>,
     ) -> bool {
         let Ok((old, _)) = Ipv4::ref_from_prefix(packet) else {
@@ -157,7 +173,7 @@ impl<P: BufPool> Core<P> {
         // Network control (RFC 1812, section 4.3.2.5) is what a router sends.
         let (src, most, tos) = match error.of_destination() {
             true => (Some(old.dst.into()), SAMPLE_V4, 0),
-            false => (own4(rx), MAX_V4 - IPV4_LEN - 8, 0xc0),
+            false => (own4(rx, inside), MAX_V4 - IPV4_LEN - 8, 0xc0),
         };
         let Some(src) = src else { return false };
         let sample = &packet[..packet.len().min(old.total_len.get().into()).min(most)];
@@ -183,7 +199,11 @@ impl<P: BufPool> Core<P> {
             rest: rest.into(),
         };
         icmp.checksum = (!fold(sum(icmp.as_bytes()) + sum(sample))).into();
-        self.send_error(rx, ethernet, header.as_bytes(), icmp.as_bytes(), sample, out)
+        let parts = [header.as_bytes(), icmp.as_bytes(), sample];
+        match inside {
+            true => self.send_inside(rx, ethernet, parts, IpAddr::from(old.src), out),
+            false => self.send_back(rx, ethernet, parts, out),
+        }
     }
 
     fn error6(
@@ -192,6 +212,7 @@ impl<P: BufPool> Core<P> {
         ethernet: &Ethernet,
         packet: &[u8],
         error: Error,
+        inside: bool,
         out: &mut Output<P::Buf>,
     ) -> bool {
         let Ok((old, _)) = Ipv6::ref_from_prefix(packet) else {
@@ -199,7 +220,7 @@ impl<P: BufPool> Core<P> {
         };
         let src = match error.of_destination() {
             true => Some(old.dst.into()),
-            false => own6(rx),
+            false => own6(rx, inside),
         };
         let Some(src) = src else { return false };
         let len = usize::from(old.payload_len.get()) + IPV6_LEN;
@@ -221,22 +242,89 @@ impl<P: BufPool> Core<P> {
         };
         let pseudo = pseudo_header(&header.src, &header.dst, protocol::ICMPV6, 8 + sample.len());
         icmp.checksum = (!fold(pseudo + sum(icmp.as_bytes()) + sum(sample))).into();
-        self.send_error(rx, ethernet, header.as_bytes(), icmp.as_bytes(), sample, out)
+        let parts = [header.as_bytes(), icmp.as_bytes(), sample];
+        match inside {
+            true => self.send_inside(rx, ethernet, parts, IpAddr::from(old.src), out),
+            false => self.send_back(rx, ethernet, parts, out),
+        }
     }
 
     /// Sends an error back to where the frame came from.
-    fn send_error(
+    fn send_back(
         &mut self,
         rx: &Rx<'_>,
         ethernet: &Ethernet,
-        ip: &[u8],
-        icmp: &[u8],
-        sample: &[u8],
+        parts: [&[u8]; 3],
         out: &mut Output<P::Buf>,
     ) -> bool {
-        let Some(mut buf) = self.pool.alloc() else {
+        let Some(buf) = self.frame(rx, ethernet, parts, out) else {
             return false;
         };
+        match out.send(rx.port, buf) {
+            Ok(()) => true,
+            Err(buf) => {
+                out.discard(buf);
+                false
+            }
+        }
+    }
+
+    /// Sends an error through the tunnel to the node of a sender elsewhere, encrypted if what goes there is.
+    fn send_inside(
+        &mut self,
+        rx: &Rx<'_>,
+        ethernet: &Ethernet,
+        parts: [&[u8]; 3],
+        sender: IpAddr,
+        out: &mut Output<P::Buf>,
+    ) -> bool {
+        let number = connection::remote(rx.snapshot, sender).tunnel_end;
+        if number == 0 {
+            return false;
+        }
+        let end = rx.snapshot.tunnel_end(number);
+        let target = rx.snapshot.target(end.target);
+        let Ok(sa) = connection::sealing(rx, Some(end), true, identity::HOST) else {
+            return false;
+        };
+        if target.action != Action::Forward {
+            return false;
+        }
+        let Some(mut buf) = self.frame(rx, ethernet, parts, out) else {
+            return false;
+        };
+        let ecn = overlay::traffic_class(buf.data()) & 3;
+        if overlay::encapsulate(&mut buf, end, target, identity::HOST, 0, ecn).is_err() {
+            out.discard(buf);
+            return false;
+        }
+        if let Some((ipsec, sa)) = sa {
+            let seal = Seal {
+                sa: sa.id(),
+                port: target.port,
+                front: ipsec.front(end.len),
+            };
+            self.seal(rx, buf, seal, out);
+            return true;
+        }
+        match out.send(target.port, buf) {
+            Ok(()) => true,
+            Err(buf) => {
+                out.discard(buf);
+                false
+            }
+        }
+    }
+
+    /// A frame of these parts, back to where `ethernet` is from.
+    fn frame(
+        &mut self,
+        rx: &Rx<'_>,
+        ethernet: &Ethernet,
+        [ip, icmp, sample]: [&[u8]; 3],
+        out: &mut Output<P::Buf>,
+    ) -> Option<P::Buf> {
+        let mut buf = self.pool.alloc()?;
         let back = Ethernet {
             dst: ethernet.src,
             src: rx.view.mac.0,
@@ -245,20 +333,14 @@ impl<P: BufPool> Core<P> {
         let parts = [back.as_bytes(), ip, icmp, sample];
         let Ok(mut data) = buf.append(parts.iter().map(|part| part.len()).sum()) else {
             out.discard(buf);
-            return false;
+            return None;
         };
         for part in parts {
             let (head, tail) = data.split_at_mut(part.len());
             head.copy_from_slice(part);
             data = tail;
         }
-        match out.send(rx.port, buf) {
-            Ok(()) => true,
-            Err(buf) => {
-                out.discard(buf);
-                false
-            }
-        }
+        Some(buf)
     }
 }
 
@@ -270,24 +352,24 @@ fn turn(rx: &Rx<'_>, data: &mut [u8]) {
     }
 }
 
-/// Our address that a sender behind this port knows.
-fn own4(rx: &Rx<'_>) -> Option<Ipv4Addr> {
+/// Our address that a sender behind this port knows, or one in the tunnel.
+fn own4(rx: &Rx<'_>, inside: bool) -> Option<Ipv4Addr> {
     match rx.view.role {
-        Role::Uplink => rx.view.addresses.iter().find_map(|addr| {
+        Role::Uplink if !inside => rx.view.addresses.iter().find_map(|addr| {
             if let IpAddr::V4(own) = addr {
                 Some(*own)
             } else {
                 None
             }
         }),
-        Role::Pod | Role::Host => Some(rx.snapshot.gateways().ipv4),
+        _ => Some(rx.snapshot.gateways().ipv4),
     }
 }
 
 /// The same for IPv6.
-fn own6(rx: &Rx<'_>) -> Option<Ipv6Addr> {
+fn own6(rx: &Rx<'_>, inside: bool) -> Option<Ipv6Addr> {
     match rx.view.role {
-        Role::Uplink => rx
+        Role::Uplink if !inside => rx
             .view
             .addresses
             .iter()
@@ -297,7 +379,7 @@ fn own6(rx: &Rx<'_>) -> Option<Ipv6Addr> {
             })
             // A link-local address is no use to a sender behind a router (RFC 6724, rule 2).
             .min_by_key(Ipv6Addr::is_unicast_link_local),
-        Role::Pod | Role::Host => Some(rx.snapshot.gateways().ipv6),
+        _ => Some(rx.snapshot.gateways().ipv6),
     }
 }
 

@@ -199,8 +199,8 @@ impl<P: BufPool> Core<P> {
                 decrypted,
             };
             match (over, awaited, inner) {
-                (true, Awaited::Neighbour(..), _) => {
-                    self.icmp_error(&rx, buf.data(), Error::HostUnreachable, out);
+                (true, Awaited::Neighbour(..), inner) => {
+                    self.icmp_error(&rx, buf.data(), Error::HostUnreachable, inner.is_some(), out);
                     self.discard(&rx, DropReason::NoFib, buf, out);
                 }
                 (true, Awaited::FirstFragment(_), _) => {

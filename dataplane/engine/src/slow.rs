@@ -39,6 +39,8 @@ pub(crate) enum Verdict {
     Drop(DropReason),
     /// Dropped and counted, and its sender is told.
     Refuse(DropReason, Error),
+    /// The same for a packet that came in a tunnel: its sender is told through that.
+    RefuseInner(DropReason, Error),
     /// For the kernel; dropped for this reason if there is no way to it.
     Punt(DropReason),
     /// It ends here as it should.
@@ -117,7 +119,11 @@ impl<P: BufPool> Core<P> {
                 rx.port
             }
             Refuse(reason, error) => {
-                self.icmp_error(rx, buf.data(), error, out);
+                self.icmp_error(rx, buf.data(), error, false, out);
+                return self.discard(rx, reason, buf, out);
+            }
+            Verdict::RefuseInner(reason, error) => {
+                self.icmp_error(rx, buf.data(), error, true, out);
                 return self.discard(rx, reason, buf, out);
             }
             Drop(reason) | Punt(reason) => return self.discard(rx, reason, buf, out),
@@ -541,8 +547,7 @@ impl<P: BufPool> Core<P> {
         };
         match self.connection(rx, buf, &packet, sender, told) {
             Verdict::Park(awaited) => Verdict::ParkInner(awaited, identity),
-            // An answer would go back to the other node outside the tunnel, where the sender is not known.
-            Refuse(reason, _) => Drop(reason),
+            Refuse(reason, error) => Verdict::RefuseInner(reason, error),
             verdict => verdict,
         }
     }

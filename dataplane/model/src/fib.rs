@@ -149,10 +149,11 @@ impl Model {
             .map_or_else(|| self.world(addr.is_ipv6()), |entry| entry.identity)
     }
 
-    /// The world's identity: one each family with dual stack.
+    /// The world's identity: one each family with dual stack, which is a node with addresses of both.
     pub(crate) fn world(&self, v6: bool) -> u32 {
         let node = &self.state.node;
-        match (node.router4.is_some() && node.router6.is_some(), v6) {
+        let own = |v6| node.addresses.iter().any(|addr| addr.is_ipv6() == v6);
+        match (own(false) && own(true), v6) {
             (false, _) => identity::WORLD,
             (true, false) => identity::WORLD4,
             (true, true) => identity::WORLD6,

@@ -518,9 +518,10 @@ impl<P: BufPool> Core<P> {
         if !matches!(target.action, Way::Forward | Way::Deliver) {
             return Verdict::Punt(DropReason::LocalHostUnreachable);
         }
-        // What stands behind the IP packet need not fit.
+        // What stands behind the IP packet need not fit, and is not taken to another node.
         let padding = buf.len() - packet.end;
-        if buf.len() - ETHERNET_LEN > usize::from(target.mtu) && buf.trim_back(padding).is_err() {
+        let too_large = buf.len() - ETHERNET_LEN > usize::from(target.mtu);
+        if (too_large || tunnel.is_some()) && buf.trim_back(padding).is_err() {
             return Verdict::Drop(DropReason::InvalidPacket);
         }
         let changed = change(buf.data_mut()).and_then(|()| match &note {

@@ -167,7 +167,9 @@ impl Fate {
             Verdict::Seal(seal) => Self::Encrypted { port: seal.port },
             Verdict::Open => Self::Decrypted,
             Verdict::Drop(reason) | Verdict::Punt(reason) => Self::Dropped { reason, told: false },
-            Verdict::Refuse(reason, _) => Self::Dropped { reason, told: true },
+            Verdict::Refuse(reason, _) | Verdict::RefuseInner(reason, _) => {
+                Self::Dropped { reason, told: true }
+            }
             Verdict::Consumed => Self::Consumed,
             Verdict::Answer => Self::Answered,
             Verdict::Park(awaited) | Verdict::ParkInner(awaited, _) => match awaited {

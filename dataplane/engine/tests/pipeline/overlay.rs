@@ -383,3 +383,52 @@ fn what_is_known_is_found_in_the_tunnel() {
         }
     }
 }
+
+#[test]
+fn errors_about_what_is_inside_go_back_into_the_tunnel() {
+    for (v6, sender, receiver, at) in [
+        (false, "10.1.0.7", "10.0.0.1", 22),
+        (true, "fd01::7", "fd00::1", 21),
+    ] {
+        let mut lab = tunnelled(TunnelProtocol::Vxlan, PEER4);
+        let mut inner = packet(6, (sender, 4000), (receiver, 80), SYN, ([2; 6], [4; 6]));
+        inner[at] = 1;
+        if !v6 {
+            let sum = internet_checksum(&[&inner[14..24], &[0, 0], &inner[26..34]].concat());
+            put16(&mut inner, 24, sum);
+        }
+        let outcome = lab.one(UPLINK, &wrapped(5000, TunnelProtocol::Vxlan, &inner, 0));
+        let (code, sent) = outcome.dropped_and_sent();
+        assert_eq!((code, sent.len()), (196, 1));
+        let (port, sent) = (sent[0].0, &sent[0].1);
+        // Through the tunnel to the node of the sender, from a node (identity 6 on the wire).
+        assert_eq!(
+            (port, &sent[..6], &sent[30..34]),
+            (UPLINK, &PEER[..], &[192, 0, 2, 9][..])
+        );
+        assert_eq!((be16(sent, 36), &sent[46..50]), (8472, &[0, 0, 6, 0][..]));
+        let (error, kind, quoted) = match v6 {
+            // RFC 4443, section 3.3.
+            true => (&sent[64..], 40, 3),
+            // RFC 792.
+            false => (&sent[64..], 20, 11),
+        };
+        assert_eq!(error[kind], quoted);
+        let (to, expected) = match ip(sender) {
+            IpAddr::V4(addr) => (&error[16..20], addr.octets().to_vec()),
+            IpAddr::V6(addr) => (&error[24..40], addr.octets().to_vec()),
+        };
+        assert_eq!(to, expected);
+        assert_eq!(error[kind + 8..], inner[14..], "the packet as it came");
+    }
+}
+
+#[test]
+fn padding_is_not_taken_to_another_node() {
+    let mut lab = tunnelled(TunnelProtocol::Vxlan, PEER4);
+    let frame = packet(6, ("10.0.0.1", 4000), ("10.1.0.7", 80), SYN, (OURS[0], EP1));
+    let mut padded = frame.clone();
+    padded.extend([0; 5]);
+    let outcome = lab.one(POD0, &padded);
+    assert_eq!(outcome.only().1[62..], frame[12..]);
+}

@@ -15,6 +15,8 @@ const OTHER_REASON: &[(u16, u16)] = &[
     (133, 136),
     (181, 136),
     (189, 136),
+    // An extension header that is cut off: an invalid one, or an invalid packet.
+    (156, 134),
 ];
 
 /// Whether two sets of drops (code: number) are of packets that were dropped for one reason or another.
