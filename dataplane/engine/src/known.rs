@@ -101,6 +101,8 @@ impl<P: BufPool> Core<P> {
                     // Where a translation is to be looked up.
                     table.prefetch_half(flow.other());
                 }
+            } else {
+                table.prefetch_rest(pending.hash);
             }
         }
         if let Some(ipsec) = rx.ipsec {
