@@ -212,6 +212,13 @@ impl FlowTable {
         self.looks.len() as u32
     }
 
+    /// Bytes that the table takes once all of it is in use: records, index, times and stock.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let lines = self.records.len() + self.buckets.len();
+        lines * LINE * 8 + self.looks.len() * (8 + size_of::<u32>())
+    }
+
     /// Connections stored.
     #[must_use]
     pub fn len(&self) -> u32 {
