@@ -175,7 +175,10 @@ impl Remotes {
 
     /// The tunnel endpoints that some targets lead to.
     pub(crate) fn peers_behind(&self, targets: &BTreeSet<u32>) -> impl Iterator<Item = IpAddr> {
-        let peers = self.peers.iter().filter(|(_, peer)| targets.contains(&peer.target));
+        let peers = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| targets.contains(&peer.target));
         peers.map(|(&addr, _)| addr)
     }
 

@@ -105,7 +105,10 @@ impl TunnelEnd {
         }
         self.headers[..ETHERNET_LEN - 2].copy_from_slice(&target.macs);
         self.port = target.port;
-        self.room = target.limit.saturating_add(ETHERNET_LEN as u16).saturating_sub(self.len);
+        self.room = target
+            .limit
+            .saturating_add(ETHERNET_LEN as u16)
+            .saturating_sub(self.len);
     }
 
     fn fill(&mut self, kind: u16, ip: &[u8], upper: &[u8]) {
