@@ -170,7 +170,10 @@ fn tunnels_have_what_their_packets_need_of_the_way_there() {
     // Bytes of a frame that fit after each step: 50 more than its IP packet are not above the MTU.
     let steps = [
         (put_node(settings), 0),
-        (Change::PutIpcache(entry("10.5.0.0/24", 600, Some("203.0.113.6"))), 0),
+        (
+            Change::PutIpcache(entry("10.5.0.0/24", 600, Some("203.0.113.6"))),
+            0,
+        ),
         (route("203.0.113.0/24", via("192.0.2.253")), 0),
         (neighbour("192.0.2.253", 1), 1464),
         (neighbour("192.0.2.253", 2), 1464),
