@@ -37,7 +37,7 @@ struct Decided<'a> {
 }
 
 /// Flags of directions that are followed without a closer look.
-const PLAIN: u16 = flag::COMPILED | flag::TRANSLATE | flag::ENCAPSULATE | flag::ANY_CHANGE;
+const PLAIN: u16 = flag::COMPILED | flag::TRANSLATE | flag::ENCAPSULATE | flag::ANY_CHANGE | flag::HOP;
 
 /// A packet whose connection is being looked up.
 pub(crate) struct Pending {
@@ -239,6 +239,7 @@ impl<P: BufPool> Core<P> {
         }
         let frame = buf.data_mut();
         let translated = !SAME && action.flags & flag::TRANSLATE != 0;
+        let hop = SAME || end.is_none() || action.flags & flag::HOP != 0;
         let class;
         if IPV6 {
             let Some((header, upper)) = frame.split_first_chunk_mut::<V6>() else {
@@ -252,8 +253,10 @@ impl<P: BufPool> Core<P> {
                 Translation::of6(&half, &back).apply_upper(upper, pending.upper);
                 connection::set_addresses6(header, &back);
             }
-            if end.is_none() {
+            if hop {
                 header[21] -= 1;
+            }
+            if end.is_none() {
                 header[..12].copy_from_slice(&target.macs);
             }
         } else {
@@ -264,8 +267,8 @@ impl<P: BufPool> Core<P> {
             if translated {
                 let to = Translation::of(&half);
                 to.apply_upper(upper, pending.upper);
-                to.apply4(header, end.is_none());
-            } else if end.is_none() {
+                to.apply4(header, hop);
+            } else if hop {
                 let second = older(le64(header, 22));
                 header[22..30].copy_from_slice(&second.to_le_bytes());
             }
@@ -398,6 +401,9 @@ impl<P: BufPool> Core<P> {
                 frame[..12].copy_from_slice(&target.macs);
             }
             Some(end) => {
+                if action.flags & flag::HOP != 0 {
+                    connection::one_hop_further(frame, v6);
+                }
                 let ecn = overlay::traffic_class(buf.data()) & 3;
                 if overlay::encapsulate(buf, end, target, action.identity, pending.hash, ecn).is_err() {
                     return SLOW;

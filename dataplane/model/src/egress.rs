@@ -44,6 +44,15 @@ impl Model {
         })
     }
 
+    /// Sends a packet of a pod to the gateway node, which is a hop (specification, section 5, TTL).
+    pub(crate) fn to_gateway(&self, rx: &mut Rx<'_>, pkt: &mut Packet, peer: IpAddr, src_id: u32) -> Flow {
+        if pkt.ttl() <= 1 {
+            return Err(Stop::Refuse(code::TTL, rx.direction(), Told::TimeExceeded));
+        }
+        pkt.set_ttl(pkt.ttl() - 1);
+        self.encapsulate(rx, pkt, peer, src_id, Direction::Egress)
+    }
+
     /// A packet of a pod on another node for which this node is the gateway. Whether it was one.
     pub(crate) fn egress_here(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow<bool> {
         let dst_id = self.identity(pkt.dst());

@@ -22,6 +22,7 @@ struct Ports {
     protocol: u8,
     sport: u16,
     dport: u16,
+    kind: Option<u8>,
     since: u64,
 }
 
@@ -105,11 +106,15 @@ impl Model {
             return Ok(true);
         }
         if !pkt.later_fragment() {
-            let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+            // Who needs ports that are not there drops it.
+            let Ok(tuple) = pkt.tuple() else {
+                return Ok(true);
+            };
             let ports = Ports {
                 protocol: pkt.protocol,
                 sport: tuple.sport,
                 dport: tuple.dport,
+                kind: pkt.icmp().map(|(kind, _)| kind),
                 since: self.now,
             };
             if self.fragments.known.insert(key, ports).is_none() {
@@ -125,6 +130,7 @@ impl Model {
         if let Some(known) = self.fragments.known.get(&key) {
             pkt.protocol = known.protocol;
             pkt.ports = Some((known.sport, known.dport));
+            pkt.kind = known.kind;
             return Ok(true);
         }
         if self.fragments.held.len() >= self.fragments.bound {
@@ -166,6 +172,7 @@ impl Model {
         {
             pkt.protocol = known.protocol;
             pkt.ports = Some((known.sport, known.dport));
+            pkt.kind = known.kind;
             let mut rx = Rx {
                 port,
                 frame,

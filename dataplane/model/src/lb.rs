@@ -131,7 +131,6 @@ impl Found {
 
     fn local_only(&self) -> bool {
         let policy = match (self.kind, self.scope) {
-            (FrontendType::HostPort, _) => TrafficPolicy::Cluster,
             (FrontendType::ClusterIp, _) | (_, ScopeOf::Internal) => self.service.internal_policy,
             (_, ScopeOf::External) => self.service.external_policy,
         };
@@ -215,7 +214,36 @@ pub(crate) struct Chosen {
     pub(crate) backend: BackendId,
 }
 
+/// Where a flow goes whose service is not there any more.
+pub(crate) struct Kept {
+    pub(crate) backend: BackendId,
+    pub(crate) entry: Entry,
+}
+
 impl Model {
+    /// The backend of a flow that came by a service which is gone: it stays (README).
+    pub(crate) fn kept(&self, tuple: &Tuple) -> Option<Kept> {
+        self.ct.entries.iter().find_map(|((known, kind), entry)| {
+            let meant = entry
+                .nat
+                .or_else(|| entry.rev_nat.map(|id| (id.address, id.port)))?;
+            let src = if entry.loopback { known.dst } else { known.src };
+            let same = *kind == Kind::Out
+                && !entry.dsr
+                && meant == (tuple.dst, tuple.dport)
+                && (src, known.sport, known.protocol) == (tuple.src, tuple.sport, tuple.protocol)
+                && entry.expires > self.now;
+            same.then(|| Kept {
+                backend: BackendId {
+                    address: known.dst,
+                    port: known.dport,
+                    protocol: known.protocol,
+                },
+                entry: entry.clone(),
+            })
+        })
+    }
+
     /// A backend's state: in this service, else in any other.
     fn backend_state(&self, found: &Found, id: BackendId) -> Option<BackendState> {
         let same = |service: &&Service| service.protocol.number() == id.protocol;

@@ -7,7 +7,7 @@ use crate::bandwidth::Pace;
 use crate::choices::{Choices, First};
 use crate::config::{Direction, Endpoint, Mac, Port, Ports, Role, State};
 use crate::conntrack::{Conntrack, Entry, Kind};
-use crate::fib::identity;
+use crate::fib::{Target, identity};
 use crate::fragments::Fragments;
 use crate::icmp::Limiter;
 use crate::lb::{BackendId, FrontendId};
@@ -118,6 +118,7 @@ impl Model {
             ct: Conntrack {
                 entries: BTreeMap::new(),
                 capacity: options.flows,
+                made: 0,
             },
             nat: Nat::default(),
             affinity: BTreeMap::new(),
@@ -217,6 +218,14 @@ impl Model {
     /// What becomes of a frame, where the first of all choices is taken.
     pub fn receive(&mut self, port: &str, frame: &[u8]) -> Outcome {
         self.receive_with(port, frame, &mut First)
+    }
+
+    /// The same for one that came before and waited. It says nothing new about who sent it.
+    pub fn retry_with(&mut self, port: &str, frame: &[u8], choices: &mut dyn Choices) -> Outcome {
+        let kernel = self.host_mac;
+        let outcome = self.receive_with(port, frame, choices);
+        self.host_mac = kernel;
+        outcome
     }
 
     /// What becomes of a frame that comes in by a port.
@@ -330,6 +339,10 @@ impl Model {
         {
             let src_id = self.sender(rx, &pkt);
             return self.pass_on(rx, &pkt, about, src_id);
+        }
+        // What is for a pod has to be readable, whatever else is wrong with it.
+        if matches!(self.target(pkt.dst()), Target::Endpoint(_)) {
+            pkt.tuple().map_err(|code| rx.drop(code))?;
         }
         self.without_trace(|model| match rx.port.role {
             Role::Pod => model.pod_egress(rx, &mut pkt),

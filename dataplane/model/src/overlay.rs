@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::config::{Direction, Routing, TunnelProtocol};
+use crate::conntrack::Kind;
 use crate::fib::{Target, identity};
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, Stop, Told, code};
@@ -65,6 +66,14 @@ impl Model {
         options: &[u8],
     ) -> Flow {
         let tunnel = self.state.node.tunnel.clone();
+        let local = match peer {
+            IpAddr::V4(_) => tunnel.local4.map(IpAddr::V4),
+            IpAddr::V6(_) => tunnel.local6.map(IpAddr::V6),
+        };
+        // Without an address of ours there is no tunnel.
+        let Some(local) = local else {
+            return Err(Stop::Drop(code::NO_TUNNEL_ENDPOINT, direction));
+        };
         let Target::Exit(exit) = self.route(peer) else {
             return Err(Stop::Drop(code::NO_FIB, direction));
         };
@@ -105,27 +114,13 @@ impl Model {
         udp.extend(((8 + inner.len()) as u16).to_be_bytes());
         udp.extend([0, 0]);
         udp.extend(inner);
-        let own = |v6: bool| {
-            let addresses = exit.port.addresses.iter().map(|own| own.addr);
-            addresses.filter(|addr| addr.is_ipv6() == v6).collect::<Vec<_>>()
-        };
-        let local = match peer {
-            IpAddr::V4(_) => tunnel
-                .local4
-                .map(IpAddr::V4)
-                .or_else(|| own(false).first().copied()),
-            IpAddr::V6(_) => tunnel
-                .local6
-                .map(IpAddr::V6)
-                .or_else(|| own(true).first().copied()),
-        };
         let bytes = match (local, peer) {
-            (Some(IpAddr::V4(local)), IpAddr::V4(peer)) => {
+            (IpAddr::V4(local), IpAddr::V4(peer)) => {
                 // What is inside was made to fit.
                 let id = rx.choices.outer_ip_id();
                 uncut(build4(local, peer, UDP, pkt.ecn(), id, &udp))
             }
-            (Some(IpAddr::V6(local)), IpAddr::V6(peer)) => {
+            (IpAddr::V6(local), IpAddr::V6(peer)) => {
                 let checksum = match l4_checksum(local.into(), peer.into(), UDP, &udp) {
                     0 => 0xffff,
                     other => other,
@@ -240,6 +235,7 @@ impl Model {
 
     /// A packet that came in a tunnel (specification, 1.7: `cil_from_overlay`).
     pub(crate) fn overlay_ingress(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, vni: u32) -> Flow {
+        pkt.tuple().map_err(|code| rx.drop(code))?;
         let mut src_id = if vni == identity::WORLD {
             self.world(pkt.v6)
         } else {
@@ -259,10 +255,12 @@ impl Model {
         if self.nodeport_lb(rx, pkt, src_id)? {
             return Ok(());
         }
-        if identity::is_remote_node(src_id)
-            && let Some(entry) = self.ipcache(pkt.src())
-        {
-            src_id = entry.identity;
+        if identity::is_remote_node(src_id) {
+            src_id = match self.identity(pkt.src()) {
+                // Nobody out there speaks for this node.
+                identity::HOST => src_id,
+                known => known,
+            };
         }
         if self.egress_here(rx, pkt)? {
             return Ok(());
@@ -273,8 +271,23 @@ impl Model {
                 self.host_ingress(rx, pkt, src_id)?;
                 self.up(rx, pkt, src_id)
             }
-            // A tunnel leads to pods and to this machine, not through it.
-            _ => Err(rx.drop(code::UNROUTABLE)),
+            // A tunnel leads to pods and to this machine, not through it; but for answers to what went by it.
+            target => {
+                let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+                if self.ct.get(&tuple.reversed(), Kind::Out).is_none() {
+                    return Err(rx.drop(code::UNROUTABLE));
+                }
+                self.host_ingress(rx, pkt, src_id)?;
+                match target {
+                    Target::Exit(exit) => {
+                        self.fits(pkt, (&exit.port, exit.mtu), Direction::Ingress)?;
+                        pkt.set_ttl(pkt.ttl() - 1);
+                        self.transmit(rx, pkt, &exit)
+                    }
+                    Target::Blackhole => Err(rx.drop(code::UNROUTABLE)),
+                    _ => self.up(rx, pkt, src_id),
+                }
+            }
         }
     }
 

@@ -45,9 +45,16 @@ impl Model {
         let entries = &self.ct.entries;
         entries
             .iter()
-            .filter(|((tuple, kind), _)| match kind {
+            .filter(|((tuple, kind), entry)| match kind {
                 Kind::Out => true,
-                Kind::In => !entries.contains_key(&(*tuple, Kind::Out)),
+                // Nor does one of what answers another flow.
+                Kind::In => {
+                    let back = tuple.reversed();
+                    let request = entries.get(&(back, Kind::In));
+                    !entries.contains_key(&(*tuple, Kind::Out))
+                        && !entries.contains_key(&(back, Kind::Out))
+                        && request.is_none_or(|request| request.number >= entry.number)
+                }
                 Kind::Service => false,
             })
             .map(|((tuple, _), entry)| {

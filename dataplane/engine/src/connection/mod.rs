@@ -89,6 +89,8 @@ struct Leaving<'a> {
     identity: u32,
     /// What goes with it.
     note: Note,
+    /// Whether it goes one hop further in front of a tunnel.
+    hop: bool,
 }
 
 /// Who answers the packets of a connection.
@@ -138,10 +140,58 @@ impl<P: BufPool> Core<P> {
             Ok(told) => told,
             Err(reason) => return Verdict::Drop(reason),
         };
+        if let Some(flow) = self.answered_around(rx, packet, sender) {
+            return self.pass_as_it_is(rx, buf, packet, flow, sender);
+        }
         match self.follow(rx, packet, sender, told) {
             Ok((flow, action)) => self.carry_out(rx, buf, packet, flow, action),
             Err(verdict) => verdict,
         }
+    }
+
+    /// The direction of a connection that has left under the node's address, if a packet from outside answers it at the address that
+    /// its sender has: a reply all the same (specification, 2.3).
+    fn answered_around(&self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Option<FlowRef> {
+        if rx.view.role != Role::Uplink || sender.port == FROM_TUNNEL {
+            return None;
+        }
+        let table = self.flows.table();
+        let back = packet.tuple.reverse();
+        let flow = table.find(table.hash(&back), &back)?;
+        let out = self.outgoing(flow);
+        let masqueraded = flow.is_forward() && out.src() != back.src() && out.dst() == back.dst();
+        masqueraded.then(|| flow.other())
+    }
+
+    /// Sends a reply on that needs no translation.
+    fn pass_as_it_is(
+        &self,
+        rx: &Rx<'_>,
+        buf: &mut P::Buf,
+        packet: &Packet,
+        flow: FlowRef,
+        sender: Sender,
+    ) -> Verdict {
+        let out = packet.tuple;
+        let way = match way(rx, &out, false, sender.identity) {
+            Ok((way, _)) => way,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        let table = self.flows.table();
+        if let Some(half) = table.half(flow) {
+            progress(table, flow, &half, packet.upper, rx.second);
+        }
+        let leaving = Leaving {
+            out: &out,
+            way,
+            identity: sender.identity,
+            note: Note::None,
+            hop: false,
+        };
+        if let Err(reason) = rate::admit(rx, &out, way.resolve(rx.snapshot).0, buf.len()) {
+            return Verdict::Drop(reason);
+        }
+        self.leave(rx, buf, packet, leaving, |_| Ok(()))
     }
 
     /// Whether a packet belongs to a connection that is known, or tells of one.
@@ -184,7 +234,10 @@ impl<P: BufPool> Core<P> {
                 if moves {
                     self.flows.remove(flow);
                 }
-                Some(flow).filter(|_| !moves)
+                match moves {
+                    true => None,
+                    false => Some(self.under_address(rx, packet, flow, sender)?),
+                }
             }
             // What a load balancer says is about a connection that begins at the other end.
             Some(_) if told != Told::Nothing => None,
@@ -357,12 +410,19 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<Action, Verdict> {
         let out = self.outgoing(flow);
-        let (mut way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
+        let (mut way, exit) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
         let (mut flags, mut identity) = (flag::COMPILED, sender.identity);
         if self.is_direct(flow) && !service::is_local(rx.snapshot, out.dst()) {
             flags |= flag::DIRECT;
             if let Some(path) = direct::tunnel(rx.snapshot, out.dst()).map_err(Verdict::Drop)? {
                 (way, identity) = (path, direct::WORLD);
+            }
+        }
+        if !way.tunnel && !way.encrypt && service::goes_on(rx, packet, &out, flow, sender) {
+            let action = rx.snapshot.target(way.number).action;
+            if matches!(action, Way::None | Way::Host | Way::Blackhole) {
+                // The kernel knows no better (3.6 steps 4 and 5).
+                return Err(Verdict::Drop(DropReason::NoFib));
             }
         }
         self.note_way(rx, &out, way);
@@ -377,6 +437,15 @@ impl<P: BufPool> Core<P> {
         }
         if way.tunnel {
             flags |= flag::ENCAPSULATE;
+            let own_name = out.src() != packet.tuple.src();
+            let hop = match flow.is_forward() {
+                true => own_name || matches!(exit, Exit::Node(_)),
+                // To a client of a service whose backend is elsewhere (3.6 step 5).
+                false => own_name && out.dst() != packet.tuple.dst(),
+            };
+            if hop {
+                flags |= flag::HOP;
+            }
         }
         if way.encrypt {
             flags |= flag::ENCRYPT;
@@ -436,6 +505,7 @@ impl<P: BufPool> Core<P> {
             way,
             identity: action.identity,
             note,
+            hop: action.flags & flag::HOP != 0,
         };
         self.leave(rx, buf, packet, leaving, |frame| match note {
             Note::Ipip(_) => Ok(()),
@@ -457,8 +527,13 @@ impl<P: BufPool> Core<P> {
             way,
             identity,
             note,
+            hop: ages,
         } = leaving;
         let (target, end) = way.resolve(rx.snapshot);
+        if way.tunnel && end.is_none_or(|end| end.len == 0) {
+            // Without an address of ours there is no tunnel.
+            return Verdict::Drop(DropReason::NoTunnelEndpoint);
+        }
         let mut target: Target = *target;
         let local = matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway);
         if way.encrypt && local {
@@ -476,8 +551,8 @@ impl<P: BufPool> Core<P> {
         }
         let size = packet.end - ETHERNET_LEN;
         let around = matches!(note, Note::Ipip(_));
-        // A tunnel is no hop.
-        let ttl = if way.tunnel || around {
+        // A tunnel is no hop by itself.
+        let ttl = if way.tunnel && !ages || around {
             u8::MAX
         } else {
             ttl(buf.data(), out.is_v6())
@@ -512,8 +587,13 @@ impl<P: BufPool> Core<P> {
         let may_cut = !out.is_v6() && !df && !way.tunnel && !around && sa.is_none();
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
         let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
-        if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
-            return verdict;
+        match self.route(rx, &target, hop, size, ttl, may_cut) {
+            Ok(()) => {}
+            // It does not wait in vain.
+            Err(Verdict::Park(_)) if !around && !translate::is_possible(buf.data(), packet, out) => {
+                return Verdict::Drop(DropReason::L4Checksum);
+            }
+            Err(verdict) => return verdict,
         }
         if !matches!(target.action, Way::Forward | Way::Deliver) {
             return Verdict::Punt(DropReason::LocalHostUnreachable);
@@ -533,6 +613,9 @@ impl<P: BufPool> Core<P> {
             return Verdict::Drop(reason);
         }
         if let Some(end) = tunnel {
+            if ages {
+                one_hop_further(buf.data_mut(), out.is_v6());
+            }
             let hash = self.flows.table().hash(&packet.tuple);
             let ecn = overlay::traffic_class(buf.data()) & 3;
             let done = match &note {
@@ -715,7 +798,10 @@ pub(crate) fn sealing<'a>(
 
 /// Whether another node's endpoint sent this packet here for it to leave the cluster.
 pub(crate) fn leaves_here(snapshot: &Snapshot, tuple: &Tuple) -> bool {
-    !matches!(gateway::exit(snapshot, tuple), Ok(Exit::Anywhere | Exit::Node(_)))
+    matches!(
+        gateway::exit(snapshot, tuple),
+        Ok(Exit::Here(_)) | Err(DropReason::NoEgressIp)
+    )
 }
 
 fn find(snapshot: &Snapshot, addr: IpAddr) -> u32 {

@@ -88,7 +88,7 @@ impl<P: BufPool> Core<P> {
             return Ok((tuple, Answers::Here));
         }
         let inside = sender.is_inside();
-        let elsewhere = || match inside {
+        let elsewhere = || match sender.endpoint != 0 {
             true => another_nodes(rx.snapshot, &tuple),
             false => None,
         };
@@ -138,6 +138,11 @@ impl<P: BufPool> Core<P> {
             });
         };
         let Backend { addr, port, .. } = backend;
+        let elsewhere = !is_local(rx.snapshot, addr) && !is_own(rx.snapshot, addr);
+        if !inside && frontend.kind == FrontendType::HostPort && elsewhere {
+            // A port of this machine leads to nobody on another one (3.6 step 2).
+            return Err(Verdict::Drop(DropReason::InvalidPacket));
+        }
         if frontend.affinity_seconds > 0 {
             self.stay(rx, &tuple, frontend, &backend);
         }
@@ -220,6 +225,18 @@ fn considered(frontend: &Frontend, inside: bool, chosen: Option<(Backend, Choice
         chosen,
         backends: set.slots().to_vec(),
         usable: set.count as usize,
+    }
+}
+
+/// Whether a packet that leaves as `out` is one of a connection between a client outside of the cluster and a backend on another
+/// node: this one sends it on.
+pub(super) fn goes_on(rx: &Rx<'_>, packet: &Packet, out: &Tuple, flow: FlowRef, sender: Sender) -> bool {
+    let (from, to) = (packet.tuple.src() != out.src(), packet.tuple.dst() != out.dst());
+    match flow.is_forward() {
+        true => {
+            to && !sender.is_inside() && !is_local(rx.snapshot, out.dst()) && !is_own(rx.snapshot, out.dst())
+        }
+        false => to && from && sender.endpoint == 0 && !is_local(rx.snapshot, out.dst()),
     }
 }
 

@@ -15,8 +15,17 @@ const OTHER_REASON: &[(u16, u16)] = &[
     (133, 136),
     (181, 136),
     (189, 136),
-    // An extension header that is cut off: an invalid one, or an invalid packet.
-    (156, 134),
+    // It may not leave the cluster as it wants to (1.6), and could not have been sent as it is either (1.2 step 14).
+    (194, 196),
+    (194, 136),
+    (204, 196),
+    (204, 136),
+    // An SCTP port that cannot be changed: by a service before policy is asked (1.2 step 9 g), or at last.
+    (133, 154),
+    (181, 154),
+    (189, 154),
+    (196, 154),
+    (136, 154),
 ];
 
 /// Whether two sets of drops (code: number) are of packets that were dropped for one reason or another.

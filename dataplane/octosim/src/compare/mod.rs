@@ -190,18 +190,11 @@ impl Comparison {
 impl Attempt {
     /// A frame for the model; what has to wait does so on its behalf.
     fn receive(&mut self, port: &str, frame: &[u8], oracle: &mut Oracle, all: &mut Expected) {
-        self.receive_since(self.model.now(), port, frame, oracle, all);
+        let outcome = self.model.receive_with(port, frame, oracle);
+        self.note(self.model.now(), outcome, all);
     }
 
-    fn receive_since(
-        &mut self,
-        since: u64,
-        port: &str,
-        frame: &[u8],
-        oracle: &mut Oracle,
-        all: &mut Expected,
-    ) {
-        let mut outcome = self.model.receive_with(port, frame, oracle);
+    fn note(&mut self, since: u64, mut outcome: Expected, all: &mut Expected) {
         let waiting = std::mem::take(&mut outcome.waiting);
         self.parked.extend(
             waiting
@@ -214,7 +207,8 @@ impl Attempt {
     /// Packets that wait try again: the tables have changed.
     fn retry(&mut self, oracle: &mut Oracle, all: &mut Expected) {
         for it in std::mem::take(&mut self.parked) {
-            self.receive_since(it.since, &it.port, &it.frame, oracle, all);
+            let outcome = self.model.retry_with(&it.port, &it.frame, oracle);
+            self.note(it.since, outcome, all);
         }
     }
 
@@ -271,7 +265,12 @@ impl Comparison {
                 .and_then(|()| same_waiting(self.sim.waiting(), &attempt))
                 .and_then(|()| {
                     let model = connections::of_model(&attempt.model);
-                    let new = |it: &Connection| !engine.drops.is_empty() && !before.contains(it);
+                    let again = |it: &Connection| {
+                        let others = connections.keys().chain(model.keys());
+                        others.filter(|other| other.arrives_as(it)).count() > 1
+                    };
+                    let new =
+                        |it: &Connection| !engine.drops.is_empty() && (!before.contains(it) || again(it));
                     same_connections(&connections, &model, new)
                 });
             match result {
