@@ -166,8 +166,7 @@ impl Found {
     /// Whether `client` may use it from outside (specification, 3.6 step 2).
     pub(crate) fn admits(&self, client: IpAddr) -> bool {
         let ranges = &self.service.source_ranges;
-        self.kind != FrontendType::LoadBalancer
-            || ranges.is_empty()
+        ranges.is_empty()
             || ranges.iter().any(|range| range.contains(client)) != self.service.source_ranges_deny
     }
 

@@ -63,7 +63,12 @@ impl Model {
                 self.punt(rx, frame, src_id, code::UNROUTABLE)
             }
             Target::Unknown => {
-                self.answer_host(pkt);
+                // A pod that has gone to another node goes on with what it began.
+                if self.answer_host(pkt)
+                    && let Some(peer) = self.tunnel_peer(pkt.dst(), false)
+                {
+                    return self.encapsulate(rx, pkt, peer, src_id, rx.direction());
+                }
                 let frame = self.reframe(rx, pkt);
                 self.punt(rx, frame, src_id, code::UNROUTABLE)
             }
@@ -114,16 +119,16 @@ impl Model {
     }
 
     /// Gives what a backend answers to this machine, whatever address it used, the service's address.
-    pub(crate) fn answer_host(&mut self, pkt: &mut Packet) {
-        let Ok(tuple) = pkt.tuple() else { return };
-        let request = self.ct.get(&tuple.reversed(), Kind::Out);
-        if request.is_none_or(|entry| entry.node_port || entry.rev_nat.is_none()) {
-            return;
+    /// Whether the packet belongs to a flow.
+    pub(crate) fn answer_host(&mut self, pkt: &mut Packet) -> bool {
+        let Ok(tuple) = pkt.tuple() else { return false };
+        let any = (Scope::Both, Filter::Any);
+        let (status, entry) = self.ct.lookup(self.now, &tuple, Kind::In, any, pkt.tcp_flags());
+        if status == Status::Reply && !entry.node_port && entry.rev_nat.is_some() {
+            // An SCTP port that cannot be changed back leaves it as it is.
+            let _ = self.rev_nat_of(pkt, &entry);
         }
-        let any = (Scope::Reverse, Filter::Any);
-        let (_, entry) = self.ct.lookup(self.now, &tuple, Kind::In, any, pkt.tcp_flags());
-        // An SCTP port that cannot be changed back leaves it as it is.
-        let _ = self.rev_nat_of(pkt, &entry);
+        status != Status::New
     }
 
     /// The host firewall on what comes for this machine and begins no flow.

@@ -20,6 +20,9 @@ const OTHER_REASON: &[(u16, u16)] = &[
     (194, 136),
     (204, 196),
     (204, 136),
+    // There is no tunnel to the gateway, and it could not have been sent either.
+    (160, 196),
+    (160, 136),
     // An SCTP port that cannot be changed: by a service before policy is asked (1.2 step 9 g), or at last.
     (133, 154),
     (181, 154),
@@ -31,10 +34,10 @@ const OTHER_REASON: &[(u16, u16)] = &[
 /// Whether two sets of drops (code: number) are of packets that were dropped for one reason or another.
 pub(super) fn other_reason(engine: &BTreeMap<u16, u64>, model: &BTreeMap<u16, u64>) -> bool {
     let only = |drops: &BTreeMap<u16, u64>| match drops.iter().collect::<Vec<_>>().as_slice() {
-        [(code, 1)] => Some(**code),
+        [(code, count)] => Some((**code, **count)),
         _ => None,
     };
     only(engine)
         .zip(only(model))
-        .is_some_and(|pair| OTHER_REASON.contains(&pair))
+        .is_some_and(|((here, one), (there, other))| one == other && OTHER_REASON.contains(&(here, there)))
 }
