@@ -392,11 +392,12 @@ impl<P: BufPool> Core<P> {
             // What goes to the kernel is no way round policy, and a tunnel may lead where no route does.
             (Role::Pod, Action::None | Action::Host) => true,
             (Role::Pod, Action::Local) => rx.snapshot.host_port().is_some(),
-            (Role::Pod, _) => forwarded,
+            (Role::Pod, Action::Gateway) => false,
+            (Role::Pod, _) => forwarded || is_tunnelled(rx, frame, src),
             (Role::Uplink, _) => own && rx.snapshot.policy(HOST_ENDPOINT).is_some(),
             (Role::Host, action) => {
                 forwarded && rx.snapshot.policy(HOST_ENDPOINT).is_some()
-                    || (forwarded || action == Action::None) && is_tunnelled(rx, frame, src)
+                    || !matches!(action, Action::Local | Action::Gateway) && is_tunnelled(rx, frame, src)
             }
         };
         let mut packet = match read(frame) {

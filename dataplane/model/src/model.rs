@@ -210,6 +210,18 @@ impl Model {
             choices: &mut First,
             out: &mut outcome,
         };
+        let outer = Packet::parse(
+            be16(&rx.frame, 12) == 0x86dd,
+            rx.frame.get(14..).unwrap_or_default(),
+        );
+        if rx.port.role == Role::Uplink
+            && let Ok(outer) = outer
+            && self.is_tunnel(&outer)
+        {
+            // It is about what was in the tunnel.
+            rx.tunnel = Some(outer.src());
+            rx.frame = self.inside(&outer);
+        }
         let refused = Stop::Refuse(code::NO_FIB, rx.direction(), Told::HostUnreachable);
         self.conclude(&mut rx, Err(refused));
         outcome

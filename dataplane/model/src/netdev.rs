@@ -44,7 +44,7 @@ impl Model {
         match self.target(pkt.dst()) {
             Target::Endpoint(endpoint) => self.local_delivery(rx, pkt, &endpoint, src_id, false),
             Target::Gateway => {
-                self.asked_host(rx, pkt, src_id)?;
+                self.asked_host(rx, pkt, src_id, Direction::Ingress)?;
                 self.ours(rx, pkt, true, src_id)
             }
             Target::Own => {
@@ -64,7 +64,7 @@ impl Model {
             }
             Target::Unknown => {
                 // A pod that has gone to another node goes on with what it began.
-                if self.answer_host(pkt)
+                if self.is_of_flow(pkt)
                     && let Some(peer) = self.tunnel_peer(pkt.dst(), false)
                 {
                     return self.encapsulate(rx, pkt, peer, src_id, rx.direction());
@@ -86,8 +86,14 @@ impl Model {
         }
         // The node's processes reach services as pods do (specification, 3.8: socket load balancing or the equivalent).
         let lb = self.balance(rx, pkt)?;
-        self.host_egress(rx, pkt, lb.rev_nat)?;
         let target = self.target(pkt.dst());
+        // What it says to itself is no flow.
+        if matches!(target, Target::Gateway | Target::Own) && lb.rev_nat.is_none() {
+            let dst_id = self.identity(pkt.dst());
+            self.asked_host(rx, pkt, dst_id, Direction::Egress)?;
+        } else {
+            self.host_egress(rx, pkt, lb.rev_nat)?;
+        }
         match target {
             Target::Endpoint(endpoint) => self.local_delivery(rx, pkt, &endpoint, identity::HOST, false),
             Target::Gateway | Target::Own => {
@@ -131,14 +137,31 @@ impl Model {
         status != Status::New
     }
 
-    /// The host firewall on what comes for this machine and begins no flow.
-    pub(crate) fn asked_host(&self, rx: &mut Rx<'_>, pkt: &Packet, src_id: u32) -> Flow {
+    /// The same from the network, where what the kernel has sent may come by again.
+    fn is_of_flow(&mut self, pkt: &mut Packet) -> bool {
+        if self.answer_host(pkt) {
+            return true;
+        }
+        let Ok(tuple) = pkt.tuple() else { return false };
+        let any = (Scope::Forward, Filter::Any);
+        let (status, _) = self.ct.lookup(self.now, &tuple, Kind::Out, any, pkt.tcp_flags());
+        status != Status::New
+    }
+
+    /// The host firewall on what begins no flow.
+    pub(crate) fn asked_host(
+        &self,
+        rx: &mut Rx<'_>,
+        pkt: &Packet,
+        remote: u32,
+        direction: Direction,
+    ) -> Flow {
         if !self.host_firewall() {
             return Ok(());
         }
-        let fail = |code| Stop::Drop(code, Direction::Ingress);
+        let fail = |code| Stop::Drop(code, direction);
         let tuple = pkt.tuple().map_err(fail)?;
-        let decision = self.policy(Subject::Host, Direction::Ingress, src_id, pkt, &tuple);
+        let decision = self.policy(Subject::Host, direction, remote, pkt, &tuple);
         rx.out.verdicts.push(decision.event);
         decision.result.map_err(fail)?;
         Ok(())
@@ -253,7 +276,19 @@ impl Model {
             self.encapsulate(rx, pkt, peer, world, rx.direction())?;
             return Ok(true);
         }
-        self.nodeport_reply(rx, pkt)
+        if self.nodeport_reply(rx, pkt)? {
+            return Ok(true);
+        }
+        // A pod that has gone to another node goes on with what it began.
+        if !matches!(
+            self.target(pkt.dst()),
+            Target::Endpoint(_) | Target::Own | Target::Gateway | Target::Host | Target::Blackhole
+        ) && let Some(peer) = self.tunnel_peer(pkt.dst(), false)
+        {
+            self.encapsulate(rx, pkt, peer, src_id, rx.direction())?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// A request to a service (specification, 3.6 steps 2 to 4).

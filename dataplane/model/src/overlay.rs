@@ -145,6 +145,17 @@ impl Model {
             && be16(pkt.payload(), 2) == tunnel.udp_port()
     }
 
+    /// The frame that is in a tunnel packet.
+    pub(crate) fn inside(&self, outer: &Packet) -> Vec<u8> {
+        let udp = outer.payload();
+        let options = match self.state.node.tunnel.protocol {
+            TunnelProtocol::Vxlan => 0,
+            TunnelProtocol::Geneve => usize::from(byte(udp, 8) & 0x3f) * 4,
+        };
+        let end = usize::from(be16(udp, 4)).min(udp.len());
+        udp.get(16 + options..end).unwrap_or_default().to_vec()
+    }
+
     /// Takes a packet out of the tunnel.
     pub(crate) fn decapsulate(&mut self, rx: &mut Rx<'_>, outer: &Packet) -> Flow {
         if outer.fragment.is_some() {
@@ -274,7 +285,12 @@ impl Model {
             // A tunnel leads to pods and to this machine, not through it; but for answers to what went by it.
             target => {
                 let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
-                if self.ct.get(&tuple.reversed(), Kind::Out).is_none() {
+                let known = [tuple, tuple.reversed()].iter().any(|tuple| {
+                    [Kind::Out, Kind::In]
+                        .iter()
+                        .any(|kind| self.ct.get(tuple, *kind).is_some())
+                });
+                if !known {
                     return Err(rx.drop(code::UNROUTABLE));
                 }
                 self.host_ingress(rx, pkt, src_id)?;

@@ -194,7 +194,7 @@ impl Model {
     /// flow begins.
     fn ends_here(&mut self, rx: &mut Rx<'_>, pkt: &Packet, gateway: bool) -> Flow {
         let src_id = self.asked(rx, pkt)?;
-        self.asked_host(rx, pkt, src_id)?;
+        self.asked_host(rx, pkt, src_id, Direction::Ingress)?;
         self.ours(rx, pkt, gateway, src_id)
     }
 
@@ -249,6 +249,7 @@ impl Model {
             return self.local_delivery(rx, pkt, other, src_id, false);
         }
         if matches!(target, Target::Gateway | Target::Own) {
+            self.rev_dnat(rx, pkt)?;
             self.host_ingress(rx, pkt, src_id)?;
             return self.ours(rx, pkt, matches!(target, Target::Gateway), src_id);
         }
@@ -287,11 +288,13 @@ impl Model {
                         Redirect::To(peer) => return self.to_gateway(rx, pkt, peer, src_id),
                     }
                 }
+                self.rev_dnat(rx, pkt)?;
                 self.answer_host(pkt);
                 let frame = self.reframe(rx, pkt);
                 self.punt(rx, frame, src_id, code::UNROUTABLE)
             }
             _ => {
+                self.rev_dnat(rx, pkt)?;
                 self.answer_host(pkt);
                 let frame = self.reframe(rx, pkt);
                 self.punt(rx, frame, src_id, code::UNROUTABLE)

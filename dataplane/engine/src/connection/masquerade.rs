@@ -111,12 +111,19 @@ impl<P: BufPool> Core<P> {
         }
         let progress = state::Carried::of(self.flows.table(), flow);
         self.flows.remove(flow);
-        let flow = match wanted {
-            Some(addr) => self.masquerade(rx, packet, sender, &meant, addr)?,
-            None => self.store_between(rx, packet, sender, &meant)?,
+        let moved = match wanted {
+            Some(addr) => self.masquerade(rx, packet, sender, &meant, addr),
+            None => self.store_between(rx, packet, sender, &meant),
         };
-        progress.store(self.flows.table(), flow);
-        Ok(flow)
+        // What is refused leaves the connection as it was.
+        let stored = match &moved {
+            Ok(flow) => Some(*flow),
+            Err(_) => self.store(rx, packet, sender, [&there, &out.reverse()]).ok(),
+        };
+        if let Some(flow) = stored {
+            progress.store(self.flows.table(), flow);
+        }
+        moved
     }
 
     /// Stores a new connection under the node's address `own`, with a port that no other one to the same place has.

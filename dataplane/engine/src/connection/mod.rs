@@ -725,7 +725,7 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
     let (snapshot, dst) = (rx.snapshot, out.dst());
     let target = find(snapshot, dst);
     let action = snapshot.target(target).action;
-    let local = !matches!(action, Way::None | Way::Forward | Way::Resolve | Way::Glean);
+    let local = matches!(action, Way::Deliver | Way::Local | Way::Gateway);
     let routed = Path {
         number: target,
         tunnel: false,
@@ -744,6 +744,9 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
             };
             return Ok((path, Exit::Anywhere));
         }
+    }
+    if matches!(action, Way::Host | Way::Blackhole | Way::PortDown) {
+        return Ok((routed, Exit::Anywhere));
     }
     let exit = match forward {
         true => gateway::exit(snapshot, out)?,

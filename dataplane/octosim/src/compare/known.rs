@@ -8,6 +8,8 @@ const OTHER_REASON: &[(u16, u16)] = &[
     // A packet that cannot be masqueraded, and could not be sent either (TTL, MTU).
     (168, 196),
     (168, 136),
+    (134, 196),
+    (134, 136),
     // Policy of the receiving endpoint forbids it, and it could not have been sent on to it (1.4 before 1.3).
     (133, 196),
     (181, 196),
