@@ -89,7 +89,7 @@ impl Model {
         vni.is_some()
             || match (rx.port.role, self.target(dst)) {
                 (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
-                (Role::Uplink, Target::Exit(_)) => lb::is_frontend(&self.state, dst),
+                (Role::Uplink, Target::Exit(_)) => lb::is_near_frontend(&self.state, dst),
                 (Role::Uplink, _) => true,
                 (Role::Host, _) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
             }

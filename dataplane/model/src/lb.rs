@@ -115,6 +115,18 @@ pub(crate) fn asks(state: &State, is_so: impl Fn(&Service) -> bool) -> bool {
     frontends(state).any(|(service, _, addr, _)| !addr.is_unspecified() && is_so(service))
 }
 
+/// Whether some service answers on one of the 256 addresses around `address`, not counting ports of nodes: what a route sends
+/// there is looked at more closely.
+pub(crate) fn is_near_frontend(state: &State, address: IpAddr) -> bool {
+    let block = |addr: IpAddr| match addr {
+        IpAddr::V4(addr) => (u128::from(addr.to_bits() >> 8), false),
+        IpAddr::V6(addr) => (addr.to_bits() >> 8, true),
+    };
+    frontends(state).any(|(_, kind, addr, _)| {
+        !matches!(kind, FrontendType::NodePort | FrontendType::HostPort) && block(addr) == block(address)
+    })
+}
+
 /// Whether some service answers on `address`.
 pub(crate) fn is_frontend(state: &State, address: IpAddr) -> bool {
     frontends(state).any(|(_, _, addr, _)| addr == address)

@@ -57,7 +57,13 @@ impl Model {
             let remote = self
                 .ipcache(tuple.dst)
                 .is_some_and(|entry| identity::is_remote_node(entry.identity));
-            if remote && (node.nodeport_min..=node.nodeport_max).contains(&tuple.dport) {
+            // Without an address of its own, the node has no ports.
+            let own = match node.nodeport_addresses.is_empty() {
+                true => &node.addresses,
+                false => &node.nodeport_addresses,
+            };
+            let own = own.iter().any(|addr| addr.is_ipv6() == pkt.v6);
+            if own && remote && (node.nodeport_min..=node.nodeport_max).contains(&tuple.dport) {
                 let any: IpAddr = if pkt.v6 {
                     Ipv6Addr::UNSPECIFIED.into()
                 } else {
@@ -257,6 +263,9 @@ impl Model {
             reply: status == Status::Reply,
             dst_id,
         };
+        if status == Status::Reply && !self.rev_dnat(rx, pkt)? {
+            self.answer_host(pkt);
+        }
         if let Some(peer) = self.tunnel_peer(pkt.dst(), entry.from_tunnel) {
             self.pace(rx, endpoint)?;
             self.rev_dnat(rx, pkt)?;

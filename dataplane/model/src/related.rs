@@ -111,7 +111,7 @@ impl Model {
     pub(crate) fn is_tracked(&self, rx: &Rx<'_>, dst: IpAddr) -> bool {
         match (rx.port.role, self.target(dst)) {
             (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
-            (Role::Uplink, Target::Exit(_)) => lb::is_frontend(&self.state, dst),
+            (Role::Uplink, Target::Exit(_)) => lb::is_near_frontend(&self.state, dst),
             (Role::Uplink, _) => true,
             (Role::Host, Target::Exit(_)) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
             (Role::Host, _) => true,

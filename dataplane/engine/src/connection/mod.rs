@@ -218,6 +218,7 @@ impl<P: BufPool> Core<P> {
         if let Some(flow) = known {
             self.note_known(flow);
         }
+        let mut left = None;
         let known = match known {
             Some(flow) if flow.is_forward() => {
                 // Only what is allowed takes the place of what was.
@@ -231,11 +232,12 @@ impl<P: BufPool> Core<P> {
                     }
                     now => proxy != now,
                 };
-                if moves {
-                    self.flows.remove(flow);
-                }
                 match moves {
-                    true => None,
+                    true => {
+                        left = self.remember(flow);
+                        self.flows.remove(flow);
+                        None
+                    }
                     false => Some(self.under_address(rx, packet, flow, sender)?),
                 }
             }
@@ -255,10 +257,28 @@ impl<P: BufPool> Core<P> {
         // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
         let flow = match known {
             Some(flow) => flow,
-            None => self.create(rx, packet, sender, told)?,
+            None => match self.create(rx, packet, sender, told) {
+                Ok(flow) => flow,
+                Err(verdict) => {
+                    // What is refused leaves no trace.
+                    if let Some((there, back, progress)) = left
+                        && let Ok(flow) = self.store(rx, packet, sender, [&there, &back])
+                    {
+                        progress.store(self.flows.table(), flow);
+                    }
+                    return Err(verdict);
+                }
+            },
         };
         let action = self.compile(rx, packet, flow, sender)?;
         Ok((flow, action))
+    }
+
+    /// What is needed to put a connection back.
+    fn remember(&self, flow: FlowRef) -> Option<(Tuple, Tuple, state::Carried)> {
+        let table = self.flows.table();
+        let (there, back) = (table.half(flow)?.tuple(), table.half(flow.other())?.tuple());
+        Some((there, back, state::Carried::of(table, flow)))
     }
 
     /// Decides about the first packet of a connection, and stores it.

@@ -174,7 +174,10 @@ impl<P: BufPool> Core<P> {
         }
         let out = self.outgoing(flow);
         if out.dst() == packet.tuple.dst() && out.dport() == packet.tuple.dport() {
-            return false;
+            // It began before there was a service where it goes, which is looked for with every packet (1.2 step 9, 3.6).
+            let ports = matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp);
+            let wild = || !sender.is_inside() && wildcard(rx.snapshot, &packet.tuple);
+            return ports && (frontend(rx.snapshot, &packet.tuple).is_some() || wild());
         }
         frontend(rx.snapshot, &packet.tuple).is_some_and(|frontend| {
             let set = match sender.is_inside() {
