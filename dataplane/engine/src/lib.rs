@@ -33,6 +33,7 @@ mod parking;
 pub mod probe;
 mod rate;
 mod route_cache;
+mod sealed;
 mod slow;
 mod stats;
 

@@ -17,7 +17,7 @@ pub const SPARE: usize = 3;
 const LOCKS: usize = 1024;
 
 /// A bucket with no more empty slots than this is crowded.
-const CROWDED: usize = 2;
+const CROWDED: u32 = 2;
 
 /// Workers that can share a table.
 pub(crate) const MAX_WORKERS: usize = 64;
@@ -212,6 +212,13 @@ impl FlowTable {
         self.looks.len() as u32
     }
 
+    /// Bytes that the table takes once all of it is in use: records, index, times and stock.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let lines = self.records.len() + self.buckets.len();
+        lines * LINE * 8 + self.looks.len() * (8 + size_of::<u32>())
+    }
+
     /// Connections stored.
     #[must_use]
     pub fn len(&self) -> u32 {
@@ -286,12 +293,36 @@ impl FlowTable {
         }
     }
 
+    /// Asks the CPU for what else [`FlowTable::find`] reads if [`FlowTable::candidate`] had no answer.
+    #[inline(always)]
+    pub fn prefetch_rest(&self, hash: u64) {
+        if let Some(bucket) = self.second(hash) {
+            prefetch::read(bucket);
+        }
+    }
+
+    /// Asks the CPU for all that an insertion of this tuple reads of the index.
+    #[inline]
+    pub fn prefetch_tuple(&self, tuple: &Tuple) {
+        let hash = self.hash(tuple);
+        self.prefetch(hash);
+        self.prefetch_rest(hash);
+    }
+
     /// Asks the CPU for what is stored of a direction.
     #[inline(always)]
     pub fn prefetch_half(&self, flow: FlowRef) {
         if let Some(half) = self.half(flow) {
             prefetch::read(half.0);
         }
+    }
+
+    /// Asks the CPU for all that is stored of a connection.
+    #[inline(always)]
+    pub(crate) fn prefetch_record(&self, record: u32) {
+        let forward = FlowRef::first(record);
+        self.prefetch_half(forward);
+        self.prefetch_half(forward.other());
     }
 
     /// A direction that packets with a tuple of this hash may belong to, to be compared by [`FlowTable::confirm`]: most of
@@ -329,8 +360,25 @@ impl FlowTable {
 
     #[inline(always)]
     fn find_in(&self, bucket: &[AtomicU64; LINE], hash: u64, tuple: &Tuple) -> Option<FlowRef> {
-        for slot in bucket {
-            let slot = slot.load(Ordering::Acquire);
+        // No branch a slot: hardly any has these bits of the hash.
+        let alike = bucket.iter().enumerate().fold(0, |alike, (index, slot)| {
+            alike | u32::from((slot.load(Ordering::Relaxed) ^ hash) >> 32 == 0) << index
+        });
+        self.find_among(bucket, alike, hash, tuple)
+    }
+
+    /// The same of the slots of a bucket that have a bit in `alike`.
+    #[inline(always)]
+    fn find_among(
+        &self,
+        bucket: &[AtomicU64; LINE],
+        mut alike: u32,
+        hash: u64,
+        tuple: &Tuple,
+    ) -> Option<FlowRef> {
+        while alike != 0 {
+            let slot = bucket[alike.trailing_zeros() as usize % LINE].load(Ordering::Acquire);
+            alike &= alike - 1;
             if slot >> 32 == hash >> 32 && slot as u32 != 0 {
                 let flow = FlowRef((slot as u32).wrapping_sub(1));
                 if self.arrives_as(flow, tuple) {
@@ -339,6 +387,27 @@ impl FlowTable {
             }
         }
         None
+    }
+
+    /// Looks for the direction with this tuple, and for slots that it could have.
+    #[inline(always)]
+    fn look(&self, hash: u64, tuple: &Tuple) -> Result<[(&[AtomicU64; LINE], u32); 2], FlowError> {
+        let (Some(first), Some(second)) = (self.bucket(hash), self.second(hash)) else {
+            return Err(FlowError::Full);
+        };
+        let mut buckets = [(first, 0), (second, 0)];
+        for (bucket, empty) in &mut buckets {
+            let mut alike = 0;
+            for (index, slot) in bucket.iter().enumerate() {
+                let slot = slot.load(Ordering::Relaxed);
+                alike |= u32::from((slot ^ hash) >> 32 == 0) << index;
+                *empty |= u32::from(slot == 0) << index;
+            }
+            if let Some(taken) = self.find_among(bucket, alike, hash, tuple) {
+                return Err(FlowError::Taken(taken));
+            }
+        }
+        Ok(buckets)
     }
 
     /// Stores a connection in `record`, which the caller owns. `look` is when to look at it first.
@@ -355,20 +424,17 @@ impl FlowTable {
         let forward = FlowRef::first(record);
         let directions = [forward, forward.other()];
         let _guards = self.lock(hashes);
-        for (hash, tuple) in hashes.into_iter().zip(&arrivals) {
-            if let Some(taken) = self.find(hash, tuple) {
-                return Err(FlowError::Taken(taken));
-            }
-        }
+        let there = self.look(hashes[0], &arrivals[0])?;
+        let back = self.look(hashes[1], &arrivals[1])?;
         let contents = tuples.into_iter().zip(payloads).zip(spares);
         for (flow, ((tuple, payload), spare)) in directions.into_iter().zip(contents) {
             let half = self.half(flow).ok_or(FlowError::Full)?;
             half.write(tuple, payload);
             half.set_spare(spare);
         }
-        self.publish(hashes[0], directions[0])?;
+        self.publish_in(there, hashes[0], directions[0])?;
         // Both may have the same tuple: a connection of an address with itself.
-        if arrivals[0] != arrivals[1] && self.publish(hashes[1], directions[1]).is_err() {
+        if arrivals[0] != arrivals[1] && self.publish_in(back, hashes[1], directions[1]).is_err() {
             self.withdraw(hashes[0], directions[0]);
             return Err(FlowError::Full);
         }
@@ -380,14 +446,25 @@ impl FlowTable {
     /// Takes a connection out of the index. The record may be used again when no worker can hold on to it. `false` if
     /// another worker was faster: the record is that one's to give up.
     pub(crate) fn remove(&self, record: u32) -> bool {
+        self.hashes(record)
+            .is_some_and(|hashes| self.remove_hashed(record, hashes))
+    }
+
+    /// The hashes that both directions of a connection are found by.
+    pub(crate) fn hashes(&self, record: u32) -> Option<[u64; 2]> {
+        let forward = FlowRef::first(record);
+        let (there, back) = (self.half(forward)?.tuple(), self.half(forward.other())?.tuple());
+        Some(arrivals([&there, &back]).map(|tuple| self.hash(&tuple)))
+    }
+
+    /// [`FlowTable::remove`] of a connection whose hashes are known.
+    pub(crate) fn remove_hashed(&self, record: u32, hashes: [u64; 2]) -> bool {
         if !self.looks.end(record) {
             return false;
         }
         let forward = FlowRef::first(record);
-        for flow in [forward, forward.other()] {
-            if let Some(tuple) = self.arrival(flow) {
-                self.withdraw(self.hash(&tuple), flow);
-            }
+        for (flow, hash) in [forward, forward.other()].into_iter().zip(hashes) {
+            self.withdraw(hash, flow);
         }
         self.used.fetch_sub(1, Ordering::Relaxed);
         true
@@ -429,24 +506,39 @@ impl FlowTable {
     }
 
     pub(crate) fn publish(&self, hash: u64, flow: FlowRef) -> Result<(), FlowError> {
-        let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
         let (Some(first), Some(second)) = (self.bucket(hash), self.second(hash)) else {
             return Err(FlowError::Full);
         };
+        self.publish_in([first, second].map(|bucket| (bucket, empty(bucket))), hash, flow)
+    }
+
+    /// The same in one of these slots, or others of these buckets if somebody else takes them meanwhile.
+    #[inline]
+    fn publish_in(
+        &self,
+        [first, second]: [(&[AtomicU64; LINE], u32); 2],
+        hash: u64,
+        flow: FlowRef,
+    ) -> Result<(), FlowError> {
+        let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
         // Lookups begin with the first, so it is taken while it is not crowded; then the one with more room, which keeps
         // both from being full while a quarter of all slots is free.
-        let order = match room(first) {
-            more if more > CROWDED || more >= room(second) => [first, second],
-            _ => [second, first],
+        let more = first.1.count_ones();
+        let order = match more > CROWDED || more >= second.1.count_ones() {
+            true => [first, second],
+            false => [second, first],
         };
-        for slot in order.into_iter().flat_map(|bucket| from_home(bucket, hash)) {
-            // Release: who finds the slot finds the record written.
-            if slot.load(Ordering::Relaxed) == 0
-                && slot
+        for (bucket, mut empty) in order {
+            while empty != 0 {
+                let index = from_home(empty, hash);
+                // Release: who finds the slot finds the record written.
+                if bucket[index]
                     .compare_exchange(0, entry, Ordering::Release, Ordering::Relaxed)
                     .is_ok()
-            {
-                return Ok(());
+                {
+                    return Ok(());
+                }
+                empty &= !(1 << index);
             }
         }
         Err(FlowError::Full)
@@ -456,8 +548,11 @@ impl FlowTable {
         let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
         let buckets = [self.bucket(hash), self.second(hash)];
         for slot in buckets.into_iter().flatten().flatten() {
-            let taken = slot.compare_exchange(entry, 0, Ordering::Relaxed, Ordering::Relaxed);
-            if taken.is_ok() {
+            if slot.load(Ordering::Relaxed) == entry
+                && slot
+                    .compare_exchange(entry, 0, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok()
+            {
                 return;
             }
         }
@@ -498,18 +593,19 @@ fn home(hash: u64) -> usize {
     (hash >> 61) as usize
 }
 
-/// The slots of a bucket, from the one on that [`FlowTable::candidate`] reads.
-fn from_home(bucket: &[AtomicU64; LINE], hash: u64) -> impl Iterator<Item = &AtomicU64> {
-    let (before, rest) = bucket.split_at(home(hash));
-    rest.iter().chain(before)
+/// The first of these slots from the one on that [`FlowTable::candidate`] reads.
+#[inline(always)]
+fn from_home(slots: u32, hash: u64) -> usize {
+    let behind = slots & u32::MAX << home(hash);
+    let slots = if behind != 0 { behind } else { slots };
+    slots.trailing_zeros() as usize % LINE
 }
 
-/// Empty slots of a bucket.
-fn room(bucket: &[AtomicU64; LINE]) -> usize {
-    bucket
-        .iter()
-        .filter(|slot| slot.load(Ordering::Relaxed) == 0)
-        .count()
+/// Empty slots of a bucket, one bit each.
+fn empty(bucket: &[AtomicU64; LINE]) -> u32 {
+    bucket.iter().enumerate().fold(0, |empty, (index, slot)| {
+        empty | u32::from(slot.load(Ordering::Relaxed) == 0) << index
+    })
 }
 
 /// Holds a lock for the few hundred nanoseconds of an insertion.

@@ -141,6 +141,7 @@ pub(super) fn tunnel(snapshot: &Snapshot, backend: IpAddr) -> Result<Option<Path
             number: remote.tunnel_end,
             tunnel: true,
             encrypt: false,
+            hop: false,
         })),
         None => Err(DropReason::NoTunnelEndpoint),
     }

@@ -78,6 +78,8 @@ struct Path {
     tunnel: bool,
     /// Whether it is the way to another node, encrypted, without a tunnel.
     encrypt: bool,
+    /// Whether the tunnel is a hop: the way to an egress gateway.
+    hop: bool,
 }
 
 /// What a packet is when it leaves, and how it goes.
@@ -144,7 +146,7 @@ impl<P: BufPool> Core<P> {
             return self.pass_as_it_is(rx, buf, packet, flow, sender);
         }
         match self.follow(rx, packet, sender, told) {
-            Ok((flow, action)) => self.carry_out(rx, buf, packet, flow, action),
+            Ok((out, action)) => self.carry_out(rx, buf, packet, &out, action),
             Err(verdict) => verdict,
         }
     }
@@ -205,14 +207,14 @@ impl<P: BufPool> Core<P> {
         self.related(frame, packet).is_some()
     }
 
-    /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
+    /// What a packet leaves as and what is to be done with it, by the tables as they are now.
     fn follow(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
         told: Told,
-    ) -> Result<(FlowRef, Action), Verdict> {
+    ) -> Result<(Tuple, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
         let known = self.flows.table().find(hash, &packet.tuple);
         if let Some(flow) = known {
@@ -255,10 +257,10 @@ impl<P: BufPool> Core<P> {
             !again
         });
         // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
-        let flow = match known {
-            Some(flow) => flow,
+        let (flow, way) = match known {
+            Some(flow) => (flow, None),
             None => match self.create(rx, packet, sender, told) {
-                Ok(flow) => flow,
+                Ok(made) => made,
                 Err(verdict) => {
                     // What is refused leaves no trace.
                     if let Some((there, back, progress)) = left
@@ -270,8 +272,7 @@ impl<P: BufPool> Core<P> {
                 }
             },
         };
-        let action = self.compile(rx, packet, flow, sender)?;
-        Ok((flow, action))
+        self.compile(rx, packet, flow, sender, way)
     }
 
     /// What is needed to put a connection back.
@@ -281,14 +282,15 @@ impl<P: BufPool> Core<P> {
         Some((there, back, state::Carried::of(table, flow)))
     }
 
-    /// Decides about the first packet of a connection, and stores it.
+    /// Decides about the first packet of a connection, and stores it. Says where packets of its direction go, too, if that
+    /// was asked.
     fn create(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
         told: Told,
-    ) -> Result<FlowRef, Verdict> {
+    ) -> Result<(FlowRef, Option<Path>), Verdict> {
         let (out, answers) = match told {
             Told::For(backend) => (
                 service::to_backend(rx.snapshot, &packet.tuple, backend),
@@ -296,16 +298,21 @@ impl<P: BufPool> Core<P> {
             ),
             Told::Nothing | Told::Used(_) => self.serve(rx, packet, sender)?,
         };
+        // Where its answers will be found, by the time it is stored.
+        self.flows.table().prefetch_tuple(&out.reverse());
         let proxy = self.allowed(rx, packet, &out, sender, true)?;
         if let Told::Used(front) = told {
             // What a proxy answers would not be answered in the name of what the client used.
             return match proxy {
-                0 => self.store_answered_as(rx, packet, sender, front),
+                0 => self
+                    .store_answered_as(rx, packet, sender, front)
+                    .map(|flow| (flow, None)),
                 _ => Err(Verdict::Drop(DropReason::ProxyMissing)),
             };
         }
         if proxy == 0 && matches!(told, Told::For(_)) {
-            return self.store_over(rx, packet, sender, [&packet.tuple, &out.reverse()]);
+            let flow = self.store_over(rx, packet, sender, [&packet.tuple, &out.reverse()])?;
+            return Ok((flow, None));
         }
         if proxy != 0 {
             self.note(|| Step::Proxy { port: proxy });
@@ -314,7 +321,7 @@ impl<P: BufPool> Core<P> {
             if let Some(half) = self.flows.table().half(flow) {
                 state::set_proxied(&half);
             }
-            return Ok(flow);
+            return Ok((flow, None));
         }
         self.note_gateway(rx, &out);
         let (path, exit) = way(rx, &out, true, sender.identity).map_err(Verdict::Drop)?;
@@ -328,7 +335,7 @@ impl<P: BufPool> Core<P> {
                 if let Some(half) = self.flows.table().half(flow) {
                     state::set_direct(&half);
                 }
-                return Ok(flow);
+                return Ok((flow, None));
             }
             (Answers::Here, Exit::Here(addr)) => Some(addr),
             (Answers::Here, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
@@ -339,9 +346,11 @@ impl<P: BufPool> Core<P> {
                 addr,
                 out: self.outgoing(flow),
             });
-            return Ok(flow);
+            return Ok((flow, None));
         }
-        self.store_between(rx, packet, sender, &out)
+        let flow = self.store_between(rx, packet, sender, &out)?;
+        // Answers go back another way.
+        Ok((flow, Some(path).filter(|_| flow.is_forward())))
     }
 
     /// Stores a connection whose packets leave as `out`.
@@ -353,9 +362,10 @@ impl<P: BufPool> Core<P> {
         out: &Tuple,
     ) -> Result<FlowRef, Verdict> {
         match self.store(rx, packet, sender, [&packet.tuple, &out.reverse()]) {
+            Ok(flow) => Ok(flow),
             // Another worker was faster, or the reply came first.
-            Ok(flow) | Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
-            Ok(_) | Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
+            Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
+            Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
         }
     }
 
@@ -421,16 +431,24 @@ impl<P: BufPool> Core<P> {
         back.map_or_else(|| Tuple::v4(0, 0, 0, 0, 0, 0), |back| back.reverse())
     }
 
-    /// Decides where packets of a direction go by the tables as they are, and stores it. That they may was decided before.
+    /// Decides where packets of a direction go by the tables as they are, and stores it. That they may was decided before, and
+    /// perhaps the way. Says what they leave as, too.
     fn compile(
         &self,
         rx: &Rx<'_>,
         packet: &Packet,
         flow: FlowRef,
         sender: Sender,
-    ) -> Result<Action, Verdict> {
+        decided: Option<Path>,
+    ) -> Result<(Tuple, Action), Verdict> {
         let out = self.outgoing(flow);
-        let (mut way, exit) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
+        let mut way = match decided {
+            Some(way) => way,
+            None => {
+                let decided = way(rx, &out, flow.is_forward(), sender.identity);
+                decided.map_err(Verdict::Drop)?.0
+            }
+        };
         let (mut flags, mut identity) = (flag::COMPILED, sender.identity);
         if self.is_direct(flow) && !service::is_local(rx.snapshot, out.dst()) {
             flags |= flag::DIRECT;
@@ -459,7 +477,7 @@ impl<P: BufPool> Core<P> {
             flags |= flag::ENCAPSULATE;
             let own_name = out.src() != packet.tuple.src();
             let hop = match flow.is_forward() {
-                true => own_name || matches!(exit, Exit::Node(_)),
+                true => own_name || way.hop,
                 // To a client of a service whose backend is elsewhere (3.6 step 5).
                 false => own_name && out.dst() != packet.tuple.dst(),
             };
@@ -486,7 +504,7 @@ impl<P: BufPool> Core<P> {
         if let Some(half) = self.flows.table().half(flow) {
             action.store(&half);
         }
-        Ok(action)
+        Ok((out, action))
     }
 
     /// Does with a packet what its connection says.
@@ -495,18 +513,14 @@ impl<P: BufPool> Core<P> {
         rx: &Rx<'_>,
         buf: &mut P::Buf,
         packet: &Packet,
-        flow: FlowRef,
+        out: &Tuple,
         action: Action,
     ) -> Verdict {
-        let out = if action.flags & flag::TRANSLATE != 0 {
-            self.outgoing(flow)
-        } else {
-            packet.tuple
-        };
         let way = Path {
             number: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
             encrypt: action.flags & flag::ENCRYPT != 0,
+            hop: action.flags & flag::HOP != 0,
         };
         if action.flags & flag::LIMITED != 0 {
             let (target, _) = way.resolve(rx.snapshot);
@@ -518,10 +532,10 @@ impl<P: BufPool> Core<P> {
         }
         let note = match action.flags & flag::DIRECT {
             0 => Note::None,
-            _ => direct::note(rx.snapshot, packet, &out),
+            _ => direct::note(rx.snapshot, packet, out),
         };
         let leaving = Leaving {
-            out: &out,
+            out,
             way,
             identity: action.identity,
             note,
@@ -529,7 +543,7 @@ impl<P: BufPool> Core<P> {
         };
         self.leave(rx, buf, packet, leaving, |frame| match note {
             Note::Ipip(_) => Ok(()),
-            _ => translate(frame, packet, &out),
+            _ => translate(frame, packet, out),
         })
     }
 
@@ -639,10 +653,8 @@ impl<P: BufPool> Core<P> {
             let hash = self.flows.table().hash(&packet.tuple);
             let ecn = overlay::traffic_class(buf.data()) & 3;
             let done = match &note {
-                Note::Geneve(front) => {
-                    overlay::encapsulate_direct(buf, end, &target, identity, hash, ecn, front)
-                }
-                _ => overlay::encapsulate(buf, end, &target, identity, hash, ecn),
+                Note::Geneve(front) => overlay::encapsulate_direct(buf, end, identity, hash, ecn, front),
+                _ => overlay::encapsulate(buf, end, identity, hash, ecn),
             };
             return match done {
                 Ok(()) => seal.map_or(Verdict::Send(target.port), Verdict::Seal),
@@ -750,6 +762,7 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
         number: target,
         tunnel: false,
         encrypt: false,
+        hop: false,
     };
     if local {
         return Ok((routed, Exit::Anywhere));
@@ -761,6 +774,7 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
                 number: remote.tunnel_end,
                 tunnel: true,
                 encrypt: false,
+                hop: false,
             };
             return Ok((path, Exit::Anywhere));
         }
@@ -777,6 +791,7 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
             number,
             tunnel: true,
             encrypt: false,
+            hop: true,
         },
         Exit::Here(_) => routed,
         Exit::Anywhere => encrypted(rx, dst, sender).unwrap_or(routed),
@@ -792,6 +807,7 @@ fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
         number: remote.tunnel_end,
         tunnel: false,
         encrypt: true,
+        hop: false,
     })
 }
 
