@@ -197,7 +197,7 @@ pub(crate) fn hears_ipip(rx: &Rx<'_>, packet: &Packet) -> bool {
 /// of its address (specification, 1.7 step 5).
 pub(crate) fn refined(snapshot: &Snapshot, identity: u32, src: IpAddr) -> u32 {
     let node = matches!(identity, 6 | 7) || identity >> 24 == 2;
-    if !node && !(is_world(identity) && snapshot.returns_directly()) {
+    if !(node || is_world(identity) && snapshot.returns_directly()) {
         return identity;
     }
     match remote(snapshot, src).identity {

@@ -106,7 +106,7 @@ impl<P: BufPool> Core<P> {
             Exit::Here(addr) => Some(addr),
             _ => address(rx.snapshot, packet, &meant, sender, path),
         };
-        if wanted.unwrap_or(there.src()) == out.src() {
+        if wanted.unwrap_or_else(|| there.src()) == out.src() {
             return Ok(flow);
         }
         let progress = state::Carried::of(self.flows.table(), flow);
