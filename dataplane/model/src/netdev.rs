@@ -257,7 +257,7 @@ impl Model {
             && let Some(kept) = self.kept(&tuple)
             && let Some(front) = kept.entry.rev_nat.filter(|_| kept.entry.node_port)
         {
-            return self.to_backend(rx, pkt, front, kept.backend, (false, src_id));
+            return self.pass_to_backend(rx, pkt, front, kept.backend, (false, src_id));
         }
         if pkt.has_ports() && lb::is_frontend(&self.state, pkt.dst()) {
             let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
@@ -315,11 +315,11 @@ impl Model {
         if found.kind == FrontendType::HostPort && !local {
             return Err(rx.drop(code::INVALID));
         }
-        self.to_backend(rx, pkt, found.id, backend, (self.is_direct(found), src_id))
+        self.pass_to_backend(rx, pkt, found.id, backend, (self.is_direct(found), src_id))
     }
 
     /// Sends a request to a service on to its backend, which may answer its client directly.
-    fn to_backend(
+    fn pass_to_backend(
         &mut self,
         rx: &mut Rx<'_>,
         pkt: &mut Packet,
