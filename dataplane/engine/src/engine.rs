@@ -265,7 +265,19 @@ impl<P: BufPool> Engine<P> {
                 let masquerade = node.masquerade4.is_some() || node.masquerade6.is_some();
                 let tunnel = node.routing == Routing::Tunnel;
                 match tunnel || masquerade || snapshot.policy(HOST_ENDPOINT).is_some() {
-                    true => core.burst::<true>(&rx, burst, out),
+                    true => {
+                        // Unlike those of endpoints, its frames may be for others.
+                        let others = |buf: &P::Buf| !buf.data().starts_with(&view.mac.0);
+                        let mut at = 0;
+                        while let Some(buf) = burst.get(at) {
+                            if others(buf) {
+                                core.slow(&rx, burst.remove(at), out);
+                            } else {
+                                at += 1;
+                            }
+                        }
+                        core.burst::<true>(&rx, burst, out);
+                    }
                     false => core.burst::<false>(&rx, burst, out),
                 }
             }

@@ -15,6 +15,8 @@ use crate::engine::{Core, Rx};
 
 /// How long fragments of a packet may follow, in seconds (RFC 8200, section 4.5, for both families).
 const SECONDS: u32 = 60;
+/// Where the protocol is in the first word, behind ports, policy's port, and whether it is an echo.
+const PROTOCOL: u32 = 56;
 /// So that a packet and one the other way with the same identification are told apart.
 const BACK: u8 = 1;
 
@@ -26,12 +28,17 @@ fn key(frame: &[u8], packet: &Packet) -> Option<Tuple> {
         true => u32::from_be_bytes(*frame.get(packet.fragment? + 4..)?.first_chunk()?),
         false => u16::from_be_bytes(*frame.get(ETHERNET_LEN + 4..)?.first_chunk()?).into(),
     };
+    // What later fragments of IPv6 say about the protocol does not count (RFC 8200, section 4.5).
+    let protocol = match tuple.is_v6() {
+        true => protocol::FRAGMENT,
+        false => tuple.protocol(),
+    };
     Some(Tuple::new(
         tuple.src(),
         tuple.dst(),
         (id >> 16) as u16,
         id as u16,
-        tuple.protocol(),
+        protocol,
         tuple.zone(),
     ))
 }
@@ -64,20 +71,21 @@ impl<P: BufPool> Core<P> {
         }
         let word = ports_of(&self.fragments, &key).ok_or(key)?;
         let tuple = packet.tuple;
+        let protocol = (word >> PROTOCOL) as u8;
         packet.tuple = Tuple::new(
             tuple.src(),
             tuple.dst(),
             word as u16,
             (word >> 16) as u16,
-            tuple.protocol(),
+            protocol,
             tuple.zone(),
         );
         packet.port = (word >> 32) as u16;
-        packet.upper = match (tuple.protocol(), tuple.is_v6()) {
+        packet.upper = match (protocol, tuple.is_v6()) {
             (protocol::TCP, _) => Upper::Tcp(tcp::ACK),
             (protocol::UDP, _) => Upper::Udp,
             (protocol::SCTP, _) => Upper::Sctp,
-            (protocol::ICMP, false) | (protocol::ICMPV6, true) if word >> 48 != 0 => Upper::Echo,
+            (protocol::ICMP, false) | (protocol::ICMPV6, true) if word >> 48 & 1 != 0 => Upper::Echo,
             _ => Upper::Other,
         };
         Ok(())
@@ -88,7 +96,8 @@ impl<P: BufPool> Core<P> {
         let word = u64::from(packet.tuple.sport())
             | u64::from(packet.tuple.dport()) << 16
             | u64::from(packet.port) << 32
-            | u64::from(echo) << 48;
+            | u64::from(echo) << 48
+            | u64::from(packet.tuple.protocol()) << PROTOCOL;
         let payload = [word, u64::from(rx.second), 0];
         let look = rx.second.saturating_add(SECONDS);
         let table = self.fragments.table();

@@ -14,7 +14,7 @@ use crate::overlay;
 use crate::sealed::Sealing;
 
 /// Flags of directions that are followed without a closer look.
-const PLAIN: u16 = flag::COMPILED | flag::TRANSLATE | flag::ENCAPSULATE | flag::ANY_CHANGE;
+const PLAIN: u16 = flag::COMPILED | flag::TRANSLATE | flag::ENCAPSULATE | flag::ANY_CHANGE | flag::HOP;
 /// The same where packets are encrypted.
 const SEALED: u16 = PLAIN | flag::ENCRYPT;
 
@@ -196,9 +196,10 @@ impl<P: BufPool> Core<P> {
             Way::Link(target) => Some(&target.macs),
             Way::Tunnel(_) => None,
         };
+        let hop = onwards.is_some() || action.flags & flag::HOP != 0;
         let frame = buf.data_mut();
-        let Some(class) = rewrite::<IPV6>(table, frame, (flow, half), pending.upper, translated, onwards)
-        else {
+        let how = (translated, hop, onwards);
+        let Some(class) = rewrite::<IPV6>(table, frame, (flow, half), pending.upper, how) else {
             return SLOW;
         };
         if let Way::Tunnel(end) = way
@@ -233,16 +234,15 @@ impl<P: BufPool> Core<P> {
     }
 }
 
-/// Translates a packet if that is to be done, and sends it `onwards` to these Ethernet addresses unless it goes into a tunnel.
-/// Returns its traffic class.
+/// Translates a packet if that is to be done, takes it a hop further, and sends it `onwards` to these Ethernet addresses unless it
+/// goes into a tunnel. Returns its traffic class.
 #[inline(always)]
 pub(crate) fn rewrite<const IPV6: bool>(
     table: &FlowTable,
     frame: &mut [u8],
     (flow, half): (FlowRef, Half<'_>),
     upper: Upper,
-    translated: bool,
-    onwards: Option<&[u8; 12]>,
+    (translated, hop, onwards): (bool, bool, Option<&[u8; 12]>),
 ) -> Option<u8> {
     if IPV6 {
         let (header, data) = frame.split_first_chunk_mut::<V6>()?;
@@ -251,8 +251,10 @@ pub(crate) fn rewrite<const IPV6: bool>(
             Translation::of6(&half, &back).apply_upper(data, upper);
             connection::set_addresses6(header, &back);
         }
-        if let Some(macs) = onwards {
+        if hop {
             header[21] -= 1;
+        }
+        if let Some(macs) = onwards {
             header[..12].copy_from_slice(macs);
         }
         return Some(header[15] >> 4);
@@ -261,8 +263,8 @@ pub(crate) fn rewrite<const IPV6: bool>(
     if translated {
         let to = Translation::of(&half);
         to.apply_upper(data, upper);
-        to.apply4(header, onwards.is_some());
-    } else if onwards.is_some() {
+        to.apply4(header, hop);
+    } else if hop {
         let second = older(le64(header, 22));
         header[22..30].copy_from_slice(&second.to_le_bytes());
     }

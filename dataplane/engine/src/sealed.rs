@@ -169,9 +169,10 @@ impl<P: BufPool> Core<P> {
             Some(_) => None,
         };
         let translated = action.flags & flag::TRANSLATE != 0;
+        let hop = onwards.is_some() || action.flags & flag::HOP != 0;
         let frame = buf.data_mut();
-        let Some(class) = rewrite::<IPV6>(table, frame, (flow, half), pending.upper, translated, onwards)
-        else {
+        let how = (translated, hop, onwards);
+        let Some(class) = rewrite::<IPV6>(table, frame, (flow, half), pending.upper, how) else {
             return SLOW;
         };
         if let Some(end) = to.tunnel
@@ -262,6 +263,9 @@ impl<P: BufPool> Core<P> {
                 frame[..12].copy_from_slice(&target.macs);
             }
             Some(end) => {
+                if action.flags & flag::HOP != 0 {
+                    connection::one_hop_further(frame, v6);
+                }
                 let ecn = overlay::traffic_class(buf.data()) & 3;
                 if overlay::encapsulate(buf, end, action.identity, pending.hash, ecn).is_err() {
                     return SLOW;

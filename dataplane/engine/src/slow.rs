@@ -242,6 +242,9 @@ impl<P: BufPool> Core<P> {
         if let Some(whose) = whose {
             return self.stateful(rx, buf, whose);
         }
+        if let Err(verdict) = self.ask_before_lost(rx, buf.data(), &target, src.into()) {
+            return verdict;
+        }
         let ttl = header.ttl;
         let may_cut = header.flags_fragment.get() & Ipv4::DF == 0;
         if let Err(verdict) = self.route(rx, &target, dst.into(), total, ttl, may_cut) {
@@ -262,7 +265,7 @@ impl<P: BufPool> Core<P> {
                 send(&target, total)
             }
             _ => {
-                if let Err(verdict) = self.ask_policy(rx, buf.data(), src.into()) {
+                if let Err(verdict) = self.ask_here(rx, buf.data(), src.into()) {
                     return verdict;
                 }
                 let (fragment, is_icmp) = (header.is_fragment(), header.protocol == protocol::ICMP);
@@ -337,6 +340,9 @@ impl<P: BufPool> Core<P> {
         if let Some(whose) = whose {
             return self.stateful(rx, buf, whose);
         }
+        if let Err(verdict) = self.ask_before_lost(rx, buf.data(), &target, src.into()) {
+            return verdict;
+        }
         if let Err(verdict) = self.route(rx, &target, dst.into(), total, header.hop_limit, false) {
             return verdict;
         }
@@ -349,12 +355,19 @@ impl<P: BufPool> Core<P> {
                 Verdict::Send(target.port)
             }
             _ => {
-                if let Err(verdict) = self.ask_policy(rx, buf.data(), src.into()) {
+                if let Err(verdict) = self.ask_here(rx, buf.data(), src.into()) {
                     return verdict;
                 }
                 let fragment = header.next_header == protocol::FRAGMENT
                     && packet.get(IPV6_LEN) == Some(&protocol::ICMPV6);
-                let echo = fragment || kind == Some(icmp6::ECHO_REQUEST);
+                // A later fragment does not say what it is a part of.
+                let later = packet
+                    .get(IPV6_LEN + 2..IPV6_LEN + 4)
+                    .is_some_and(|at| at[0] != 0 || at[1] & 0xf8 != 0);
+                let echo = match fragment {
+                    true => later || packet.get(IPV6_LEN + 8) == Some(&icmp6::ECHO_REQUEST),
+                    false => kind == Some(icmp6::ECHO_REQUEST),
+                };
                 self.ours(rx, &target, echo, fragment, |core| {
                     core.answer_echo6(rx, buf, total)
                 })
@@ -379,10 +392,12 @@ impl<P: BufPool> Core<P> {
             // What goes to the kernel is no way round policy, and a tunnel may lead where no route does.
             (Role::Pod, Action::None | Action::Host) => true,
             (Role::Pod, Action::Local) => rx.snapshot.host_port().is_some(),
-            (Role::Pod, _) => forwarded,
+            (Role::Pod, Action::Gateway) => false,
+            (Role::Pod, _) => forwarded || is_tunnelled(rx, frame, src),
             (Role::Uplink, _) => own && rx.snapshot.policy(HOST_ENDPOINT).is_some(),
-            (Role::Host, _) => {
-                forwarded && (rx.snapshot.policy(HOST_ENDPOINT).is_some() || is_tunnelled(rx, frame, src))
+            (Role::Host, action) => {
+                forwarded && rx.snapshot.policy(HOST_ENDPOINT).is_some()
+                    || !matches!(action, Action::Local | Action::Gateway) && is_tunnelled(rx, frame, src)
             }
         };
         let mut packet = match read(frame) {
@@ -397,7 +412,11 @@ impl<P: BufPool> Core<P> {
             always || rx.view.role == Role::Host && forwarded && connection::reserves(rx.snapshot, &packet);
         // What no route forwards may be a service's. What the kernel sends is not held up for that.
         let near_service = rx.snapshot.serves_block(packet.tuple.dst());
-        if (always || (!forwarded || near_service) && rx.view.role != Role::Host)
+        let held = match rx.view.role {
+            Role::Host => rx.snapshot.policy(HOST_ENDPOINT).is_some(),
+            Role::Pod | Role::Uplink => !forwarded || near_service,
+        };
+        if (always || held)
             && let Err(first) = self.find_ports(rx, frame, &mut packet)
         {
             return Some(Whose::Unknown(first));
@@ -430,17 +449,59 @@ impl<P: BufPool> Core<P> {
         }
     }
 
-    /// Whether an endpoint may send a packet that begins no connection: what ends here is asked about each time.
-    fn ask_policy(&self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
-        if rx.view.role != Role::Pod {
+    /// The same for a packet that leads nowhere: policy comes before the way (specification, 1.2 step 12, 1.5 `cil_from_host`).
+    fn ask_before_lost(
+        &mut self,
+        rx: &Rx<'_>,
+        frame: &[u8],
+        target: &Target,
+        src: IpAddr,
+    ) -> Result<(), Verdict> {
+        let lost = matches!(
+            target.action,
+            Action::None | Action::Host | Action::Blackhole | Action::PortDown
+        );
+        if !lost || !asks(rx) {
             return Ok(());
         }
+        self.ask_with_ports(rx, frame, src)
+    }
+
+    /// The same for a packet that ends here, which the node's policy guards, too (1.5 step 9).
+    fn ask_here(&mut self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
+        match asks(rx) || rx.snapshot.policy(HOST_ENDPOINT).is_some() {
+            true => self.ask_with_ports(rx, frame, src),
+            false => Ok(()),
+        }
+    }
+
+    /// What policy says of a packet that has waited for its first fragment if it is a later one.
+    fn ask_with_ports(&mut self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
+        let mut packet = match src {
+            IpAddr::V4(_) => Packet::v4(frame),
+            IpAddr::V6(_) => Packet::v6(frame),
+        }
+        .map_err(Drop)?;
+        let _ = self.find_ports(rx, frame, &mut packet);
+        self.may_send(rx, &packet, sender(rx, src))
+    }
+
+    /// What policy says of a packet by what can be read in it.
+    fn ask_as_it_is(&self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
         let packet = match src {
             IpAddr::V4(_) => Packet::v4(frame),
             IpAddr::V6(_) => Packet::v6(frame),
         };
         let packet = packet.map_err(Drop)?;
         self.may_send(rx, &packet, sender(rx, src))
+    }
+
+    /// Whether an endpoint, or the node, may send a packet that begins no connection: what ends here is asked about each time.
+    fn ask_policy(&self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
+        match asks(rx) {
+            true => self.ask_as_it_is(rx, frame, src),
+            false => Ok(()),
+        }
     }
 
     fn stateful(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, whose: Whose) -> Verdict {
@@ -660,6 +721,15 @@ pub(crate) fn esp(rx: &Rx<'_>, packet: &[u8], target: &Target) -> Option<Verdict
         },
         Action::Deliver if plain_refused(rx, src) => Some(Drop(DropReason::Unencrypted)),
         _ => None,
+    }
+}
+
+/// Whether a packet that begins no connection is somebody's to allow: an endpoint's, or the node's if it has a policy.
+fn asks(rx: &Rx<'_>) -> bool {
+    match rx.view.role {
+        Role::Pod => true,
+        Role::Host => rx.snapshot.policy(HOST_ENDPOINT).is_some(),
+        Role::Uplink => false,
     }
 }
 

@@ -99,6 +99,8 @@ pub struct Entry {
     pub backend: Option<BackendId>,
     /// Last time a packet was seen.
     pub last: u64,
+    /// Higher than those of entries that were made before.
+    pub number: u64,
 }
 
 /// What a lookup says.
@@ -137,6 +139,8 @@ pub(crate) struct Conntrack {
     pub(crate) entries: BTreeMap<(Tuple, Kind), Entry>,
     /// Most entries; a full table refuses new ones.
     pub(crate) capacity: usize,
+    /// How many entries were made.
+    pub(crate) made: u64,
 }
 
 impl Conntrack {
@@ -275,6 +279,8 @@ impl Conntrack {
         entry.expires = now + lifetime(tuple, kind, entry.seen_non_syn);
         entry.flags_seen = [if is_tcp { flags | tcp::SYN } else { 0 }, 0];
         entry.last = now;
+        self.made += 1;
+        entry.number = self.made;
         let more = usize::from(!self.entries.contains_key(&(*tuple, kind)));
         if self.entries.len() + more > self.capacity {
             return false;

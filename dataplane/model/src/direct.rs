@@ -259,6 +259,24 @@ impl Model {
             return Err(rx.drop(code::INVALID));
         };
         let mut pkt = Packet::parse(outer.v6, inside).map_err(|code| rx.drop(code))?;
+        // From here on it is about the client's packet.
+        let mut frame = rx.frame.get(..14).unwrap_or_default().to_vec();
+        frame.extend(&pkt.bytes);
+        let mut rx = Rx {
+            port: rx.port.clone(),
+            frame,
+            received: rx.received.clone(),
+            tunnel: rx.tunnel,
+            told: None,
+            choices: &mut *rx.choices,
+            out: &mut *rx.out,
+        };
+        let result = self.delivered(&mut rx, &mut pkt, backend, ecn);
+        self.conclude(&mut rx, result);
+        Ok(())
+    }
+
+    fn delivered(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, backend: IpAddr, ecn: u8) -> Flow {
         if ecn != pkt.ecn() {
             pkt.set_ecn(ecn);
         }
@@ -273,8 +291,8 @@ impl Model {
             identity::HOST => 0,
             id => id,
         };
-        if let Some(about) = self.about(&pkt) {
-            return self.pass_on(rx, &pkt, about, src_id);
+        if let Some(about) = self.about(pkt) {
+            return self.pass_on(rx, pkt, about, src_id);
         }
         let Some(endpoint) = self.owner(backend).cloned() else {
             return Err(rx.drop(code::UNROUTABLE));
@@ -293,7 +311,7 @@ impl Model {
         pkt.set_addr(End::Destination, backend);
         let delivered = pkt.tuple().map_err(|code| rx.drop(code))?;
         self.remember(rx, &delivered, (tuple.dst, tuple.dport), pkt.tcp_flags())?;
-        self.local_delivery(rx, &mut pkt, &endpoint, src_id, false)
+        self.local_delivery(rx, pkt, &endpoint, src_id, false)
     }
 }
 

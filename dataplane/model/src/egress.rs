@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::config::{Direction, EgressRule, EgressVia};
-use crate::fib::identity;
+use crate::fib::{Target, identity};
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, Stop, Told, code};
 use crate::wire::Packet;
@@ -44,8 +44,21 @@ impl Model {
         })
     }
 
+    /// Sends a packet of a pod to the gateway node, which is a hop (specification, section 5, TTL).
+    pub(crate) fn to_gateway(&self, rx: &mut Rx<'_>, pkt: &mut Packet, peer: IpAddr, src_id: u32) -> Flow {
+        if pkt.ttl() <= 1 {
+            return Err(Stop::Refuse(code::TTL, rx.direction(), Told::TimeExceeded));
+        }
+        pkt.set_ttl(pkt.ttl() - 1);
+        self.encapsulate(rx, pkt, peer, src_id, Direction::Egress)
+    }
+
     /// A packet of a pod on another node for which this node is the gateway. Whether it was one.
     pub(crate) fn egress_here(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow<bool> {
+        // Routes to the kernel, and its own addresses, are no way out of the cluster.
+        if !matches!(self.target(pkt.dst()), Target::Exit(_) | Target::Unknown) {
+            return Ok(false);
+        }
         let dst_id = self.identity(pkt.dst());
         let Ok(Redirect::Here(to)) = self.egress_rule(pkt, dst_id) else {
             return Ok(false);

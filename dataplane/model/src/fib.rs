@@ -206,15 +206,19 @@ impl Model {
     pub(crate) fn ours(&mut self, rx: &mut Rx<'_>, pkt: &Packet, gateway: bool, src_id: u32) -> Flow {
         let from_host = rx.port.role == Role::Host;
         let kernel = self.ports.iter().any(|port| port.role == Role::Host) && !from_host;
-        let echo = match (pkt.is_icmp(), pkt.later_fragment()) {
-            (true, true) => true,
-            // Behind IPv6 extension headers it is not looked for.
-            (true, false) => {
-                let plain = !pkt.v6 || pkt.fragment.is_some() || byte(&pkt.bytes, 6) == ICMP6;
-                plain && pkt.echo() == Some(false)
-            }
-            _ => false,
+        // Behind IPv6 extension headers it is not looked for.
+        let plain = match pkt.fragment {
+            _ if !pkt.v6 => true,
+            Some(_) => byte(&pkt.bytes, 6) == 44 && byte(&pkt.bytes, 40) == ICMP6,
+            None => byte(&pkt.bytes, 6) == ICMP6,
         };
+        let echo = plain && pkt.is_icmp() && (pkt.later_fragment() || pkt.echo() == Some(false));
+        // What this machine says to an address of its own that is on no port does not come out of it.
+        let mut ports = self.ports.iter();
+        let on_port = ports.any(|port| port.addresses.iter().any(|own| own.addr == pkt.dst()));
+        if from_host && !gateway && !on_port {
+            return Err(rx.drop(code::UNROUTABLE));
+        }
         if echo && (gateway || !kernel) {
             if pkt.fragment.is_some() {
                 return Err(rx.drop(code::FRAGMENT));

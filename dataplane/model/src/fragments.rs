@@ -22,6 +22,7 @@ struct Ports {
     protocol: u8,
     sport: u16,
     dport: u16,
+    kind: Option<u8>,
     since: u64,
 }
 
@@ -88,7 +89,7 @@ impl Model {
         vni.is_some()
             || match (rx.port.role, self.target(dst)) {
                 (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
-                (Role::Uplink, Target::Exit(_)) => lb::is_frontend(&self.state, dst),
+                (Role::Uplink, Target::Exit(_)) => lb::is_near_frontend(&self.state, dst),
                 (Role::Uplink, _) => true,
                 (Role::Host, _) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
             }
@@ -105,11 +106,15 @@ impl Model {
             return Ok(true);
         }
         if !pkt.later_fragment() {
-            let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+            // Who needs ports that are not there drops it.
+            let Ok(tuple) = pkt.tuple() else {
+                return Ok(true);
+            };
             let ports = Ports {
                 protocol: pkt.protocol,
                 sport: tuple.sport,
                 dport: tuple.dport,
+                kind: pkt.icmp().map(|(kind, _)| kind),
                 since: self.now,
             };
             if self.fragments.known.insert(key, ports).is_none() {
@@ -125,6 +130,7 @@ impl Model {
         if let Some(known) = self.fragments.known.get(&key) {
             pkt.protocol = known.protocol;
             pkt.ports = Some((known.sport, known.dport));
+            pkt.kind = known.kind;
             return Ok(true);
         }
         if self.fragments.held.len() >= self.fragments.bound {
@@ -166,6 +172,7 @@ impl Model {
         {
             pkt.protocol = known.protocol;
             pkt.ports = Some((known.sport, known.dport));
+            pkt.kind = known.kind;
             let mut rx = Rx {
                 port,
                 frame,

@@ -85,9 +85,16 @@ impl Model {
 
     /// Sends a packet back to where the received frame came from.
     fn back(&self, rx: &mut Rx<'_>, pkt: &Packet) {
-        if let Some(peer) = rx.tunnel {
-            // An answer that cannot be sent is none.
+        if rx.tunnel.is_some() {
+            // To where its sender is known to be, not to whoever says so.
+            let Some(peer) = self.ipcache(pkt.dst()).and_then(|entry| entry.tunnel_endpoint) else {
+                return;
+            };
+            // An answer that cannot be sent is none, and does not wait.
+            let waiting = (rx.out.waits.len(), rx.out.waiting.len());
             let _ = self.encapsulate(rx, pkt, peer, identity::HOST, rx.direction());
+            rx.out.waits.truncate(waiting.0);
+            rx.out.waiting.truncate(waiting.1);
             return;
         }
         let mut frame = rx.frame.get(6..12).unwrap_or_default().to_vec();

@@ -115,6 +115,18 @@ pub(crate) fn asks(state: &State, is_so: impl Fn(&Service) -> bool) -> bool {
     frontends(state).any(|(service, _, addr, _)| !addr.is_unspecified() && is_so(service))
 }
 
+/// Whether some service answers on one of the 256 addresses around `address`, not counting ports of nodes: what a route sends
+/// there is looked at more closely.
+pub(crate) fn is_near_frontend(state: &State, address: IpAddr) -> bool {
+    let block = |addr: IpAddr| match addr {
+        IpAddr::V4(addr) => (u128::from(addr.to_bits() >> 8), false),
+        IpAddr::V6(addr) => (addr.to_bits() >> 8, true),
+    };
+    frontends(state).any(|(_, kind, addr, _)| {
+        !matches!(kind, FrontendType::NodePort | FrontendType::HostPort) && block(addr) == block(address)
+    })
+}
+
 /// Whether some service answers on `address`.
 pub(crate) fn is_frontend(state: &State, address: IpAddr) -> bool {
     frontends(state).any(|(_, _, addr, _)| addr == address)
@@ -131,7 +143,6 @@ impl Found {
 
     fn local_only(&self) -> bool {
         let policy = match (self.kind, self.scope) {
-            (FrontendType::HostPort, _) => TrafficPolicy::Cluster,
             (FrontendType::ClusterIp, _) | (_, ScopeOf::Internal) => self.service.internal_policy,
             (_, ScopeOf::External) => self.service.external_policy,
         };
@@ -167,8 +178,7 @@ impl Found {
     /// Whether `client` may use it from outside (specification, 3.6 step 2).
     pub(crate) fn admits(&self, client: IpAddr) -> bool {
         let ranges = &self.service.source_ranges;
-        self.kind != FrontendType::LoadBalancer
-            || ranges.is_empty()
+        ranges.is_empty()
             || ranges.iter().any(|range| range.contains(client)) != self.service.source_ranges_deny
     }
 
@@ -215,7 +225,36 @@ pub(crate) struct Chosen {
     pub(crate) backend: BackendId,
 }
 
+/// Where a flow goes whose service is not there any more.
+pub(crate) struct Kept {
+    pub(crate) backend: BackendId,
+    pub(crate) entry: Entry,
+}
+
 impl Model {
+    /// The backend of a flow that came by a service which is gone: it stays (README).
+    pub(crate) fn kept(&self, tuple: &Tuple) -> Option<Kept> {
+        self.ct.entries.iter().find_map(|((known, kind), entry)| {
+            let meant = entry
+                .nat
+                .or_else(|| entry.rev_nat.map(|id| (id.address, id.port)))?;
+            let src = if entry.loopback { known.dst } else { known.src };
+            let same = *kind == Kind::Out
+                && !entry.dsr
+                && meant == (tuple.dst, tuple.dport)
+                && (src, known.sport, known.protocol) == (tuple.src, tuple.sport, tuple.protocol)
+                && entry.expires > self.now;
+            same.then(|| Kept {
+                backend: BackendId {
+                    address: known.dst,
+                    port: known.dport,
+                    protocol: known.protocol,
+                },
+                entry: entry.clone(),
+            })
+        })
+    }
+
     /// A backend's state: in this service, else in any other.
     fn backend_state(&self, found: &Found, id: BackendId) -> Option<BackendState> {
         let same = |service: &&Service| service.protocol.number() == id.protocol;

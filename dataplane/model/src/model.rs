@@ -7,7 +7,7 @@ use crate::bandwidth::Pace;
 use crate::choices::{Choices, First};
 use crate::config::{Direction, Endpoint, Mac, Port, Ports, Role, State};
 use crate::conntrack::{Conntrack, Entry, Kind};
-use crate::fib::identity;
+use crate::fib::{Target, identity};
 use crate::fragments::Fragments;
 use crate::icmp::Limiter;
 use crate::lb::{BackendId, FrontendId};
@@ -118,6 +118,7 @@ impl Model {
             ct: Conntrack {
                 entries: BTreeMap::new(),
                 capacity: options.flows,
+                made: 0,
             },
             nat: Nat::default(),
             affinity: BTreeMap::new(),
@@ -209,6 +210,18 @@ impl Model {
             choices: &mut First,
             out: &mut outcome,
         };
+        let outer = Packet::parse(
+            be16(&rx.frame, 12) == 0x86dd,
+            rx.frame.get(14..).unwrap_or_default(),
+        );
+        if rx.port.role == Role::Uplink
+            && let Ok(outer) = outer
+            && self.is_tunnel(&outer)
+        {
+            // It is about what was in the tunnel.
+            rx.tunnel = Some(outer.src());
+            rx.frame = self.inside(&outer);
+        }
         let refused = Stop::Refuse(code::NO_FIB, rx.direction(), Told::HostUnreachable);
         self.conclude(&mut rx, Err(refused));
         outcome
@@ -217,6 +230,14 @@ impl Model {
     /// What becomes of a frame, where the first of all choices is taken.
     pub fn receive(&mut self, port: &str, frame: &[u8]) -> Outcome {
         self.receive_with(port, frame, &mut First)
+    }
+
+    /// The same for one that came before and waited. It says nothing new about who sent it.
+    pub fn retry_with(&mut self, port: &str, frame: &[u8], choices: &mut dyn Choices) -> Outcome {
+        let kernel = self.host_mac;
+        let outcome = self.receive_with(port, frame, choices);
+        self.host_mac = kernel;
+        outcome
     }
 
     /// What becomes of a frame that comes in by a port.
@@ -330,6 +351,10 @@ impl Model {
         {
             let src_id = self.sender(rx, &pkt);
             return self.pass_on(rx, &pkt, about, src_id);
+        }
+        // What is for a pod has to be readable, whatever else is wrong with it.
+        if matches!(self.target(pkt.dst()), Target::Endpoint(_)) {
+            pkt.tuple().map_err(|code| rx.drop(code))?;
         }
         self.without_trace(|model| match rx.port.role {
             Role::Pod => model.pod_egress(rx, &mut pkt),

@@ -42,6 +42,8 @@ fn translate(tuple: &Tuple, addr: IpAddr, port: u16, request: bool) -> Tuple {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Nat {
     pub(crate) mappings: Vec<Mapping>,
+    /// Whether the packet that is being looked at got a source.
+    pub(crate) given: bool,
 }
 
 impl Nat {
@@ -95,11 +97,19 @@ impl Model {
                 new
             }
         };
+        self.nat.given = true;
         let new = mapping.translated;
         pkt.set_addr(End::Source, new.src);
         let to = if request { new.dport } else { new.sport };
         let end = if request { End::Destination } else { End::Source };
         pkt.set_port(end, to).map_err(fail)
+    }
+
+    /// Forgets the mapping of a flow whose packet has left without it.
+    pub(crate) fn forget_unused(&mut self, original: &Tuple) {
+        if !self.nat.given {
+            self.nat.mappings.retain(|known| known.original != *original);
+        }
     }
 
     /// A translated tuple that nobody else has: the port stays if it may, else any free one is taken while there is one.

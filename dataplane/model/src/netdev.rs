@@ -6,10 +6,10 @@ use crate::config::{Direction, FrontendType, Role, Subject};
 use crate::conntrack::{Entry, Filter, Kind, Scope, Status};
 use crate::egress::Redirect;
 use crate::fib::{Exit, Target, identity};
-use crate::lb;
+use crate::lb::{self, BackendId, FrontendId};
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, Stop, Told, code};
-use crate::wire::{End, Packet};
+use crate::wire::{End, Packet, Tuple};
 
 /// Whose packet leaves by an uplink.
 #[derive(Debug, Clone, Copy)]
@@ -43,9 +43,13 @@ impl Model {
         }
         match self.target(pkt.dst()) {
             Target::Endpoint(endpoint) => self.local_delivery(rx, pkt, &endpoint, src_id, false),
-            target @ (Target::Gateway | Target::Own) => {
+            Target::Gateway => {
+                self.asked_host(rx, pkt, src_id, Direction::Ingress)?;
+                self.ours(rx, pkt, true, src_id)
+            }
+            Target::Own => {
                 self.host_ingress(rx, pkt, src_id)?;
-                self.ours(rx, pkt, matches!(target, Target::Gateway), src_id)
+                self.ours(rx, pkt, false, src_id)
             }
             Target::Exit(exit) => {
                 self.fits(pkt, (&exit.port, exit.mtu), Direction::Ingress)?;
@@ -59,6 +63,12 @@ impl Model {
                 self.punt(rx, frame, src_id, code::UNROUTABLE)
             }
             Target::Unknown => {
+                // A pod that has gone to another node goes on with what it began.
+                if self.is_of_flow(pkt)
+                    && let Some(peer) = self.tunnel_peer(pkt.dst(), false)
+                {
+                    return self.encapsulate(rx, pkt, peer, src_id, rx.direction());
+                }
                 let frame = self.reframe(rx, pkt);
                 self.punt(rx, frame, src_id, code::UNROUTABLE)
             }
@@ -67,8 +77,23 @@ impl Model {
 
     /// A packet from the kernel (specification, 1.5: `cil_from_host`).
     pub(crate) fn kernel_egress(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow {
-        self.host_egress(rx, pkt)?;
+        // An answer to what has left under our address by way of the kernel.
+        if !matches!(self.target(pkt.dst()), Target::Exit(_))
+            && self.rev_snat(rx, pkt)?
+            && let Target::Endpoint(endpoint) = self.target(pkt.dst())
+        {
+            return self.local_delivery(rx, pkt, &endpoint, identity::HOST, false);
+        }
+        // The node's processes reach services as pods do (specification, 3.8: socket load balancing or the equivalent).
+        let lb = self.balance(rx, pkt)?;
         let target = self.target(pkt.dst());
+        // What it says to itself is no flow.
+        if matches!(target, Target::Gateway | Target::Own) && lb.rev_nat.is_none() {
+            let dst_id = self.identity(pkt.dst());
+            self.asked_host(rx, pkt, dst_id, Direction::Egress)?;
+        } else {
+            self.host_egress(rx, pkt, lb.rev_nat)?;
+        }
         match target {
             Target::Endpoint(endpoint) => self.local_delivery(rx, pkt, &endpoint, identity::HOST, false),
             Target::Gateway | Target::Own => {
@@ -92,27 +117,82 @@ impl Model {
     }
 
     /// The host firewall on what comes for this machine (specification, 1.5 step 9).
-    pub(crate) fn host_ingress(&mut self, rx: &mut Rx<'_>, pkt: &Packet, src_id: u32) -> Flow {
+    pub(crate) fn host_ingress(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, src_id: u32) -> Flow {
         if rx.port.role == Role::Host {
             return Ok(());
         }
-        self.host_policy(rx, pkt, src_id, Direction::Ingress)
+        self.host_policy(rx, pkt, src_id, Direction::Ingress, None)
+    }
+
+    /// Gives what a backend answers to this machine, whatever address it used, the service's address.
+    /// Whether the packet belongs to a flow.
+    pub(crate) fn answer_host(&mut self, pkt: &mut Packet) -> bool {
+        let Ok(tuple) = pkt.tuple() else { return false };
+        let any = (Scope::Both, Filter::Any);
+        let (status, entry) = self.ct.lookup(self.now, &tuple, Kind::In, any, pkt.tcp_flags());
+        if status == Status::Reply && !entry.node_port && entry.rev_nat.is_some() {
+            // An SCTP port that cannot be changed back leaves it as it is.
+            let _ = self.rev_nat_of(pkt, &entry);
+        }
+        status != Status::New
+    }
+
+    /// The same from the network, where what the kernel has sent may come by again.
+    fn is_of_flow(&mut self, pkt: &mut Packet) -> bool {
+        if self.answer_host(pkt) {
+            return true;
+        }
+        let Ok(tuple) = pkt.tuple() else { return false };
+        let any = (Scope::Forward, Filter::Any);
+        let (status, _) = self.ct.lookup(self.now, &tuple, Kind::Out, any, pkt.tcp_flags());
+        status != Status::New
+    }
+
+    /// The host firewall on what begins no flow.
+    pub(crate) fn asked_host(
+        &self,
+        rx: &mut Rx<'_>,
+        pkt: &Packet,
+        remote: u32,
+        direction: Direction,
+    ) -> Flow {
+        if !self.host_firewall() {
+            return Ok(());
+        }
+        let fail = |code| Stop::Drop(code, direction);
+        let tuple = pkt.tuple().map_err(fail)?;
+        let decision = self.policy(Subject::Host, direction, remote, pkt, &tuple);
+        rx.out.verdicts.push(decision.event);
+        decision.result.map_err(fail)?;
+        Ok(())
     }
 
     /// The host firewall on what this machine sends.
-    fn host_egress(&mut self, rx: &mut Rx<'_>, pkt: &Packet) -> Flow {
+    fn host_egress(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, rev_nat: Option<FrontendId>) -> Flow {
         let dst_id = self.identity(pkt.dst());
-        self.host_policy(rx, pkt, dst_id, Direction::Egress)
+        self.host_policy(rx, pkt, dst_id, Direction::Egress, rev_nat)
     }
 
-    /// What goes through a tunnel is a flow even without a host firewall.
-    fn host_policy(&mut self, rx: &mut Rx<'_>, pkt: &Packet, remote: u32, direction: Direction) -> Flow {
+    /// What goes through a tunnel or to a service is a flow even without a host firewall.
+    fn host_policy(
+        &mut self,
+        rx: &mut Rx<'_>,
+        pkt: &mut Packet,
+        remote: u32,
+        direction: Direction,
+        rev_nat: Option<FrontendId>,
+    ) -> Flow {
         let firewall = self.host_firewall();
         let tunnel = match direction {
             Direction::Ingress => rx.tunnel.is_some(),
             Direction::Egress => self.tunnel_peer(pkt.dst(), false).is_some(),
         };
-        if !firewall && !tunnel {
+        let of_service = |tuple: Tuple| {
+            let known = self.ct.get(&tuple.reversed(), Kind::Out);
+            known.is_some_and(|known| known.rev_nat.is_some())
+        };
+        let served = rev_nat.is_some() || pkt.tuple().is_ok_and(of_service);
+        if !firewall && !tunnel && !served {
             return Ok(());
         }
         // What is routed to the kernel and not its own address is tracked, and nobody's business (1.5 step 9).
@@ -124,11 +204,23 @@ impl Model {
             Direction::Egress => Kind::Out,
         };
         let flags = pkt.tcp_flags();
-        let (status, _) = self
-            .ct
-            .lookup(self.now, &tuple, kind, (Scope::Both, Filter::Any), flags);
-        if status == Status::Reply {
+        // What answers a pod is nobody else's business.
+        if direction == Direction::Egress && self.ct.get(&tuple.reversed(), Kind::Out).is_some() {
             return Ok(());
+        }
+        let scope = if rev_nat.is_some() {
+            Scope::Forward
+        } else {
+            Scope::Both
+        };
+        let (status, known) = self
+            .ct
+            .lookup(self.now, &tuple, kind, (scope, Filter::Any), flags);
+        if status == Status::Reply {
+            return match direction {
+                Direction::Ingress => self.rev_nat_of(pkt, &known).map_err(fail),
+                Direction::Egress => Ok(()),
+            };
         }
         let mut proxy = 0;
         if firewall && guarded {
@@ -142,6 +234,7 @@ impl Model {
         let entry = Entry {
             src_id: remote,
             proxy_redirect: proxy != 0,
+            rev_nat,
             ..Entry::default()
         };
         if status == Status::New && !self.ct.create(self.now, &tuple, kind, entry, flags) {
@@ -158,12 +251,24 @@ impl Model {
             if let Some(found) = lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol) {
                 return self.service(rx, pkt, &found, src_id);
             }
+        }
+        if pkt.has_ports()
+            && let Ok(tuple) = pkt.tuple()
+            && let Some(kept) = self.kept(&tuple)
+            && let Some(front) = kept.entry.rev_nat.filter(|_| kept.entry.node_port)
+        {
+            return self.pass_to_backend(rx, pkt, front, kept.backend, (false, src_id));
+        }
+        if pkt.has_ports() && lb::is_frontend(&self.state, pkt.dst()) {
+            let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
             if lb::wildcard(&self.state, tuple.dst) {
                 return Err(rx.drop(code::NO_SERVICE));
             }
         }
         self.hear(rx, pkt)?;
-        if !self.rev_snat(rx, pkt)? {
+        // What a route sends elsewhere is not this node's: its addresses are its own, or routed to its kernel.
+        let passes = rx.tunnel.is_none() && matches!(self.target(pkt.dst()), Target::Exit(_));
+        if passes || !self.rev_snat(rx, pkt)? {
             return Ok(false);
         }
         if let Some(peer) = self.egress_reply(pkt) {
@@ -171,7 +276,19 @@ impl Model {
             self.encapsulate(rx, pkt, peer, world, rx.direction())?;
             return Ok(true);
         }
-        self.nodeport_reply(rx, pkt)
+        if self.nodeport_reply(rx, pkt)? {
+            return Ok(true);
+        }
+        // A pod that has gone to another node goes on with what it began.
+        if !matches!(
+            self.target(pkt.dst()),
+            Target::Endpoint(_) | Target::Own | Target::Gateway | Target::Host | Target::Blackhole
+        ) && let Some(peer) = self.tunnel_peer(pkt.dst(), false)
+        {
+            self.encapsulate(rx, pkt, peer, src_id, rx.direction())?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// A request to a service (specification, 3.6 steps 2 to 4).
@@ -195,25 +312,39 @@ impl Model {
             .map_err(|code| self.no_backend(code, direction))?;
         let backend = chosen.backend;
         let local = self.owner(backend.address).is_some() || self.is_own(backend.address);
-        let request = pkt.clone();
         if found.kind == FrontendType::HostPort && !local {
             return Err(rx.drop(code::INVALID));
         }
+        self.pass_to_backend(rx, pkt, found.id, backend, (self.is_direct(found), src_id))
+    }
+
+    /// Sends a request to a service on to its backend, which may answer its client directly.
+    fn pass_to_backend(
+        &mut self,
+        rx: &mut Rx<'_>,
+        pkt: &mut Packet,
+        front: FrontendId,
+        backend: BackendId,
+        (directly, src_id): (bool, u32),
+    ) -> Flow<bool> {
+        let (flags, direction) = (pkt.tcp_flags(), rx.direction());
+        let local = self.owner(backend.address).is_some() || self.is_own(backend.address);
+        let request = pkt.clone();
         pkt.set_port(End::Destination, backend.port)
             .map_err(|code| rx.drop(code))?;
         pkt.set_addr(End::Destination, backend.address);
         let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
-        let filter = (Scope::Forward, Filter::Service(found.id));
+        let filter = (Scope::Forward, Filter::Service(front));
         let (status, known) = self.ct.lookup(self.now, &tuple, Kind::Out, filter, flags);
         let direct = !local
             && match status {
-                Status::New => self.is_direct(found),
+                Status::New => directly,
                 _ => known.direct,
             };
         let entry = Entry {
             node_port: true,
             direct,
-            rev_nat: Some(found.id),
+            rev_nat: Some(front),
             src_id: self.world(pkt.v6),
             ..Entry::default()
         };
@@ -304,7 +435,11 @@ impl Model {
     /// Gives a reply of a backend the address that the client outside the cluster used (3.6 steps 5 and 6). Whether it
     /// was such a reply.
     pub(crate) fn rev_dnat(&mut self, rx: &Rx<'_>, pkt: &mut Packet) -> Flow<bool> {
-        let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+        let tuple = match pkt.tuple() {
+            Ok(tuple) => tuple,
+            Err(_) if rx.port.role == Role::Host => return Ok(false),
+            Err(code) => return Err(rx.drop(code)),
+        };
         for filter in [Filter::NodePort, Filter::Dsr] {
             let (status, entry) = self.ct.lookup(
                 self.now,
@@ -336,7 +471,7 @@ impl Model {
             match self.egress_rule(pkt, dst_id)? {
                 Redirect::None => {}
                 Redirect::Here(addr) => egress_ip = Some(addr),
-                Redirect::To(peer) => return self.encapsulate(rx, pkt, peer, src_id, Direction::Egress),
+                Redirect::To(peer) => return self.to_gateway(rx, pkt, peer, src_id),
             }
         }
         if let Some(endpoint) = self.owner(pkt.src()).cloned()

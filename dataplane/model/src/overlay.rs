@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::config::{Direction, Routing, TunnelProtocol};
+use crate::conntrack::Kind;
 use crate::fib::{Target, identity};
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, Stop, Told, code};
@@ -65,6 +66,14 @@ impl Model {
         options: &[u8],
     ) -> Flow {
         let tunnel = self.state.node.tunnel.clone();
+        let local = match peer {
+            IpAddr::V4(_) => tunnel.local4.map(IpAddr::V4),
+            IpAddr::V6(_) => tunnel.local6.map(IpAddr::V6),
+        };
+        // Without an address of ours there is no tunnel.
+        let Some(local) = local else {
+            return Err(Stop::Drop(code::NO_TUNNEL_ENDPOINT, direction));
+        };
         let Target::Exit(exit) = self.route(peer) else {
             return Err(Stop::Drop(code::NO_FIB, direction));
         };
@@ -105,27 +114,13 @@ impl Model {
         udp.extend(((8 + inner.len()) as u16).to_be_bytes());
         udp.extend([0, 0]);
         udp.extend(inner);
-        let own = |v6: bool| {
-            let addresses = exit.port.addresses.iter().map(|own| own.addr);
-            addresses.filter(|addr| addr.is_ipv6() == v6).collect::<Vec<_>>()
-        };
-        let local = match peer {
-            IpAddr::V4(_) => tunnel
-                .local4
-                .map(IpAddr::V4)
-                .or_else(|| own(false).first().copied()),
-            IpAddr::V6(_) => tunnel
-                .local6
-                .map(IpAddr::V6)
-                .or_else(|| own(true).first().copied()),
-        };
         let bytes = match (local, peer) {
-            (Some(IpAddr::V4(local)), IpAddr::V4(peer)) => {
+            (IpAddr::V4(local), IpAddr::V4(peer)) => {
                 // What is inside was made to fit.
                 let id = rx.choices.outer_ip_id();
                 uncut(build4(local, peer, UDP, pkt.ecn(), id, &udp))
             }
-            (Some(IpAddr::V6(local)), IpAddr::V6(peer)) => {
+            (IpAddr::V6(local), IpAddr::V6(peer)) => {
                 let checksum = match l4_checksum(local.into(), peer.into(), UDP, &udp) {
                     0 => 0xffff,
                     other => other,
@@ -148,6 +143,17 @@ impl Model {
             && !pkt.later_fragment()
             && pkt.payload().len() >= 8
             && be16(pkt.payload(), 2) == tunnel.udp_port()
+    }
+
+    /// The frame that is in a tunnel packet.
+    pub(crate) fn inside(&self, outer: &Packet) -> Vec<u8> {
+        let udp = outer.payload();
+        let options = match self.state.node.tunnel.protocol {
+            TunnelProtocol::Vxlan => 0,
+            TunnelProtocol::Geneve => usize::from(byte(udp, 8) & 0x3f) * 4,
+        };
+        let end = usize::from(be16(udp, 4)).min(udp.len());
+        udp.get(16 + options..end).unwrap_or_default().to_vec()
     }
 
     /// Takes a packet out of the tunnel.
@@ -240,6 +246,7 @@ impl Model {
 
     /// A packet that came in a tunnel (specification, 1.7: `cil_from_overlay`).
     pub(crate) fn overlay_ingress(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, vni: u32) -> Flow {
+        pkt.tuple().map_err(|code| rx.drop(code))?;
         let mut src_id = if vni == identity::WORLD {
             self.world(pkt.v6)
         } else {
@@ -259,10 +266,12 @@ impl Model {
         if self.nodeport_lb(rx, pkt, src_id)? {
             return Ok(());
         }
-        if identity::is_remote_node(src_id)
-            && let Some(entry) = self.ipcache(pkt.src())
-        {
-            src_id = entry.identity;
+        if identity::is_remote_node(src_id) {
+            src_id = match self.identity(pkt.src()) {
+                // Nobody out there speaks for this node.
+                identity::HOST => src_id,
+                known => known,
+            };
         }
         if self.egress_here(rx, pkt)? {
             return Ok(());
@@ -273,8 +282,28 @@ impl Model {
                 self.host_ingress(rx, pkt, src_id)?;
                 self.up(rx, pkt, src_id)
             }
-            // A tunnel leads to pods and to this machine, not through it.
-            _ => Err(rx.drop(code::UNROUTABLE)),
+            // A tunnel leads to pods and to this machine, not through it; but for answers to what went by it.
+            target => {
+                let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+                let known = [tuple, tuple.reversed()].iter().any(|tuple| {
+                    [Kind::Out, Kind::In]
+                        .iter()
+                        .any(|kind| self.ct.get(tuple, *kind).is_some())
+                });
+                if !known {
+                    return Err(rx.drop(code::UNROUTABLE));
+                }
+                self.host_ingress(rx, pkt, src_id)?;
+                match target {
+                    Target::Exit(exit) => {
+                        self.fits(pkt, (&exit.port, exit.mtu), Direction::Ingress)?;
+                        pkt.set_ttl(pkt.ttl() - 1);
+                        self.transmit(rx, pkt, &exit)
+                    }
+                    Target::Blackhole => Err(rx.drop(code::UNROUTABLE)),
+                    _ => self.up(rx, pkt, src_id),
+                }
+            }
         }
     }
 

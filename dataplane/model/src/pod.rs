@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::config::{Direction, Endpoint, FrontendType, NoBackend, Role, Routing, Subject};
 use crate::conntrack::{Entry, Filter, Kind, Scope, Status};
+use crate::egress::Redirect;
 use crate::fib::{Target, identity};
-use crate::lb::{self, FrontendId};
+use crate::lb::{self, BackendId, FrontendId};
 use crate::model::{Model, Rx};
 use crate::netdev::Origin;
 use crate::outcome::{Flow, Stop, Told, code};
@@ -13,8 +14,8 @@ use crate::wire::{End, Packet, Tuple, UDP};
 
 /// What per-packet load balancing leaves behind (specification, 1.2 step 9 h).
 #[derive(Debug, Clone, Copy, Default)]
-struct Balanced {
-    rev_nat: Option<FrontendId>,
+pub(crate) struct Balanced {
+    pub(crate) rev_nat: Option<FrontendId>,
     loopback: bool,
     proxy: u16,
     nat: Option<(IpAddr, u16)>,
@@ -31,19 +32,38 @@ impl Model {
     }
 
     /// Per-packet load balancing (specification, 1.2 step 9).
-    fn balance(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow<Balanced> {
+    pub(crate) fn balance(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow<Balanced> {
         let mut done = Balanced::default();
         if !pkt.has_ports() {
             return Ok(done);
         }
-        let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+        let tuple = match pkt.tuple() {
+            Ok(tuple) => tuple,
+            // What the kernel sends need not be readable.
+            Err(_) if rx.port.role == Role::Host => return Ok(done),
+            Err(code) => return Err(rx.drop(code)),
+        };
         let mut found = lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol);
-        if found.is_none() && self.ct.get(&tuple, Kind::Out).is_none() {
+        if found.is_none()
+            && let Some(kept) = self.kept(&tuple)
+        {
+            done.rev_nat = kept.entry.rev_nat;
+            done.nat = kept.entry.nat;
+            self.send_to(rx, pkt, &tuple, kept.backend, &mut done)?;
+            return Ok(done);
+        }
+        if found.is_none() && rx.port.role == Role::Pod && self.ct.get(&tuple, Kind::Out).is_none() {
             let node = &self.state.node;
             let remote = self
                 .ipcache(tuple.dst)
                 .is_some_and(|entry| identity::is_remote_node(entry.identity));
-            if remote && (node.nodeport_min..=node.nodeport_max).contains(&tuple.dport) {
+            // Without an address of its own, the node has no ports.
+            let own = match node.nodeport_addresses.is_empty() {
+                true => &node.addresses,
+                false => &node.nodeport_addresses,
+            };
+            let own = own.iter().any(|addr| addr.is_ipv6() == pkt.v6);
+            if own && remote && (node.nodeport_min..=node.nodeport_max).contains(&tuple.dport) {
                 let any: IpAddr = if pkt.v6 {
                     Ipv6Addr::UNSPECIFIED.into()
                 } else {
@@ -71,8 +91,20 @@ impl Model {
                 true,
             )
             .map_err(|code| self.no_backend(code, Direction::Egress))?;
-        let backend = chosen.backend;
         done.rev_nat = Some(found.id);
+        self.send_to(rx, pkt, &tuple, chosen.backend, &mut done)?;
+        Ok(done)
+    }
+
+    /// Makes a backend the packet's destination.
+    fn send_to(
+        &self,
+        rx: &Rx<'_>,
+        pkt: &mut Packet,
+        tuple: &Tuple,
+        backend: BackendId,
+        done: &mut Balanced,
+    ) -> Flow {
         pkt.set_port(End::Destination, backend.port)
             .map_err(|code| rx.drop(code))?;
         pkt.set_addr(End::Destination, backend.address);
@@ -80,7 +112,7 @@ impl Model {
             done.loopback = true;
             pkt.set_addr(End::Source, lb::loopback(tuple.src));
         }
-        Ok(done)
+        Ok(())
     }
 
     /// A packet from a pod.
@@ -147,7 +179,10 @@ impl Model {
         if answers_itself {
             return self.local_delivery(rx, pkt, &endpoint, endpoint.identity, false);
         }
-        self.pod_forward(rx, pkt, &endpoint, dst_id, status, &entry)
+        self.nat.given = status == Status::Reply;
+        self.pod_forward(rx, pkt, &endpoint, dst_id, status, &entry)?;
+        self.forget_unused(&tuple);
+        Ok(())
     }
 
     /// Whether a packet belongs to a flow, or is for a service.
@@ -165,6 +200,7 @@ impl Model {
     /// flow begins.
     fn ends_here(&mut self, rx: &mut Rx<'_>, pkt: &Packet, gateway: bool) -> Flow {
         let src_id = self.asked(rx, pkt)?;
+        self.asked_host(rx, pkt, src_id, Direction::Ingress)?;
         self.ours(rx, pkt, gateway, src_id)
     }
 
@@ -219,6 +255,7 @@ impl Model {
             return self.local_delivery(rx, pkt, other, src_id, false);
         }
         if matches!(target, Target::Gateway | Target::Own) {
+            self.rev_dnat(rx, pkt)?;
             self.host_ingress(rx, pkt, src_id)?;
             return self.ours(rx, pkt, matches!(target, Target::Gateway), src_id);
         }
@@ -226,6 +263,9 @@ impl Model {
             reply: status == Status::Reply,
             dst_id,
         };
+        if status == Status::Reply && !self.rev_dnat(rx, pkt)? {
+            self.answer_host(pkt);
+        }
         if let Some(peer) = self.tunnel_peer(pkt.dst(), entry.from_tunnel) {
             self.pace(rx, endpoint)?;
             self.rev_dnat(rx, pkt)?;
@@ -233,12 +273,38 @@ impl Model {
         }
         match target {
             Target::Exit(exit) => {
+                if status != Status::Reply
+                    && exit.port.admin_up
+                    && let Ok(Redirect::To(peer)) = self.egress_rule(pkt, dst_id)
+                {
+                    self.pace(rx, endpoint)?;
+                    return self.to_gateway(rx, pkt, peer, src_id);
+                }
                 self.fits(pkt, (&exit.port, exit.mtu), Direction::Egress)?;
                 pkt.set_ttl(pkt.ttl() - 1);
                 self.netdev_egress(rx, pkt, &exit, src_id, origin)
             }
             Target::Blackhole => Err(rx.drop(code::UNROUTABLE)),
+            Target::Unknown => {
+                // Not around the egress gateway by way of the kernel.
+                if status != Status::Reply {
+                    match self.egress_rule(pkt, dst_id)? {
+                        Redirect::None => {}
+                        Redirect::Here(to) => {
+                            let to = to.ok_or(Stop::Drop(code::NO_EGRESS_IP, Direction::Egress))?;
+                            self.snat(rx, pkt, to, false)?;
+                        }
+                        Redirect::To(peer) => return self.to_gateway(rx, pkt, peer, src_id),
+                    }
+                }
+                self.rev_dnat(rx, pkt)?;
+                self.answer_host(pkt);
+                let frame = self.reframe(rx, pkt);
+                self.punt(rx, frame, src_id, code::UNROUTABLE)
+            }
             _ => {
+                self.rev_dnat(rx, pkt)?;
+                self.answer_host(pkt);
                 let frame = self.reframe(rx, pkt);
                 self.punt(rx, frame, src_id, code::UNROUTABLE)
             }

@@ -99,12 +99,11 @@ impl Model {
         )
     }
 
-    /// Whether there is a host firewall.
+    /// Whether there is a host firewall: none where nothing is ever enforced.
     pub(crate) fn host_firewall(&self) -> bool {
-        self.state
-            .policies
-            .iter()
-            .any(|policy| policy.endpoint == Subject::Host)
+        let mut policies = self.state.policies.iter();
+        self.state.node.policy_mode != PolicyMode::Never
+            && policies.any(|policy| policy.endpoint == Subject::Host)
     }
 
     /// Whether `subject` and the other side, of identity `remote`, have authenticated.
@@ -146,7 +145,8 @@ impl Model {
         tuple: &Tuple,
     ) -> Decision {
         // ICMP rules: the type stands for the destination port.
-        let port = packet.icmp().map_or(tuple.dport, |(kind, _)| kind.into());
+        let kind = packet.icmp().map(|(kind, _)| kind).or(packet.kind);
+        let port = kind.map_or(tuple.dport, u16::from);
         let mut event = Verdict {
             subject,
             direction,

@@ -45,9 +45,16 @@ impl Model {
         let entries = &self.ct.entries;
         entries
             .iter()
-            .filter(|((tuple, kind), _)| match kind {
+            .filter(|((tuple, kind), entry)| match kind {
                 Kind::Out => true,
-                Kind::In => !entries.contains_key(&(*tuple, Kind::Out)),
+                // Nor does one of what answers another flow.
+                Kind::In => {
+                    let back = tuple.reversed();
+                    let request = entries.get(&(back, Kind::In));
+                    !entries.contains_key(&(*tuple, Kind::Out))
+                        && !entries.contains_key(&(back, Kind::Out))
+                        && request.is_none_or(|request| request.number >= entry.number)
+                }
                 Kind::Service => false,
             })
             .map(|((tuple, _), entry)| {
@@ -104,7 +111,7 @@ impl Model {
     pub(crate) fn is_tracked(&self, rx: &Rx<'_>, dst: IpAddr) -> bool {
         match (rx.port.role, self.target(dst)) {
             (Role::Pod, _) | (_, Target::Endpoint(_)) => true,
-            (Role::Uplink, Target::Exit(_)) => lb::is_frontend(&self.state, dst),
+            (Role::Uplink, Target::Exit(_)) => lb::is_near_frontend(&self.state, dst),
             (Role::Uplink, _) => true,
             (Role::Host, Target::Exit(_)) => self.host_firewall() || self.tunnel_peer(dst, false).is_some(),
             (Role::Host, _) => true,

@@ -157,6 +157,8 @@ pub(crate) struct Packet {
     pub(crate) fragment: Option<Fragment>,
     /// Ports of a later fragment, once known.
     pub(crate) ports: Option<(u16, u16)>,
+    /// The ICMP type of a later fragment, once known.
+    pub(crate) kind: Option<u8>,
 }
 
 impl Packet {
@@ -193,6 +195,7 @@ impl Packet {
                 first: word & 0x1fff == 0,
             }),
             ports: None,
+            kind: None,
             bytes: bytes.to_vec(),
             tail: tail.to_vec(),
         })
@@ -214,6 +217,7 @@ impl Packet {
             bad_extensions: None,
             fragment: None,
             ports: None,
+            kind: None,
             bytes: bytes.to_vec(),
             tail: tail.to_vec(),
         };
@@ -232,7 +236,7 @@ impl Packet {
                 _ => (usize::from(byte(bytes, at + 1)) + 1) * 8,
             };
             if at + len > bytes.len() {
-                packet.bad_extensions = Some(code::INVALID);
+                packet.bad_extensions = Some(code::EXTENSION);
                 break;
             }
             if packet.protocol == 44 {

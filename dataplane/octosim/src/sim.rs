@@ -201,7 +201,7 @@ impl Sim {
     /// Lets time pass: connections end, packets give up waiting.
     pub fn advance(&mut self, nanoseconds: u64) {
         self.now = self.now.saturating_add(nanoseconds);
-        self.engine.expire(self.now, self.flows.capacity() as usize);
+        self.engine.expire(self.now, usize::MAX);
         self.settle();
     }
 
@@ -218,8 +218,15 @@ impl Sim {
 
     /// Lets packets go on that wait for something that is there now, and does what the daemon does about neighbours.
     fn settle(&mut self) {
-        self.engine.tick(self.now, &mut self.out);
-        self.collect();
+        // A first fragment that went on has others follow the next time.
+        loop {
+            let waiting = self.waiting();
+            self.engine.tick(self.now, &mut self.out);
+            self.collect();
+            if self.waiting() >= waiting {
+                break;
+            }
+        }
         loop {
             let heard = std::mem::take(&mut self.neighbours.heard);
             let state = self.store.state();

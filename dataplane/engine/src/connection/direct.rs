@@ -141,6 +141,7 @@ pub(super) fn tunnel(snapshot: &Snapshot, backend: IpAddr) -> Result<Option<Path
             number: remote.tunnel_end,
             tunnel: true,
             encrypt: false,
+            hop: false,
         })),
         None => Err(DropReason::NoTunnelEndpoint),
     }
@@ -192,10 +193,11 @@ pub(crate) fn hears_ipip(rx: &Rx<'_>, packet: &Packet) -> bool {
         && rx.snapshot.returns_directly()
 }
 
-/// The identity of a packet's sender that its tunnel says is the world, as far as more is known of its address
-/// (specification, 1.7 step 5).
+/// The identity of a packet's sender that its tunnel says is another node, or the world behind a load balancer, by what is known
+/// of its address (specification, 1.7 step 5).
 pub(crate) fn refined(snapshot: &Snapshot, identity: u32, src: IpAddr) -> u32 {
-    if !is_world(identity) || !snapshot.returns_directly() {
+    let node = matches!(identity, 6 | 7) || identity >> 24 == 2;
+    if !(node || is_world(identity) && snapshot.returns_directly()) {
         return identity;
     }
     match remote(snapshot, src).identity {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use octoplane_flow::Tuple;
 use octoplane_tables::model::EgressGateway;
-use octoplane_tables::{EgressRule, Snapshot};
+use octoplane_tables::{Action, EgressRule, Snapshot};
 
 use super::remote;
 use crate::drop_reason::DropReason;
@@ -60,8 +60,17 @@ pub(crate) fn is_world(identity: u32) -> bool {
 
 fn is_here(snapshot: &Snapshot, addr: IpAddr) -> bool {
     let node = snapshot.node();
+    // Addresses of our ports are ours, too.
     match addr {
-        IpAddr::V4(addr) => node.own4(addr.to_bits()) || node.tunnel.local4 == Some(addr),
-        IpAddr::V6(addr) => node.own6(addr.to_bits()) || node.tunnel.local6 == Some(addr),
+        IpAddr::V4(addr) => {
+            node.own4(addr.to_bits())
+                || node.tunnel.local4 == Some(addr)
+                || snapshot.route4(addr.to_bits()).action == Action::Local
+        }
+        IpAddr::V6(addr) => {
+            node.own6(addr.to_bits())
+                || node.tunnel.local6 == Some(addr)
+                || snapshot.route6(addr.to_bits()).action == Action::Local
+        }
     }
 }

@@ -4,10 +4,13 @@ use std::net::IpAddr;
 
 use octoplane_flow::{FlowError, FlowRef, Tuple};
 use octoplane_packet::BufPool;
+use octoplane_packet::headers::protocol;
 use octoplane_tables::model::Routing;
 use octoplane_tables::{Action as Way, Snapshot, identity};
 
-use super::{Packet, Part, Path, Sender, Upper, remote};
+use super::gateway::Exit;
+use super::service::{is_local, is_loopback_address};
+use super::{Packet, Part, Path, Sender, Upper, remote, state, way};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::slow::Verdict;
@@ -68,6 +71,61 @@ pub(super) fn own(snapshot: &Snapshot, v6: bool) -> Option<IpAddr> {
 }
 
 impl<P: BufPool> Core<P> {
+    /// The connection, under the address that it has to leave under by the tables as they are: with a new port if that is not the
+    /// one it has (specification, 2.4). Where it goes and how far it got stays.
+    pub(super) fn under_address(
+        &mut self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        flow: FlowRef,
+        sender: Sender,
+    ) -> Result<FlowRef, Verdict> {
+        let (there, out) = (packet.tuple, self.outgoing(flow));
+        let itself = is_loopback_address(out.src()) && out.src() != there.src();
+        if itself || self.proxy_of(flow) != 0 || self.is_direct(flow) || self.answered_as(flow).is_some() {
+            return Ok(flow);
+        }
+        let dport = match packet.upper {
+            Upper::Echo => there.dport(),
+            _ => out.dport(),
+        };
+        let meant = Tuple::new(
+            there.src(),
+            out.dst(),
+            there.sport(),
+            dport,
+            there.protocol(),
+            there.zone(),
+        );
+        let (path, exit) = way(rx, &meant, true, sender.identity).map_err(Verdict::Drop)?;
+        let served = out.dst() != there.dst() && !sender.is_inside();
+        let wanted = match exit {
+            _ if served && !is_local(rx.snapshot, out.dst()) => {
+                Some(own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
+            }
+            Exit::Here(addr) => Some(addr),
+            _ => address(rx.snapshot, packet, &meant, sender, path),
+        };
+        if wanted.unwrap_or_else(|| there.src()) == out.src() {
+            return Ok(flow);
+        }
+        let progress = state::Carried::of(self.flows.table(), flow);
+        self.flows.remove(flow);
+        let moved = match wanted {
+            Some(addr) => self.masquerade(rx, packet, sender, &meant, addr),
+            None => self.store_between(rx, packet, sender, &meant),
+        };
+        // What is refused leaves the connection as it was.
+        let stored = match &moved {
+            Ok(flow) => Some(*flow),
+            Err(_) => self.store(rx, packet, sender, [&there, &out.reverse()]).ok(),
+        };
+        if let Some(flow) = stored {
+            progress.store(self.flows.table(), flow);
+        }
+        moved
+    }
+
     /// Stores a new connection under the node's address `own`, with a port that no other one to the same place has.
     ///
     /// A port is taken only with respect to one remote address and port. All of them are tried before the connection is
@@ -80,6 +138,14 @@ impl<P: BufPool> Core<P> {
         out: &Tuple,
         own: IpAddr,
     ) -> Result<FlowRef, Verdict> {
+        let icmp = match out.is_v6() {
+            true => protocol::ICMPV6,
+            false => protocol::ICMP,
+        };
+        if out.protocol() == icmp && packet.part != Part::Whole {
+            // What could be changed is in one of its fragments only (2.4).
+            return Err(Verdict::Drop(DropReason::InvalidPacket));
+        }
         let echo = match packet.upper {
             Upper::Tcp(_) | Upper::Udp | Upper::Sctp => false,
             Upper::Echo => true,

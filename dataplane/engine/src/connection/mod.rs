@@ -78,6 +78,8 @@ struct Path {
     tunnel: bool,
     /// Whether it is the way to another node, encrypted, without a tunnel.
     encrypt: bool,
+    /// Whether the tunnel is a hop: the way to an egress gateway.
+    hop: bool,
 }
 
 /// What a packet is when it leaves, and how it goes.
@@ -89,6 +91,8 @@ struct Leaving<'a> {
     identity: u32,
     /// What goes with it.
     note: Note,
+    /// Whether it goes one hop further in front of a tunnel.
+    hop: bool,
 }
 
 /// Who answers the packets of a connection.
@@ -138,10 +142,58 @@ impl<P: BufPool> Core<P> {
             Ok(told) => told,
             Err(reason) => return Verdict::Drop(reason),
         };
+        if let Some(flow) = self.answered_around(rx, packet, sender) {
+            return self.pass_as_it_is(rx, buf, packet, flow, sender);
+        }
         match self.follow(rx, packet, sender, told) {
             Ok((out, action)) => self.carry_out(rx, buf, packet, &out, action),
             Err(verdict) => verdict,
         }
+    }
+
+    /// The direction of a connection that has left under the node's address, if a packet from outside answers it at the address that
+    /// its sender has: a reply all the same (specification, 2.3).
+    fn answered_around(&self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Option<FlowRef> {
+        if rx.view.role != Role::Uplink || sender.port == FROM_TUNNEL {
+            return None;
+        }
+        let table = self.flows.table();
+        let back = packet.tuple.reverse();
+        let flow = table.find(table.hash(&back), &back)?;
+        let out = self.outgoing(flow);
+        let masqueraded = flow.is_forward() && out.src() != back.src() && out.dst() == back.dst();
+        masqueraded.then(|| flow.other())
+    }
+
+    /// Sends a reply on that needs no translation.
+    fn pass_as_it_is(
+        &self,
+        rx: &Rx<'_>,
+        buf: &mut P::Buf,
+        packet: &Packet,
+        flow: FlowRef,
+        sender: Sender,
+    ) -> Verdict {
+        let out = packet.tuple;
+        let way = match way(rx, &out, false, sender.identity) {
+            Ok((way, _)) => way,
+            Err(reason) => return Verdict::Drop(reason),
+        };
+        let table = self.flows.table();
+        if let Some(half) = table.half(flow) {
+            progress(table, flow, &half, packet.upper, rx.second);
+        }
+        let leaving = Leaving {
+            out: &out,
+            way,
+            identity: sender.identity,
+            note: Note::None,
+            hop: false,
+        };
+        if let Err(reason) = rate::admit(rx, &out, way.resolve(rx.snapshot).0, buf.len()) {
+            return Verdict::Drop(reason);
+        }
+        self.leave(rx, buf, packet, leaving, |_| Ok(()))
     }
 
     /// Whether a packet belongs to a connection that is known, or tells of one.
@@ -168,6 +220,7 @@ impl<P: BufPool> Core<P> {
         if let Some(flow) = known {
             self.note_known(flow);
         }
+        let mut left = None;
         let known = match known {
             Some(flow) if flow.is_forward() => {
                 // Only what is allowed takes the place of what was.
@@ -181,10 +234,14 @@ impl<P: BufPool> Core<P> {
                     }
                     now => proxy != now,
                 };
-                if moves {
-                    self.flows.remove(flow);
+                match moves {
+                    true => {
+                        left = self.remember(flow);
+                        self.flows.remove(flow);
+                        None
+                    }
+                    false => Some(self.under_address(rx, packet, flow, sender)?),
                 }
-                Some(flow).filter(|_| !moves)
             }
             // What a load balancer says is about a connection that begins at the other end.
             Some(_) if told != Told::Nothing => None,
@@ -202,9 +259,27 @@ impl<P: BufPool> Core<P> {
         // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
         let (flow, way) = match known {
             Some(flow) => (flow, None),
-            None => self.create(rx, packet, sender, told)?,
+            None => match self.create(rx, packet, sender, told) {
+                Ok(made) => made,
+                Err(verdict) => {
+                    // What is refused leaves no trace.
+                    if let Some((there, back, progress)) = left
+                        && let Ok(flow) = self.store(rx, packet, sender, [&there, &back])
+                    {
+                        progress.store(self.flows.table(), flow);
+                    }
+                    return Err(verdict);
+                }
+            },
         };
         self.compile(rx, packet, flow, sender, way)
+    }
+
+    /// What is needed to put a connection back.
+    fn remember(&self, flow: FlowRef) -> Option<(Tuple, Tuple, state::Carried)> {
+        let table = self.flows.table();
+        let (there, back) = (table.half(flow)?.tuple(), table.half(flow.other())?.tuple());
+        Some((there, back, state::Carried::of(table, flow)))
     }
 
     /// Decides about the first packet of a connection, and stores it. Says where packets of its direction go, too, if that
@@ -381,6 +456,13 @@ impl<P: BufPool> Core<P> {
                 (way, identity) = (path, direct::WORLD);
             }
         }
+        if !way.tunnel && !way.encrypt && service::goes_on(rx, packet, &out, flow, sender) {
+            let action = rx.snapshot.target(way.number).action;
+            if matches!(action, Way::None | Way::Host | Way::Blackhole) {
+                // The kernel knows no better (3.6 steps 4 and 5).
+                return Err(Verdict::Drop(DropReason::NoFib));
+            }
+        }
         self.note_way(rx, &out, way);
         if self.is_served_elsewhere(rx, packet, &out, sender) {
             flags |= flag::ANY_CHANGE;
@@ -393,6 +475,15 @@ impl<P: BufPool> Core<P> {
         }
         if way.tunnel {
             flags |= flag::ENCAPSULATE;
+            let own_name = out.src() != packet.tuple.src();
+            let hop = match flow.is_forward() {
+                true => own_name || way.hop,
+                // To a client of a service whose backend is elsewhere (3.6 step 5).
+                false => own_name && out.dst() != packet.tuple.dst(),
+            };
+            if hop {
+                flags |= flag::HOP;
+            }
         }
         if way.encrypt {
             flags |= flag::ENCRYPT;
@@ -429,6 +520,7 @@ impl<P: BufPool> Core<P> {
             number: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
             encrypt: action.flags & flag::ENCRYPT != 0,
+            hop: action.flags & flag::HOP != 0,
         };
         if action.flags & flag::LIMITED != 0 {
             let (target, _) = way.resolve(rx.snapshot);
@@ -447,6 +539,7 @@ impl<P: BufPool> Core<P> {
             way,
             identity: action.identity,
             note,
+            hop: action.flags & flag::HOP != 0,
         };
         self.leave(rx, buf, packet, leaving, |frame| match note {
             Note::Ipip(_) => Ok(()),
@@ -468,8 +561,13 @@ impl<P: BufPool> Core<P> {
             way,
             identity,
             note,
+            hop: ages,
         } = leaving;
         let (target, end) = way.resolve(rx.snapshot);
+        if way.tunnel && end.is_none_or(|end| end.len == 0) {
+            // Without an address of ours there is no tunnel.
+            return Verdict::Drop(DropReason::NoTunnelEndpoint);
+        }
         let mut target: Target = *target;
         let local = matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway);
         if way.encrypt && local {
@@ -487,8 +585,8 @@ impl<P: BufPool> Core<P> {
         }
         let size = packet.end - ETHERNET_LEN;
         let around = matches!(note, Note::Ipip(_));
-        // A tunnel is no hop.
-        let ttl = if way.tunnel || around {
+        // A tunnel is no hop by itself.
+        let ttl = if way.tunnel && !ages || around {
             u8::MAX
         } else {
             ttl(buf.data(), out.is_v6())
@@ -523,8 +621,13 @@ impl<P: BufPool> Core<P> {
         let may_cut = !out.is_v6() && !df && !way.tunnel && !around && sa.is_none();
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
         let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
-        if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {
-            return verdict;
+        match self.route(rx, &target, hop, size, ttl, may_cut) {
+            Ok(()) => {}
+            // It does not wait in vain.
+            Err(Verdict::Park(_)) if !around && !translate::is_possible(buf.data(), packet, out) => {
+                return Verdict::Drop(DropReason::L4Checksum);
+            }
+            Err(verdict) => return verdict,
         }
         if !matches!(target.action, Way::Forward | Way::Deliver) {
             return Verdict::Punt(DropReason::LocalHostUnreachable);
@@ -544,6 +647,9 @@ impl<P: BufPool> Core<P> {
             return Verdict::Drop(reason);
         }
         if let Some(end) = tunnel {
+            if ages {
+                one_hop_further(buf.data_mut(), out.is_v6());
+            }
             let hash = self.flows.table().hash(&packet.tuple);
             let ecn = overlay::traffic_class(buf.data()) & 3;
             let done = match &note {
@@ -651,11 +757,12 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
     let (snapshot, dst) = (rx.snapshot, out.dst());
     let target = find(snapshot, dst);
     let action = snapshot.target(target).action;
-    let local = !matches!(action, Way::None | Way::Forward | Way::Resolve | Way::Glean);
+    let local = matches!(action, Way::Deliver | Way::Local | Way::Gateway);
     let routed = Path {
         number: target,
         tunnel: false,
         encrypt: false,
+        hop: false,
     };
     if local {
         return Ok((routed, Exit::Anywhere));
@@ -667,9 +774,13 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
                 number: remote.tunnel_end,
                 tunnel: true,
                 encrypt: false,
+                hop: false,
             };
             return Ok((path, Exit::Anywhere));
         }
+    }
+    if matches!(action, Way::Host | Way::Blackhole | Way::PortDown) {
+        return Ok((routed, Exit::Anywhere));
     }
     let exit = match forward {
         true => gateway::exit(snapshot, out)?,
@@ -680,6 +791,7 @@ fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Ex
             number,
             tunnel: true,
             encrypt: false,
+            hop: true,
         },
         Exit::Here(_) => routed,
         Exit::Anywhere => encrypted(rx, dst, sender).unwrap_or(routed),
@@ -695,6 +807,7 @@ fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
         number: remote.tunnel_end,
         tunnel: false,
         encrypt: true,
+        hop: false,
     })
 }
 
@@ -724,7 +837,10 @@ pub(crate) fn sealing<'a>(
 
 /// Whether another node's endpoint sent this packet here for it to leave the cluster.
 pub(crate) fn leaves_here(snapshot: &Snapshot, tuple: &Tuple) -> bool {
-    !matches!(gateway::exit(snapshot, tuple), Ok(Exit::Anywhere | Exit::Node(_)))
+    matches!(
+        gateway::exit(snapshot, tuple),
+        Ok(Exit::Here(_)) | Err(DropReason::NoEgressIp)
+    )
 }
 
 fn find(snapshot: &Snapshot, addr: IpAddr) -> u32 {

@@ -53,8 +53,10 @@ impl<P: BufPool> Core<P> {
         first: bool,
     ) -> Result<u16, Verdict> {
         let snapshot = rx.snapshot;
-        // An endpoint that reaches itself through a service is not asked; nor is what path-MTU discovery needs (2.6 step 1).
-        if is_loopback_address(out.src()) || packet.upper == Upper::TooBig {
+        // An endpoint that reaches itself through a service is not asked; nor is what path-MTU discovery needs (2.6 step 1). Who
+        // says that this was its address is no such endpoint (1.3 step 4).
+        let itself = is_loopback_address(out.src()) && out.src() != packet.tuple.src();
+        if itself || packet.upper == Upper::TooBig {
             return Ok(0);
         }
         let port = match packet.upper {
@@ -96,7 +98,12 @@ impl<P: BufPool> Core<P> {
         };
         let to = match target.action {
             Way::Deliver => Some(target.endpoint),
-            Way::Local | Way::Host if is_own(snapshot, out.dst()) => Some(HOST_ENDPOINT),
+            // What the node says to itself is not asked about twice.
+            Way::Local | Way::Host | Way::Gateway
+                if from != Some(HOST_ENDPOINT) && is_own(snapshot, out.dst()) =>
+            {
+                Some(HOST_ENDPOINT)
+            }
             _ => None,
         };
         if let Some(asked) = to.and_then(|to| Asked::of(snapshot, to)) {

@@ -76,6 +76,7 @@ impl<P: BufPool> Core<P> {
                 way,
                 identity: sender.identity,
                 note: Note::Ipip(out.dst()),
+                hop: false,
             };
             return self.leave(rx, buf, packet, leaving, |_| Ok(()));
         }
@@ -84,6 +85,7 @@ impl<P: BufPool> Core<P> {
             way,
             identity: sender.identity,
             note: Note::None,
+            hop: false,
         };
         self.leave(rx, buf, packet, leaving, |frame| {
             let whole = packet.l4..packet.end;

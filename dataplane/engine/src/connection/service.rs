@@ -88,7 +88,7 @@ impl<P: BufPool> Core<P> {
             return Ok((tuple, Answers::Here));
         }
         let inside = sender.is_inside();
-        let elsewhere = || match inside {
+        let elsewhere = || match sender.endpoint != 0 {
             true => another_nodes(rx.snapshot, &tuple),
             false => None,
         };
@@ -138,6 +138,11 @@ impl<P: BufPool> Core<P> {
             });
         };
         let Backend { addr, port, .. } = backend;
+        let elsewhere = !is_local(rx.snapshot, addr) && !is_own(rx.snapshot, addr);
+        if !inside && frontend.kind == FrontendType::HostPort && elsewhere {
+            // A port of this machine leads to nobody on another one (3.6 step 2).
+            return Err(Verdict::Drop(DropReason::InvalidPacket));
+        }
         if frontend.affinity_seconds > 0 {
             self.stay(rx, &tuple, frontend, &backend);
         }
@@ -169,7 +174,10 @@ impl<P: BufPool> Core<P> {
         }
         let out = self.outgoing(flow);
         if out.dst() == packet.tuple.dst() && out.dport() == packet.tuple.dport() {
-            return false;
+            // It began before there was a service where it goes, which is looked for with every packet (1.2 step 9, 3.6).
+            let ports = matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp);
+            let wild = || !sender.is_inside() && wildcard(rx.snapshot, &packet.tuple);
+            return ports && (frontend(rx.snapshot, &packet.tuple).is_some() || wild());
         }
         frontend(rx.snapshot, &packet.tuple).is_some_and(|frontend| {
             let set = match sender.is_inside() {
@@ -220,6 +228,18 @@ fn considered(frontend: &Frontend, inside: bool, chosen: Option<(Backend, Choice
         chosen,
         backends: set.slots().to_vec(),
         usable: set.count as usize,
+    }
+}
+
+/// Whether a packet that leaves as `out` is one of a connection between a client outside of the cluster and a backend on another
+/// node: this one sends it on.
+pub(super) fn goes_on(rx: &Rx<'_>, packet: &Packet, out: &Tuple, flow: FlowRef, sender: Sender) -> bool {
+    let (from, to) = (packet.tuple.src() != out.src(), packet.tuple.dst() != out.dst());
+    match flow.is_forward() {
+        true => {
+            to && !sender.is_inside() && !is_local(rx.snapshot, out.dst()) && !is_own(rx.snapshot, out.dst())
+        }
+        false => to && from && sender.endpoint == 0 && !is_local(rx.snapshot, out.dst()),
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) mod flag {
     pub(crate) const DIRECT: u16 = 128;
     /// Its answers are in the name of what a load balancer on another node said: a SYN may say something else.
     pub(crate) const ANSWERED_AS: u16 = 256;
+    /// One hop further in front of the tunnel: what this node sends on in its own name, or to an egress gateway.
+    pub(crate) const HOP: u16 = 512;
 }
 
 /// The first two words: what to do with packets of a direction.
@@ -181,6 +183,35 @@ pub(crate) fn resume(there: &Half<'_>, back: &Half<'_>, now: u32) -> bool {
         }
     }
     ahead
+}
+
+/// How far a connection got, to be carried over to the one that takes its place.
+pub(crate) struct Carried {
+    there: u64,
+    back: u64,
+}
+
+impl Carried {
+    /// What does not follow from translation.
+    const KEPT: u64 = (1 << UPPER_CHANGE) - 1;
+
+    /// How far the connection of this direction got.
+    pub(crate) fn of(table: &FlowTable, flow: FlowRef) -> Self {
+        let word = |flow| table.half(flow).map_or(0, |half| half.word::<2>() & Self::KEPT);
+        Self {
+            there: word(flow),
+            back: word(flow.other()),
+        }
+    }
+
+    /// Has another one be as far.
+    pub(crate) fn store(self, table: &FlowTable, flow: FlowRef) {
+        for (flow, word) in [(flow, self.there), (flow.other(), self.back)] {
+            if let Some(half) = table.half(flow) {
+                half.set_word::<2>(half.word::<2>() & !Self::KEPT | word);
+            }
+        }
+    }
 }
 
 /// How long connections are kept, in seconds (specification, 2.3).

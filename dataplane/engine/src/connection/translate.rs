@@ -12,6 +12,18 @@ pub(crate) fn translate(frame: &mut [u8], packet: &Packet, to: &Tuple) -> Result
     translate_at(frame, ETHERNET_LEN, packet, to)
 }
 
+/// Whether ports can be changed to those of `to`: those of SCTP only with all of a message whose checksum is right.
+pub(super) fn is_possible(frame: &[u8], packet: &Packet, to: &Tuple) -> bool {
+    let from = &packet.tuple;
+    let same = from.sport() == to.sport() && from.dport() == to.dport();
+    if same || packet.upper != Upper::Sctp || packet.part == Part::Later {
+        return true;
+    }
+    let upper = frame.get(packet.l4..packet.end).unwrap_or_default();
+    let stands = upper.get(8..12).and_then(|sum| sum.first_chunk());
+    packet.part == Part::Whole && crc32c_of_sctp(upper) == stands.map(|sum| u32::from_le_bytes(*sum))
+}
+
 /// The same for a packet whose IP header begins at `ip`. Of one that is quoted in an ICMP error (`ip` is not the usual
 /// place) the end may be missing, checksums among it.
 pub(super) fn translate_at(

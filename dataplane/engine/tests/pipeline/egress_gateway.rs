@@ -52,8 +52,8 @@ fn through_the_tunnel_to_the_gateway_and_back() {
                 (&sent[30..34], &sent[46..49]),
                 (&[192, 0, 2, 9][..], &[0, 3, 0xe9][..])
             );
-            // Untouched: the gateway gives it another address.
-            assert_eq!(&sent[OUTER + 12..], &frame[12..]);
+            // The gateway gives it another address; the way there is a hop (specification, section 5, TTL).
+            assert_eq!(&sent[OUTER + 12..], &forwarded(&frame, PEER, OURS[2])[12..]);
             let back = packet(6, (server, 80), (client, 4000), SYN | ACK, ([9; 6], [8; 6]));
             let outcome = lab.one(UPLINK, &wrapped(2, TunnelProtocol::Vxlan, &back, 0));
             let (port, sent) = outcome.only();

@@ -21,6 +21,7 @@ mod fragments;
 mod host;
 mod icmp;
 mod ipsec;
+mod limits;
 mod masquerade;
 mod model;
 mod mtu;

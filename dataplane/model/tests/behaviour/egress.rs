@@ -40,7 +40,10 @@ fn what_rules_say() {
 
 #[test]
 fn this_node_is_the_gateway_of_another_nodes_pod() {
-    let mut lab = lab(json!([rule("10.0.2.5/32", "192.0.2.1", "198.18.0.1")]));
+    let mut lab = Lab::new(
+        json!({"egress_gateways": [rule("10.0.2.5/32", "192.0.2.1", "198.18.0.1")], "node": {
+        "addresses": ["198.18.0.1"], "tunnel": {"local4": "192.0.2.1"}, "masquerade4": "192.0.2.1"}}),
+    );
     let inner = packet("10.0.2.5", "198.51.100.7", udp(40000, 53));
     let mut bytes = vec![0xc3, 0x50, 0x21, 0x18];
     let payload = [vec![8, 0, 0, 0, 0, 7, 0xd1, 0], ethernet([4; 6], [6; 6], &inner)].concat();

@@ -253,8 +253,12 @@ fn refusals_outside() {
             lab.send("uplink", &other).drops.first().map(|drop| drop.0),
             allowed.then_some(177)
         );
-        // Only load balancer addresses are restricted.
-        lab.through("uplink", &packet("198.51.101.7", "192.0.2.1", tcp(1, 30080, SYN)));
+        // All of its addresses are.
+        let at_node = packet("198.51.101.7", "192.0.2.1", tcp(1, 30080, SYN));
+        assert_eq!(
+            lab.send("uplink", &at_node).drops.first().map(|drop| drop.0),
+            allowed.then_some(177)
+        );
     }
 }
 

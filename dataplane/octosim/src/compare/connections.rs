@@ -15,6 +15,14 @@ pub(super) struct Connection {
     leaves: (SocketAddr, SocketAddr),
 }
 
+impl Connection {
+    /// Whether its first packet is another's, too.
+    pub(super) fn arrives_as(&self, other: &Self) -> bool {
+        (self.protocol, self.arrives) == (other.protocol, other.arrives) && self.leaves != other.leaves
+            || self == other
+    }
+}
+
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

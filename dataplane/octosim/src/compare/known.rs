@@ -8,6 +8,8 @@ const OTHER_REASON: &[(u16, u16)] = &[
     // A packet that cannot be masqueraded, and could not be sent either (TTL, MTU).
     (168, 196),
     (168, 136),
+    (134, 196),
+    (134, 136),
     // Policy of the receiving endpoint forbids it, and it could not have been sent on to it (1.4 before 1.3).
     (133, 196),
     (181, 196),
@@ -15,17 +17,29 @@ const OTHER_REASON: &[(u16, u16)] = &[
     (133, 136),
     (181, 136),
     (189, 136),
-    // An extension header that is cut off: an invalid one, or an invalid packet.
-    (156, 134),
+    // It may not leave the cluster as it wants to (1.6), and could not have been sent as it is either (1.2 step 14).
+    (194, 196),
+    (194, 136),
+    (204, 196),
+    (204, 136),
+    // There is no tunnel to the gateway, and it could not have been sent either.
+    (160, 196),
+    (160, 136),
+    // An SCTP port that cannot be changed: by a service before policy is asked (1.2 step 9 g), or at last.
+    (133, 154),
+    (181, 154),
+    (189, 154),
+    (196, 154),
+    (136, 154),
 ];
 
 /// Whether two sets of drops (code: number) are of packets that were dropped for one reason or another.
 pub(super) fn other_reason(engine: &BTreeMap<u16, u64>, model: &BTreeMap<u16, u64>) -> bool {
     let only = |drops: &BTreeMap<u16, u64>| match drops.iter().collect::<Vec<_>>().as_slice() {
-        [(code, 1)] => Some(**code),
+        [(code, count)] => Some((**code, **count)),
         _ => None,
     };
     only(engine)
         .zip(only(model))
-        .is_some_and(|pair| OTHER_REASON.contains(&pair))
+        .is_some_and(|((here, one), (there, other))| one == other && OTHER_REASON.contains(&(here, there)))
 }

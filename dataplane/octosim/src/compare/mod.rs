@@ -152,9 +152,16 @@ impl Comparison {
     pub fn step(&mut self, request: &Request) -> Result<Vec<(PortId, Vec<u8>)>, StepError> {
         match request {
             Request::Apply(state) => {
+                let before = self.sim.state().revision();
                 self.sim.apply((**state).clone())?;
                 self.configure(state)?;
-                self.compare(Attempt::retry)
+                // Nothing is tried again because of what was so before.
+                let changed = self.sim.state().revision() != before;
+                self.compare(|attempt, oracle, all| {
+                    if changed {
+                        attempt.retry(oracle, all);
+                    }
+                })
             }
             Request::Advance(Time(span)) => {
                 self.sim
@@ -190,18 +197,11 @@ impl Comparison {
 impl Attempt {
     /// A frame for the model; what has to wait does so on its behalf.
     fn receive(&mut self, port: &str, frame: &[u8], oracle: &mut Oracle, all: &mut Expected) {
-        self.receive_since(self.model.now(), port, frame, oracle, all);
+        let outcome = self.model.receive_with(port, frame, oracle);
+        self.note(self.model.now(), outcome, all);
     }
 
-    fn receive_since(
-        &mut self,
-        since: u64,
-        port: &str,
-        frame: &[u8],
-        oracle: &mut Oracle,
-        all: &mut Expected,
-    ) {
-        let mut outcome = self.model.receive_with(port, frame, oracle);
+    fn note(&mut self, since: u64, mut outcome: Expected, all: &mut Expected) {
         let waiting = std::mem::take(&mut outcome.waiting);
         self.parked.extend(
             waiting
@@ -214,7 +214,8 @@ impl Attempt {
     /// Packets that wait try again: the tables have changed.
     fn retry(&mut self, oracle: &mut Oracle, all: &mut Expected) {
         for it in std::mem::take(&mut self.parked) {
-            self.receive_since(it.since, &it.port, &it.frame, oracle, all);
+            let outcome = self.model.retry_with(&it.port, &it.frame, oracle);
+            self.note(it.since, outcome, all);
         }
     }
 
@@ -271,7 +272,12 @@ impl Comparison {
                 .and_then(|()| same_waiting(self.sim.waiting(), &attempt))
                 .and_then(|()| {
                     let model = connections::of_model(&attempt.model);
-                    let new = |it: &Connection| !engine.drops.is_empty() && !before.contains(it);
+                    let again = |it: &Connection| {
+                        let others = connections.keys().chain(model.keys());
+                        others.filter(|other| other.arrives_as(it)).count() > 1
+                    };
+                    let new =
+                        |it: &Connection| !engine.drops.is_empty() && (!before.contains(it) || again(it));
                     same_connections(&connections, &model, new)
                 });
             match result {
@@ -430,6 +436,22 @@ impl Comparison {
             }
             let inner = udp + 16 + self.options(&frame, udp);
             put(&mut frame, inner, &[0; 12]);
+            // What stands behind a packet may go with it or not.
+            if let Some(end) = frame
+                .get(inner..)
+                .and_then(dissect)
+                .map(|it| inner + it.upper.end)
+                && end < frame.len()
+            {
+                frame.truncate(end);
+                let len = (end - udp) as u16;
+                put(&mut frame, udp + 4, &len.to_be_bytes());
+                let (at, total) = match udp == ETHERNET_AND_IPV4 {
+                    true => (16, len + 20),
+                    false => (18, len),
+                };
+                put(&mut frame, at, &total.to_be_bytes());
+            }
         }
         frame
     }

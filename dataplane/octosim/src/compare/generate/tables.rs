@@ -278,7 +278,11 @@ fn node() -> impl Strategy<Value = Node> {
     );
     (addresses, ports, tunnel, policy, direct).prop_map(|(addresses, ports, tunnel, policy, direct)| {
         let (forwarding, dispatch, source4) = direct;
-        let (own, masquerade4, masquerade6, native_cidrs) = addresses;
+        let (mut own, masquerade4, masquerade6, native_cidrs) = addresses;
+        // Whose address it is otherwise is left open (README of the model).
+        if masquerade4 == OWN4[1] && !own.contains(&masquerade4) {
+            own.push(masquerade4.clone());
+        }
         let ((nodeport_min, nodeport_max), nodeport) = ports;
         let (routing, protocol, port, local4, local6) = tunnel;
         let (policy_mode, audit, policy_deny_response, no_backend) = policy;
