@@ -90,6 +90,18 @@ impl Sad {
         })
     }
 
+    /// Whether there is an outbound security association with these, whatever its mark.
+    #[inline]
+    pub(crate) fn has_outbound(&self, spi: u32, destination: Addr, source: Addr) -> bool {
+        let key = Key {
+            outbound: true,
+            spi,
+            destination,
+            source,
+        };
+        self.by_key.get(&key).is_some()
+    }
+
     /// Reads where [`Sad::inbound`] will look first, for its being read.
     #[inline]
     pub(crate) fn touch_inbound(&self, spi: u32, destination: Addr, source: Addr) -> bool {
