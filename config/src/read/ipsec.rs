@@ -6,13 +6,16 @@ use std::time::Duration;
 use super::Section;
 use super::item::Item;
 use super::text::optional_matching;
-use crate::{Ipsec, IpsecFraming};
+use crate::{Ipsec, IpsecFraming, IpsecTooBig};
 
 pub(super) fn read(mut section: Section<'_>) -> Ipsec {
     let default = Ipsec::default();
     let absolute =
         |text: &str| text.starts_with('/') && text.len() <= 4000 && !text.contains('\0') && text != "/";
     let key_file = optional_matching(&mut section, "key_file", "the absolute path of a file", absolute);
+    let policies = section.boolean("policies", default.policies);
+    let answers = [IpsecTooBig::Icmp, IpsecTooBig::Fragment].map(|answer| (answer.as_str(), answer));
+    let too_big = section.choice("too_big", &answers).unwrap_or(default.too_big);
     let strict = section.boolean("strict", default.strict);
     let framings =
         [IpsecFraming::TunnelInEsp, IpsecFraming::EspInTunnel].map(|framing| (framing.as_str(), framing));
@@ -35,6 +38,8 @@ pub(super) fn read(mut section: Section<'_>) -> Ipsec {
     section.finish();
     Ipsec {
         key_file: key_file.map(Into::into),
+        policies,
+        too_big,
         strict,
         framing,
         addresses,

@@ -43,7 +43,7 @@ impl<P: BufPool> Core<P> {
         }
     }
 
-    fn cut(
+    pub(crate) fn cut(
         &mut self,
         frame: &[u8],
         mtu: u16,
@@ -99,7 +99,7 @@ impl<P: BufPool> Core<P> {
 }
 
 /// Most fragments of one packet: those of a jumbo frame on a path with the smallest MTU of IPv6.
-const MAX_PIECES: usize = 64;
+pub const MAX_PIECES: usize = 64;
 
 /// The header of fragments behind the first: only options that say so are copied (RFC 791, section 3.1).
 fn later_header<'a>(first: &[u8], later: &'a mut [u8; MAX_HEADER]) -> &'a mut [u8] {

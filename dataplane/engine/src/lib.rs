@@ -30,6 +30,7 @@ mod observe;
 mod output;
 mod overlay;
 mod parking;
+mod protect;
 pub mod probe;
 mod rate;
 mod route_cache;
@@ -40,6 +41,7 @@ pub use connection::{Decided, DirectionView, FlowState, FlowView, Timeouts, desc
 pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;
+pub use fragment::MAX_PIECES;
 pub use ipsec::{Framing, IpsecConfig};
 pub use memory::{MEANING, Memory, MemoryPart};
 pub use observe::{

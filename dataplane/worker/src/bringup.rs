@@ -16,10 +16,11 @@ use crate::backoff::Poll;
 use crate::bind::{BindFailed, BoundPort, Crew, PortPlan, bind, least_loaded};
 use crate::clock::Clock;
 use crate::crypto::{Crypto, CryptoOptions, CryptoSetupError};
-use crate::handle::{Handle, StartError, Worker};
+use crate::handle::{Handle, StartError, Worker, WorkerIpsec};
 use crate::handoff::Handoff;
 use crate::hotplug::attach;
 use crate::ports::PortQueues;
+use crate::spd::TooBig;
 use crate::resume::{Connections, Missing, Remembered, Resume, ResumeError, remember, system_clock};
 
 /// Packets that may wait in one worker's inbox.
@@ -61,6 +62,10 @@ pub struct Plan {
 pub struct IpsecPlan {
     /// What the engines are told.
     pub config: IpsecConfig,
+    /// Whether there are nodes that packets are encrypted for, as Cilium does it.
+    pub nodes: bool,
+    /// Whether there are policies of one's own, and what becomes of packets that are too large for what they say.
+    pub policies: Option<TooBig>,
     /// Who does the cryptography.
     pub crypto: CryptoOptions,
 }
@@ -224,7 +229,11 @@ impl Dataplane {
             clock,
             kept,
             connections,
-        } = remember(resume.connections, plan.connections, plan.ipsec.is_some())?;
+        } = remember(
+            resume.connections,
+            plan.connections,
+            plan.ipsec.as_ref().is_some_and(|ipsec| ipsec.nodes),
+        )?;
         let (crypto, mut providers) = match &plan.ipsec {
             Some(ipsec) => {
                 let (crypto, providers) = Crypto::open(eal, ipsec.crypto.clone(), count, &pool)?;
@@ -248,8 +257,13 @@ impl Dataplane {
                 ipsec: plan
                     .ipsec
                     .as_ref()
-                    .map(|it| it.config.clone())
-                    .zip(providers.pop()),
+                    .zip(providers.pop())
+                    .map(|(it, provider)| WorkerIpsec {
+                        config: it.config.clone(),
+                        nodes: it.nodes,
+                        policies: it.policies,
+                        provider,
+                    }),
                 memory: memory.part(number, plan.cores.len())?,
                 ports,
                 inbox: Arc::clone(&inboxes[number]),

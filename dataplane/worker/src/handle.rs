@@ -18,6 +18,7 @@ use crate::command::Command;
 use crate::crypto::CryptoProvider;
 use crate::handoff::Handoff;
 use crate::ipsec::{IpsecStage, IpsecStats};
+use crate::spd::TooBig;
 use crate::poll::PollLoop;
 use crate::ports::PortQueues;
 use crate::stats::LoopStats;
@@ -75,13 +76,25 @@ pub struct Worker {
     /// What the engine is told.
     pub engine: EngineConfig,
     /// How packets between nodes are encrypted, if they are, and by whom.
-    pub ipsec: Option<(IpsecConfig, CryptoProvider)>,
+    pub ipsec: Option<WorkerIpsec>,
     /// Its queues.
     pub ports: Vec<PortQueues>,
     /// Its inbox of packets from other workers.
     pub inbox: Arc<Handoff>,
     /// Where it puts news for the control plane.
     pub events: Arc<ArrayQueue<NeighbourEvent>>,
+}
+
+/// How a worker encrypts.
+pub struct WorkerIpsec {
+    /// Security associations, and what the engine is told.
+    pub config: IpsecConfig,
+    /// Whether the engine encrypts for other nodes.
+    pub nodes: bool,
+    /// Whether there are policies, and what becomes of packets that are too large for what they say.
+    pub policies: Option<TooBig>,
+    /// Who encrypts.
+    pub provider: CryptoProvider,
 }
 
 /// A running worker. Dropping it stops the worker and waits for it.
@@ -125,9 +138,14 @@ impl Worker {
             },
         );
         let monitor = Arc::clone(engine.monitor());
-        let ipsec = self.ipsec.map(|(config, provider)| {
-            let stage = IpsecStage::new(&config, provider);
-            engine.set_ipsec(config);
+        let ipsec = self.ipsec.map(|it| {
+            let mut stage = IpsecStage::new(&it.config, it.provider);
+            if let Some(too_big) = it.policies {
+                stage.follow_policies(too_big);
+            }
+            if it.nodes {
+                engine.set_ipsec(it.config);
+            }
             stage
         });
         let ipsec_stats = ipsec.as_ref().map(IpsecStage::stats);
