@@ -85,8 +85,9 @@ impl Field<'_> {
     }
 
     fn prefix(self, name: &str, value: &str) -> Result<Prefix, IpsecRefusal> {
-        value
-            .parse()
+        // An address is a prefix of its whole length.
+        let host = value.parse().map(Prefix::host);
+        host.or_else(|_| value.parse())
             .map_err(|error| self.wrong(name, format!("\"{}\": {error}", shown(value))))
     }
 
