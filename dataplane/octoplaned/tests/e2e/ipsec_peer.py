@@ -44,6 +44,14 @@ def add_policies(lab, reqid=1, src=POD, dst=NET, *more):
     lab.octoctl("ipsec", "policy", "add", "2", "inbound", "protect", "--reqid", reqid, "--src", dst, "--dst", src)
 
 
+def reach(lab, pod, target):
+    """Cables were plugged in a moment ago, and neighbours have to be found: not what is tested."""
+    for _ in range(20):
+        if lab.ping(pod, target, 1) == 1:
+            return
+    raise AssertionError((lab.drops(), lab.json("ipsec", "counters")))
+
+
 class Peer:
     """Answers pings that come in ESP, by the SPI that the lab decrypts with."""
 
@@ -77,7 +85,8 @@ class Peer:
         packet = packet.__class__(bytes(packet))
         outer = outbound.encrypt(packet)
         if self.nat:
-            # scapy makes the checksum from what it was before.
+            # scapy leaves it at what it was without a payload.
+            outer[UDP].len = 8 + len(bytes(outer[UDP].payload))
             outer[UDP].chksum = 0
         self.send_clear(outer)
         return outer
