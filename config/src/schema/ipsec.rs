@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use octoplane_packet::Prefix;
+
 /// Encryption: between nodes, as Cilium does it, and by policies of one's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ipsec {
@@ -14,6 +16,11 @@ pub struct Ipsec {
     pub policies: bool,
     /// What becomes of packets that are too large for what policies do with them. Default [`IpsecTooBig::Icmp`].
     pub too_big: IpsecTooBig,
+    /// What leaves by an uplink in the clear, from one of these prefixes for the same, is dropped (Cilium's strict mode). Default
+    /// none.
+    pub strict_cidrs: Vec<Prefix>,
+    /// Whether other nodes have addresses in these prefixes: what is for them may go. Default false.
+    pub strict_remote_nodes: bool,
     /// Whether what should come encrypted is refused when it does not. Default false.
     pub strict: bool,
     /// What is in what where packets between nodes are in a tunnel, too. Default [`IpsecFraming::TunnelInEsp`].
@@ -82,6 +89,8 @@ impl Default for Ipsec {
             policies: false,
             too_big: IpsecTooBig::default(),
             strict: false,
+            strict_cidrs: Vec::new(),
+            strict_remote_nodes: false,
             framing: IpsecFraming::default(),
             addresses: Vec::new(),
             rotation: Duration::from_secs(300),

@@ -5,14 +5,15 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use octoplane_packet::{BufPool, PacketBuf};
-use octoplane_tables::model::{PortId, Role};
-use octoplane_tables::{Action, Snapshot};
+use octoplane_tables::model::{PortId, Role, Routing};
+use octoplane_tables::{Action, Snapshot, identity};
 
 use crate::connection;
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Engine, Rx};
 use crate::fragment::MAX_PIECES;
 use crate::icmp::Error;
+use crate::ipsec::REMOTE_NODES;
 use crate::output::Output;
 
 /// How a packet that nobody received is looked at.
@@ -66,6 +67,19 @@ impl<P: BufPool> Engine<P> {
             return;
         };
         self.core.burst::<false>(&rx, burst, out);
+    }
+
+    /// Whether a packet may leave in the clear although both addresses are where everything is encrypted (specification, 1.10): one
+    /// of this machine's own, or, where nodes have addresses there (`nodes`) or there is a tunnel, one to another node.
+    pub fn may_go_plain(&mut self, src: IpAddr, dst: IpAddr, nodes: bool) -> bool {
+        let snapshot = self.reader.load();
+        let target = match src {
+            IpAddr::V4(src) => snapshot.route4(src.to_bits()),
+            IpAddr::V6(src) => snapshot.route6(src.to_bits()),
+        };
+        let own = target.action == Action::Local || connection::remote(snapshot, src).identity == identity::HOST;
+        let nodes = nodes || snapshot.node().routing == Routing::Tunnel;
+        own || nodes && REMOTE_NODES.contains(&connection::remote(snapshot, dst).identity)
     }
 
     /// The largest IP packet on the way to this address, in bytes; `None` if there is no way.

@@ -7,7 +7,7 @@ use octoplane_control::{Access, Server};
 use octoplane_engine::{EngineConfig, IpsecConfig, Timeouts};
 use octoplane_tables::model::Role;
 use octoplane_tables::{Capacity, Gateways};
-use octoplane_worker::{IpsecPlan, Plan, Poll, PortPlan, TooBig};
+use octoplane_worker::{IpsecPlan, Plan, Poll, PolicyOptions, PortPlan, TooBig};
 
 /// How the EAL is started.
 pub(crate) fn eal(config: &Config) -> EalOptions {
@@ -56,10 +56,15 @@ pub(crate) fn eal(config: &Config) -> EalOptions {
 
 /// What the data plane consists of.
 pub(crate) fn dataplane(config: &Config, ipsec: Option<IpsecConfig>) -> Plan {
-    let too_big = match config.ipsec.too_big {
-        IpsecTooBig::Icmp => TooBig::Icmp,
-        IpsecTooBig::Fragment => TooBig::Fragment,
+    let options = PolicyOptions {
+        too_big: match config.ipsec.too_big {
+            IpsecTooBig::Icmp => TooBig::Icmp,
+            IpsecTooBig::Fragment => TooBig::Fragment,
+        },
+        strict: config.ipsec.strict_cidrs.clone(),
+        strict_nodes: config.ipsec.strict_remote_nodes,
     };
+    let asked = config.ipsec.policies || !options.strict.is_empty();
     let workers = config.workers.cores.len();
     let defaults = Capacity::default();
     Plan {
@@ -119,7 +124,7 @@ pub(crate) fn dataplane(config: &Config, ipsec: Option<IpsecConfig>) -> Plan {
         ipsec: ipsec.map(|ipsec| IpsecPlan {
             config: ipsec,
             nodes: config.ipsec.key_file.is_some(),
-            policies: config.ipsec.policies.then_some(too_big),
+            policies: asked.then_some(options),
             crypto: (&config.crypto).into(),
         }),
     }

@@ -20,7 +20,7 @@ use crate::handle::{Handle, StartError, Worker, WorkerIpsec};
 use crate::handoff::Handoff;
 use crate::hotplug::attach;
 use crate::ports::PortQueues;
-use crate::spd::TooBig;
+use crate::spd::PolicyOptions;
 use crate::resume::{Connections, Missing, Remembered, Resume, ResumeError, remember, system_clock};
 
 /// Packets that may wait in one worker's inbox.
@@ -64,8 +64,8 @@ pub struct IpsecPlan {
     pub config: IpsecConfig,
     /// Whether there are nodes that packets are encrypted for, as Cilium does it.
     pub nodes: bool,
-    /// Whether there are policies of one's own, and what becomes of packets that are too large for what they say.
-    pub policies: Option<TooBig>,
+    /// What there is to say about what leaves by uplinks, and comes in by them, if there may be policies.
+    pub policies: Option<PolicyOptions>,
     /// Who does the cryptography.
     pub crypto: CryptoOptions,
 }
@@ -261,7 +261,7 @@ impl Dataplane {
                     .map(|(it, provider)| WorkerIpsec {
                         config: it.config.clone(),
                         nodes: it.nodes,
-                        policies: it.policies,
+                        policies: it.policies.clone(),
                         provider,
                     }),
                 memory: memory.part(number, plan.cores.len())?,

@@ -18,7 +18,7 @@ use crate::command::Command;
 use crate::crypto::CryptoProvider;
 use crate::handoff::Handoff;
 use crate::ipsec::{IpsecStage, IpsecStats};
-use crate::spd::TooBig;
+use crate::spd::PolicyOptions;
 use crate::poll::PollLoop;
 use crate::ports::PortQueues;
 use crate::stats::LoopStats;
@@ -91,8 +91,8 @@ pub struct WorkerIpsec {
     pub config: IpsecConfig,
     /// Whether the engine encrypts for other nodes.
     pub nodes: bool,
-    /// Whether there are policies, and what becomes of packets that are too large for what they say.
-    pub policies: Option<TooBig>,
+    /// What policies say besides what is programmed, if there may be any.
+    pub policies: Option<PolicyOptions>,
     /// Who encrypts.
     pub provider: CryptoProvider,
 }
@@ -140,8 +140,8 @@ impl Worker {
         let monitor = Arc::clone(engine.monitor());
         let ipsec = self.ipsec.map(|it| {
             let mut stage = IpsecStage::new(&it.config, it.provider);
-            if let Some(too_big) = it.policies {
-                stage.follow_policies(too_big);
+            if let Some(options) = it.policies {
+                stage.follow_policies(options);
             }
             if it.nodes {
                 engine.set_ipsec(it.config);

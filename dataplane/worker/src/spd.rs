@@ -9,7 +9,7 @@ use octoplane_engine::{
 };
 use octoplane_esp::view::{Action, Selected};
 use octoplane_esp::{Mode, Sa, SaId, Snapshot, ToEncrypt};
-use octoplane_packet::PacketBuf;
+use octoplane_packet::{PacketBuf, Prefix};
 use octoplane_packet::headers::{ETHERNET_LEN, ethertype, protocol};
 use octoplane_tables::model::{MAX_PORTS, PortId, Role};
 
@@ -33,9 +33,21 @@ pub enum TooBig {
     Fragment,
 }
 
+/// What policies say besides what is programmed.
+#[derive(Debug, Clone, Default)]
+pub struct PolicyOptions {
+    /// What becomes of what is too large.
+    pub too_big: TooBig,
+    /// What leaves in the clear from one of these for the same is dropped (195): strict mode of the specification, 1.10. Own
+    /// packets are not, nor those to other nodes in a tunnel.
+    pub strict: Vec<Prefix>,
+    /// Other nodes have addresses there: nothing that is for them is dropped.
+    pub strict_nodes: bool,
+}
+
 /// What a worker needs to follow policies.
 pub(crate) struct Protection {
-    too_big: TooBig,
+    options: PolicyOptions,
     /// Packets in each port's queue that need not be looked at any more.
     settled: [u16; MAX_PORTS],
     /// Errors to send, with the ports that packets would have left by.
@@ -145,9 +157,9 @@ enum Fate {
 
 impl IpsecStage {
     /// Has policies followed from now on.
-    pub fn follow_policies(&mut self, too_big: TooBig) {
+    pub fn follow_policies(&mut self, options: PolicyOptions) {
         self.spd = Some(Box::new(Protection {
-            too_big,
+            options,
             settled: [0; MAX_PORTS],
             errors: ArrayVec::new(),
             frames: ArrayVec::new(),
@@ -158,7 +170,9 @@ impl IpsecStage {
     /// Whether there are policies about what leaves.
     #[inline]
     pub fn looks_at_sent(&mut self) -> bool {
-        self.spd.is_some() && !self.reader.load().spd.is_empty()
+        self.spd
+            .as_ref()
+            .is_some_and(|spd| !spd.options.strict.is_empty() || !self.reader.load().spd.is_empty())
     }
 
     /// Whether there is something to find in what comes in: packets that policies are about, or that security associations of
@@ -252,7 +266,7 @@ impl IpsecStage {
         let mut room = self.room();
         let Some(spd) = &mut self.spd else { return };
         let snapshot = self.reader.load();
-        if snapshot.spd.is_empty() {
+        if snapshot.spd.is_empty() && spd.options.strict.is_empty() {
             return;
         }
         let mut route = Route::default();
@@ -281,7 +295,7 @@ impl IpsecStage {
                     room -= 1;
                     self.seal.push(ToEncrypt { buf, sa, cookie });
                 };
-                let reason = match departure(snapshot, buf.data(), spd.too_big, engine, &mut route) {
+                let reason = match departure(snapshot, buf.data(), &spd.options, engine, &mut route) {
                     Fate::Send => match out.send(port, buf) {
                         Ok(()) => continue,
                         Err(back) => {
@@ -381,7 +395,7 @@ impl Route {
 fn departure(
     snapshot: &Snapshot,
     frame: &[u8],
-    too_big: TooBig,
+    options: &PolicyOptions,
     engine: &mut Engine<MbufAllocator>,
     route: &mut Route,
 ) -> Fate {
@@ -399,7 +413,16 @@ fn departure(
     }
     let query = &selected.query;
     let tunnel = match snapshot.spd.lookup(query).map(|it| it.action) {
-        None | Some(Action::Bypass) => return Fate::Send,
+        None | Some(Action::Bypass) => {
+            let (src, dst) = (query.source, query.destination);
+            let within = |prefix: &Prefix| prefix.contains(src) && prefix.contains(dst);
+            return match options.strict.iter().any(within)
+                && !engine.may_go_plain(src, dst, options.strict_nodes)
+            {
+                true => Fate::Drop(DropReason::Unencrypted),
+                false => Fate::Send,
+            };
+        }
         Some(Action::Discard) => return Fate::Drop(DropReason::IpsecPolicy),
         Some(Action::Protect(tunnel)) => tunnel,
     };
@@ -422,7 +445,7 @@ fn departure(
     if selected.len <= room {
         return Fate::Encrypt(sa.id());
     }
-    match (selected.may_cut && too_big == TooBig::Fragment, transport) {
+    match (selected.may_cut && options.too_big == TooBig::Fragment, transport) {
         (true, true) => Fate::Encrypt(sa.id()),
         (true, false) => Fate::EncryptPieces(sa.id(), room as u16),
         (false, _) => Fate::Refuse(room as u16),

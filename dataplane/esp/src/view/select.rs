@@ -109,3 +109,7 @@ impl Snapshot {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "select_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use octoplane_config::{Ipsec as Config, IpsecFraming};
+use octoplane_config::{Ipsec as Config, IpsecFraming, IpsecTooBig};
 use octoplane_engine::{Framing, IpsecConfig};
 use octoplane_esp::cilium::{End, KeyIndex, pair_sas};
 use octoplane_esp::db::{ApplyError, Change, Database, NodeConfig, Options};
@@ -69,7 +69,7 @@ struct Inner {
 impl Ipsec {
     /// Reads keys, sequence numbers and nodes. `None`: nothing is to be encrypted.
     pub(crate) fn open(config: &Config) -> anyhow::Result<Option<Self>> {
-        if config.key_file.is_none() && !config.policies {
+        if config.key_file.is_none() && !config.policies && config.strict_cidrs.is_empty() {
             return Ok(None);
         }
         // Neither core dumps nor other processes get to see keys.
@@ -126,6 +126,7 @@ impl Ipsec {
             reader: inner.database.reader(),
             strict: inner.strict,
             framing: inner.framing,
+            cut: inner.programmed.too_big == IpsecTooBig::Fragment,
         }
     }
 

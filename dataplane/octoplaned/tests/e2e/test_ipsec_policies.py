@@ -283,6 +283,28 @@ def test_everything_is_there_after_a_restart(make):
     assert result.returncode != 0 and "nonces would be used twice" in result.stderr, result.stderr
 
 
+def test_strict_prefixes(make):
+    lab, peer = make('strict_cidrs = ["10.0.0.0/8"]')
+    # In the clear, nothing goes from one to the other; what has another end may.
+    before = lab.drops().get(195, 0)
+    assert lab.ping("pod1", REMOTE, 2) == 0
+    assert lab.drops()[195] == before + 2 and not [it for it in peer.clear if it.dst == REMOTE]
+    lab.ping("pod1", "198.51.100.77", 1)
+    wait(lambda: [it for it in peer.clear if it.dst == "198.51.100.77"])
+    # Encrypted it goes.
+    add_sa(lab, "outbound", 0x1001)
+    add_sa(lab, "inbound", 0x2001)
+    add_policies(lab)
+    peer.decrypts(0x1001)
+    peer.encrypts(0x2001)
+    assert lab.ping("pod1", REMOTE) == 3, told(lab, peer)
+    assert not [it for it in peer.clear if it.dst == REMOTE]
+    # Other nodes do not without being asked for.
+    node = [{"prefix": "10.9.1.0/24", "identity": 6}]
+    lab.apply({**lab.state, "ipcache": node})
+    assert lab.ping("pod2", "10.9.1.1", 1) == 0 and not [it for it in peer.clear if it.dst == "10.9.1.1"]
+
+
 MISTAKES = [
     ({"spi": 5}, "sas[0].spi: 5 is reserved, expected 256 to 4294967295"),
     ({"direction": "up"}, 'sas[0].direction: "up", expected "outbound", "inbound"'),
