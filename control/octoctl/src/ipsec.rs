@@ -20,7 +20,9 @@ pub(crate) async fn run(channel: Channel, verb: IpsecVerb, format: Format) -> Re
         IpsecVerb::Sa(IpsecSaVerb::Add(arguments)) => own_ipsec::add_sa(&mut client, *arguments).await,
         IpsecVerb::Sa(IpsecSaVerb::Del(name)) => own_ipsec::del_sa(&mut client, name).await,
         IpsecVerb::Policy(IpsecPolicyVerb::List) => policies(&mut client, format).await,
-        IpsecVerb::Policy(IpsecPolicyVerb::Add(arguments)) => own_ipsec::add_policy(&mut client, arguments).await,
+        IpsecVerb::Policy(IpsecPolicyVerb::Add(arguments)) => {
+            own_ipsec::add_policy(&mut client, arguments).await
+        }
         IpsecVerb::Policy(IpsecPolicyVerb::Del { ids }) => own_ipsec::del_policies(&mut client, ids).await,
         IpsecVerb::Events { after } => own_ipsec::events(&mut client, after, format).await,
         IpsecVerb::Counters => counters(&mut client, format).await,

@@ -20,6 +20,9 @@ use crate::output::{print, write};
 
 type Client = IpsecClient<Channel>;
 
+/// Bytes of a key.
+type Secret = Zeroizing<Vec<u8>>;
+
 /// Longest file with a key, in bytes.
 const MAX_KEY_FILE: u64 = 1024;
 
@@ -223,7 +226,7 @@ impl SaName {
 }
 
 /// Bytes of hexadecimal digits.
-fn unhex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
+fn unhex(text: &str) -> Option<Secret> {
     let text = text.strip_prefix("0x").unwrap_or(text).as_bytes();
     let (pairs, rest) = text.as_chunks::<2>();
     if !rest.is_empty() {
@@ -239,7 +242,7 @@ fn unhex(text: &str) -> Option<Zeroizing<Vec<u8>>> {
 }
 
 /// Key and integrity key of a file.
-fn keys(path: &PathBuf) -> Result<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>), Failure> {
+fn keys(path: &PathBuf) -> Result<(Secret, Secret), Failure> {
     let wrong = |text: String| Failure::from(tonic::Status::invalid_argument(format!("--key-file: {text}")));
     let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_FILE as usize + 1));
     let read = match path.as_os_str() == "-" {
@@ -247,7 +250,12 @@ fn keys(path: &PathBuf) -> Result<(Zeroizing<Vec<u8>>, Zeroizing<Vec<u8>>), Fail
         false => fs::File::open(path).and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text)),
     };
     read.map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-    let expected = || wrong(format!("{}: expected one or two keys in hexadecimal", path.display()));
+    let expected = || {
+        wrong(format!(
+            "{}: expected one or two keys in hexadecimal",
+            path.display()
+        ))
+    };
     let mut words = text.split_ascii_whitespace();
     let mut key = || words.next().map(unhex);
     let first = key().flatten().ok_or_else(expected)?;
@@ -425,7 +433,11 @@ pub(crate) fn policy_value(it: &v1::IpsecSelectorPolicy) -> Value {
 }
 
 fn or_any(text: &str) -> String {
-    if text.is_empty() { "any".into() } else { text.into() }
+    if text.is_empty() {
+        "any".into()
+    } else {
+        text.into()
+    }
 }
 
 /// A policy, for people.
@@ -496,7 +508,10 @@ pub(crate) async fn events(client: &mut Client, after: u64, format: Format) -> R
                 Format::Table => {
                     let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(event.time);
                     let time = humantime::format_rfc3339_micros(time);
-                    write(&format!("{time} {} reqid {}: {}\n", event.number, event.reqid, event.text));
+                    write(&format!(
+                        "{time} {} reqid {}: {}\n",
+                        event.number, event.reqid, event.text
+                    ));
                 }
                 // One document a line.
                 Format::Json => write(&format!("{value}\n")),

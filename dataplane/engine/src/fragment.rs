@@ -57,7 +57,9 @@ impl<P: BufPool> Core<P> {
         match self.cut(buf.data(), mtu, &mut pieces) {
             Ok(()) if out.seal.remaining_capacity() >= pieces.len() => {
                 self.stats.fragmented.add(1);
-                pieces.into_iter().for_each(|piece| self.seal(rx, piece, seal, out));
+                pieces
+                    .into_iter()
+                    .for_each(|piece| self.seal(rx, piece, seal, out));
                 out.discard(buf);
             }
             outcome => {

@@ -77,7 +77,8 @@ impl<P: BufPool> Engine<P> {
             IpAddr::V4(src) => snapshot.route4(src.to_bits()),
             IpAddr::V6(src) => snapshot.route6(src.to_bits()),
         };
-        let own = target.action == Action::Local || connection::remote(snapshot, src).identity == identity::HOST;
+        let own =
+            target.action == Action::Local || connection::remote(snapshot, src).identity == identity::HOST;
         let nodes = nodes || snapshot.node().routing == Routing::Tunnel;
         own || nodes && REMOTE_NODES.contains(&connection::remote(snapshot, dst).identity)
     }

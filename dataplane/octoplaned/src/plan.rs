@@ -7,7 +7,7 @@ use octoplane_control::{Access, Server};
 use octoplane_engine::{EngineConfig, IpsecConfig, Timeouts};
 use octoplane_tables::model::Role;
 use octoplane_tables::{Capacity, Gateways};
-use octoplane_worker::{IpsecPlan, Plan, Poll, PolicyOptions, PortPlan, TooBig};
+use octoplane_worker::{IpsecPlan, Plan, PolicyOptions, Poll, PortPlan, TooBig};
 
 /// How the EAL is started.
 pub(crate) fn eal(config: &Config) -> EalOptions {

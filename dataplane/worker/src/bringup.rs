@@ -20,8 +20,8 @@ use crate::handle::{Handle, StartError, Worker, WorkerIpsec};
 use crate::handoff::Handoff;
 use crate::hotplug::attach;
 use crate::ports::PortQueues;
-use crate::spd::PolicyOptions;
 use crate::resume::{Connections, Missing, Remembered, Resume, ResumeError, remember, system_clock};
+use crate::spd::PolicyOptions;
 
 /// Packets that may wait in one worker's inbox.
 const INBOX: usize = 1024;

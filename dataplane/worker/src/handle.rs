@@ -18,9 +18,9 @@ use crate::command::Command;
 use crate::crypto::CryptoProvider;
 use crate::handoff::Handoff;
 use crate::ipsec::{IpsecStage, IpsecStats};
-use crate::spd::PolicyOptions;
 use crate::poll::PollLoop;
 use crate::ports::PortQueues;
+use crate::spd::PolicyOptions;
 use crate::stats::LoopStats;
 
 /// Commands that may wait for a worker.

@@ -348,9 +348,7 @@ impl IpsecStage {
                 continue;
             }
             let (_, port) = uncooked(cookie);
-            if policies
-                && let Some(sa) = sa.and_then(|id| snapshot.sa(id)).filter(|sa| sa.reqid() != 0)
-            {
+            if policies && let Some(sa) = sa.and_then(|id| snapshot.sa(id)).filter(|sa| sa.reqid() != 0) {
                 match allowed(snapshot, sa.reqid(), buf.data()) {
                     Ok(()) => routed.add(buf, port, now, engine, out, &self.stats.counts.decrypted),
                     Err(reason) => {

@@ -33,7 +33,7 @@ pub use handle::{Handle, StartError, Worker};
 pub use handoff::Handoff;
 pub use hotplug::PortChangeError;
 pub use ipsec::{IpsecCounts, IpsecStage, IpsecStats};
-pub use spd::{PolicyOptions, TooBig};
 pub use ports::{PortQueues, Transmit};
 pub use resume::{Connections, Missing, Restore, Resume, ResumeError};
+pub use spd::{PolicyOptions, TooBig};
 pub use stats::{BURST_BUCKETS, LoopStats};

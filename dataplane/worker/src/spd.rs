@@ -4,13 +4,11 @@
 
 use dpdk::mempool::MbufAllocator;
 use dpdk::{ArrayVec, Mbuf};
-use octoplane_engine::{
-    BURST, Counter, Direction, DropReason, Engine, MAX_PIECES, Output, PORT_QUEUE,
-};
+use octoplane_engine::{BURST, Counter, Direction, DropReason, Engine, MAX_PIECES, Output, PORT_QUEUE};
 use octoplane_esp::view::{Action, Selected};
 use octoplane_esp::{Mode, Sa, SaId, Snapshot, ToEncrypt};
-use octoplane_packet::{PacketBuf, Prefix};
 use octoplane_packet::headers::{ETHERNET_LEN, ethertype, protocol};
+use octoplane_packet::{PacketBuf, Prefix};
 use octoplane_tables::model::{MAX_PORTS, PortId, Role};
 
 use crate::ipsec::{IpsecStage, cookie, ethernet};

@@ -509,8 +509,7 @@ impl<P: BufPool> Core<P> {
             .data()
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
-        let may_cut =
-            !out.is_v6() && !df && !way.tunnel && !around && sa.is_none_or(|(ipsec, _)| ipsec.cut);
+        let may_cut = !out.is_v6() && !df && !way.tunnel && !around && sa.is_none_or(|(ipsec, _)| ipsec.cut);
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
         let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
         if let Err(verdict) = self.route(rx, &target, hop, size, ttl, may_cut) {

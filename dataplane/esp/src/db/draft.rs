@@ -98,7 +98,9 @@ impl<'a> Draft<'a> {
         {
             return Err(ChangeError::NoSuchTunnel(tunnel));
         }
-        let State { policies, inbound, .. } = &self.state;
+        let State {
+            policies, inbound, ..
+        } = &self.state;
         let new = policies.get(id).is_none() && inbound.get(id).is_none();
         full(
             "policy",
@@ -107,7 +109,9 @@ impl<'a> Draft<'a> {
             new,
         )?;
         let Snapshot { spd, spd_inbound, .. } = &mut self.snapshot;
-        let State { policies, inbound, .. } = &mut self.state;
+        let State {
+            policies, inbound, ..
+        } = &mut self.state;
         let ((here, spd), (there, other)) = match direction {
             Direction::Outbound => ((policies, spd), (inbound, spd_inbound)),
             Direction::Inbound => ((inbound, spd_inbound), (policies, spd)),

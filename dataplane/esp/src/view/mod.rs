@@ -14,8 +14,8 @@ use arc_swap::{ArcSwap, Cache};
 pub(crate) use nodes::Nodes;
 pub use nodes::{MAX_KEYS, NodeDecision, NodeView};
 pub use sad::{MAX_SAME_ADDRESSES, Sad};
-use slab::Slab;
 pub use select::Selected;
+use slab::Slab;
 pub use spd::{Action, PolicyMatch, PolicyQuery, Spd, TunnelId};
 
 use crate::ip::map;

@@ -56,7 +56,11 @@ fn ports_are_those_of_whole_packets_and_first_fragments() {
         );
     }
     // Headers that go on beyond the packet.
-    for behind in [&[44, 9, 0, 0, 0, 0, 0, 0][..], &[44, 0, 0, 0, 0, 0, 0, 0], &[1, 2]] {
+    for behind in [
+        &[44, 9, 0, 0, 0, 0, 0, 0][..],
+        &[44, 0, 0, 0, 0, 0, 0, 0],
+        &[1, 2],
+    ] {
         assert_eq!(Selected::of(&ip6(60, behind)), None);
     }
     assert_eq!(Selected::of(&[]), None);
@@ -97,7 +101,9 @@ fn fragments_without_ports_are_not_taken_for_others() {
         let inbound = &database.snapshot().spd_inbound;
         inbound.lookup(&query).map(|it| (it.policy, it.action))
     };
-    database.apply(0, vec![policy(5, Action::Protect(1), Some(53))]).unwrap();
+    database
+        .apply(0, vec![policy(5, Action::Protect(1), Some(53))])
+        .unwrap();
     assert_eq!(found(&database, 0), Some((5, Action::Protect(1))));
     assert_eq!(found(&database, 1), Some((5, Action::Discard)));
     // One that lets all of them go comes before it, or behind.

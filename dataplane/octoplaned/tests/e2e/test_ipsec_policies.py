@@ -1,5 +1,6 @@
 """Security associations and policies of one's own, with scapy as the peer."""
 
+import hashlib
 import json
 import stat
 import subprocess
@@ -125,6 +126,36 @@ def test_nat_traversal_in_tunnel_mode(make):
     peer.send_clear(IP(src=THEIRS, dst=OURS) / UDP(sport=4500, dport=4500) / (b"\0" * 4 + b"ike"))
     time.sleep(0.2)
     assert lab.json("ipsec", "counters")["inbound"] == before
+
+
+ALGORITHMS = [
+    ("aes-192-gcm-16", 28, 0, {"crypt_algo": "AES-GCM"}),
+    ("aes-256-gcm-16", 36, 0, {"crypt_algo": "AES-GCM"}),
+    ("chacha20-poly1305", 36, 0, {"crypt_algo": "CHACHA20-POLY1305"}),
+    ("aes-128-cbc-hmac-sha256-128", 16, 32, {"crypt_algo": "AES-CBC", "auth_algo": "SHA2-256-128"}),
+    ("aes-256-cbc-hmac-sha512-256", 32, 64, {"crypt_algo": "AES-CBC", "auth_algo": "SHA2-512-256"}),
+]
+
+
+def test_algorithms(make):
+    """From one to the next as if it were new keys."""
+    lab, peer = make()
+    bits = lambda name, count: (hashlib.sha512(name.encode()).digest() * 2)[:count]
+    for number, (algorithm, cipher, auth, scapy) in enumerate(ALGORITHMS):
+        for direction, spi in (("inbound", 0x2000 + number), ("outbound", 0x1000 + number)):
+            words = [bits(f"{direction}{algorithm}", cipher), bits(f"{direction}{algorithm}auth", auth)]
+            ends = (OURS, THEIRS) if direction == "outbound" else (THEIRS, OURS)
+            lab.octoctl("ipsec", "sa", "add", direction, "--spi", spi, "--src", ends[0], "--dst", ends[1], "--reqid", 1,
+                        "--algorithm", algorithm, "--key-file", "-", input=" ".join(word.hex() for word in words))
+            more = {**scapy, "auth_key": words[1]} if auth else scapy
+            know = peer.encrypts if direction == "inbound" else peer.decrypts
+            know(spi, words[0], **more)
+        if number == 0:
+            add_policies(lab)
+            reach(lab, "pod1", REMOTE)
+        assert lab.ping("pod1", REMOTE) == 3, (algorithm, told(lab, peer))
+        assert peer.spis()[-1] == 0x1000 + number
+    assert not lab.json("ipsec", "counters")["inbound"]
 
 
 def test_rekey_loses_nothing(make):

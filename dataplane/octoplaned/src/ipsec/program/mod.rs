@@ -120,10 +120,11 @@ fn rest(config: &mut SaConfig, age: Duration, used: Used) {
     less(&mut lifetime.hard_bytes, used.bytes);
     less(&mut lifetime.soft_packets, used.packets);
     less(&mut lifetime.hard_packets, used.packets);
-    for limit in [&mut lifetime.soft_time, &mut lifetime.hard_time] {
-        if let Some(limit) = limit {
-            *limit = limit.saturating_sub(age).max(Duration::from_nanos(1));
-        }
+    for limit in [&mut lifetime.soft_time, &mut lifetime.hard_time]
+        .into_iter()
+        .flatten()
+    {
+        *limit = limit.saturating_sub(age).max(Duration::from_nanos(1));
     }
 }
 
@@ -276,7 +277,10 @@ impl Inner {
         let before = newest(&self.programmed.sas);
         gone_sas.retain(|key, _| sas.remove(key).is_some());
         let after = newest(&sas);
-        let fresh: BTreeSet<_> = after.iter().filter(|(reqid, key)| before.get(reqid) != Some(*key)).collect();
+        let fresh: BTreeSet<_> = after
+            .iter()
+            .filter(|(reqid, key)| before.get(reqid) != Some(*key))
+            .collect();
         // The tables that policies are checked against have these.
         for (reqid, key) in fresh {
             changes.add("sas", Change::PutTunnel(*reqid, *key));
@@ -360,7 +364,10 @@ impl Inner {
                 (None, Some(sa)) => (sa.session().keys(), sa.config().algorithm),
                 (None, None) => continue,
             };
-            let same = there.filter(|sa| put.get(key).is_none_or(|it| it.keys.fingerprint() == sa.fingerprint()));
+            let same = there.filter(|sa| {
+                put.get(key)
+                    .is_none_or(|it| it.keys.fingerprint() == sa.fingerprint())
+            });
             let used = same.map(|sa| sa.used()).unwrap_or_default();
             let mut config = known.config.clone();
             // Room for the salt first: growing would leave a copy behind.

@@ -152,7 +152,10 @@ pub(crate) fn sa(message: &v1::IpsecSaConfig, field: &str) -> Result<SaConfig, I
     if let Some(source) = key.source
         && source.is_ipv4() != key.destination.is_ipv4()
     {
-        let text = format!("{source} is of another family than the destination, {}", key.destination);
+        let text = format!(
+            "{source} is of another family than the destination, {}",
+            key.destination
+        );
         return Err(field.wrong("source", text));
     }
     let modes = [
@@ -167,7 +170,11 @@ pub(crate) fn sa(message: &v1::IpsecSaConfig, field: &str) -> Result<SaConfig, I
             let all: Vec<_> = algorithms().map(|it| it.to_string()).collect();
             field.wrong(
                 "algorithm",
-                format!("\"{}\", expected one of {}", shown(&message.algorithm), all.join(", ")),
+                format!(
+                    "\"{}\", expected one of {}",
+                    shown(&message.algorithm),
+                    all.join(", ")
+                ),
             )
         })?;
     let window = message.replay_window.unwrap_or(WINDOW);
@@ -199,7 +206,10 @@ pub(crate) fn sa(message: &v1::IpsecSaConfig, field: &str) -> Result<SaConfig, I
             destination: field.prefix(&format!("inner[{index}].destination"), &selector.destination)?,
         };
         if it.source.addr().is_ipv4() != it.destination.addr().is_ipv4() {
-            let text = format!("{} is of another family than the source, {}", it.destination, it.source);
+            let text = format!(
+                "{} is of another family than the source, {}",
+                it.destination, it.source
+            );
             return Err(field.wrong(&format!("inner[{index}].destination"), text));
         }
         inner.push(it);
@@ -304,7 +314,11 @@ pub(crate) fn policy(message: &v1::IpsecSelectorPolicy, field: &str) -> Result<P
     let field = Field(field);
     let direction = field.direction(&message.direction)?;
     let any = |other: Prefix| -> Result<Prefix, IpsecRefusal> {
-        let all = if other.addr().is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+        let all = if other.addr().is_ipv4() {
+            "0.0.0.0/0"
+        } else {
+            "::/0"
+        };
         field.prefix("source", all)
     };
     let (source, destination) = match (message.source.as_str(), message.destination.as_str()) {

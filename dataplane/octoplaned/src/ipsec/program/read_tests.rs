@@ -22,7 +22,7 @@ fn policy_message() -> v1::IpsecSelectorPolicy {
     }
 }
 
-fn mistake<T: std::fmt::Debug>(read: Result<T, IpsecRefusal>) -> String {
+fn mistake<T: fmt::Debug>(read: Result<T, IpsecRefusal>) -> String {
     read.unwrap_err().to_string()
 }
 
@@ -39,7 +39,10 @@ fn every_algorithm_is_known_by_its_name_and_takes_keys_of_its_length() {
         assert_eq!(config.algorithm, algorithm);
         assert_eq!(config.keys.cipher.len(), algorithm.cipher_key_len());
         message.key.push(1);
-        assert!(mistake(sa(&message, "sas[0]")).starts_with("sas[0].key: "), "{algorithm}");
+        assert!(
+            mistake(sa(&message, "sas[0]")).starts_with("sas[0].key: "),
+            "{algorithm}"
+        );
         message.key.pop();
         message.auth_key.push(1);
         assert!(mistake(sa(&message, "sas[0]")).starts_with("sas[0].auth_key: "));
@@ -49,7 +52,10 @@ fn every_algorithm_is_known_by_its_name_and_takes_keys_of_its_length() {
 #[test]
 fn what_is_not_said_has_its_default() {
     let config = sa(&good(), "sas[0]").unwrap();
-    assert_eq!((config.source, config.mode, config.replay_window), (None, Mode::Tunnel, 1024));
+    assert_eq!(
+        (config.source, config.mode, config.replay_window),
+        (None, Mode::Tunnel, 1024)
+    );
     assert_eq!(config.outer, OuterHeader::default());
     assert_eq!(config.lifetime, Lifetime::default());
     let policy = policy(&policy_message(), "policies[0]").unwrap();

@@ -1,10 +1,10 @@
 //! From what is programmed to messages.
 
 use octoplane_api::v1;
+use octoplane_esp::Direction;
 use octoplane_esp::db::{PolicyConfig, PortRange};
 use octoplane_esp::sa::{Mark, SaKey};
 use octoplane_esp::view::{Action, Snapshot};
-use octoplane_esp::Direction;
 use octoplane_packet::Prefix;
 
 fn direction(direction: Direction) -> String {

@@ -29,7 +29,9 @@ fn known(reqid: u32, order: u64) -> Known {
 #[test]
 fn the_last_one_added_encrypts() {
     let sas = [(300, 1, 5), (301, 1, 7), (302, 1, 6), (303, 2, 1)];
-    let mut sas: BTreeMap<_, _> = sas.map(|(spi, reqid, order)| (key(spi), known(reqid, order))).into();
+    let mut sas: BTreeMap<_, _> = sas
+        .map(|(spi, reqid, order)| (key(spi), known(reqid, order)))
+        .into();
     assert_eq!(newest(&sas), BTreeMap::from([(1, key(301)), (2, key(303))]));
     sas.remove(&key(301));
     assert_eq!(newest(&sas)[&1], key(302));
