@@ -17,7 +17,7 @@ if ! command -v valgrind >/dev/null; then
     exit 0
 fi
 
-cargo build --quiet --release -p octobench
+cargo build --quiet --locked --release -p octobench
 octobench="${CARGO_TARGET_DIR:-target}/release/octobench"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT INT TERM

@@ -100,6 +100,10 @@ pub(crate) struct ForwardArgs {
     /// Table transactions a second that have nothing to do with the traffic.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub(crate) churn: u32,
+    /// Transactions, one after the other, each of which concerns all connections at once: how far throughput falls, and for
+    /// how long. With the generator only.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub(crate) invalidate: u32,
     /// Have each packet begin a new connection; the flows are from where to where. With the generator only.
     #[arg(long)]
     pub(crate) new_connections: bool,

@@ -8,7 +8,7 @@ use crate::cli::{Format, ForwardArgs, MemoryKind, Source};
 use crate::frames::IMIX;
 use crate::job::{Setup, Subject};
 use crate::report::Report;
-use crate::scenario::{MAX_HEADER, Scale, Scenario};
+use crate::scenario::{ENDPOINTS, MAX_HEADER, Scale, Scenario};
 use crate::{child, cpus, pcap, testpmd};
 
 /// Packets that one capture file may have: net_pcap keeps each in a buffer.
@@ -82,6 +82,16 @@ pub(crate) fn setup(args: &ForwardArgs, dir: std::path::PathBuf) -> anyhow::Resu
         !args.new_connections || source == Source::Generator && args.scenario == Scenario::PodToService,
         "--new-connections: with --source generator and --scenario pod-to-service"
     );
+    let ways = u32::from(u16::MAX).min(ENDPOINTS * args.services);
+    ensure!(
+        !args.new_connections || args.flows <= ways,
+        "--flows {}: new connections are from {ENDPOINTS} endpoints to each service, so {ways} at most",
+        args.flows
+    );
+    ensure!(
+        args.invalidate == 0 || source == Source::Generator && args.scenario.has_cluster(),
+        "--invalidate: with --source generator and a scenario with services"
+    );
     let held = match source {
         Source::Pcap => frames * u32::from(args.nb_cores) * args.scenario.sources() as u32,
         Source::Generator => 0,
@@ -99,6 +109,7 @@ pub(crate) fn setup(args: &ForwardArgs, dir: std::path::PathBuf) -> anyhow::Resu
             ipcache: args.ipcache,
         },
         churn: args.churn,
+        invalidate: args.invalidate,
         hold: args.new_connections.then_some(args.hold),
         sizes,
         order: args.order,

@@ -18,6 +18,7 @@ use octoplane_worker::Clock;
 
 use crate::churn::Churn;
 use crate::cpus;
+use crate::dip::dips;
 use crate::frames::Packed;
 use crate::job::{Setup, Subject};
 use crate::macswap::{LoopCounters, swap_all};
@@ -202,6 +203,8 @@ pub(crate) fn run(setup: &Setup, subject: Subject) -> anyhow::Result<Sample> {
     let mut sample = measure(setup, read);
     if subject == Subject::Octoplane {
         sample.connections = Some(memory.flows.len());
+        sample.connection_bytes = Some(memory.flows.bytes() as f64 / f64::from(memory.flows.capacity()));
+        sample.dips = dips(setup, &store, || read().sent)?;
     }
     if let Some(churn) = churn {
         churn.stop()?;

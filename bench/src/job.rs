@@ -34,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) scale: Scale,
     /// Table transactions a second.
     pub(crate) churn: u32,
+    /// Transactions that concern all connections.
+    pub(crate) invalidate: u32,
     /// Connections that are kept when each packet begins a new one; `None`: each continues one.
     pub(crate) hold: Option<u32>,
     pub(crate) sizes: Vec<u16>,

@@ -6,6 +6,7 @@ mod child;
 mod churn;
 mod cli;
 mod cpus;
+mod dip;
 mod esp;
 mod forward;
 mod frames;

@@ -91,6 +91,8 @@ fn sample(before: &Totals, after: &Totals, seconds: f64) -> Sample {
         churn: (after.transactions > 0).then(|| (after.transactions - before.transactions) as f64 / seconds),
         slow_ppm: (received > 0).then(|| (after.slow - before.slow) as f64 / received as f64 * 1e6),
         connections: None,
+        connection_bytes: None,
+        dips: Vec::new(),
         mean_burst: (bursts > 0).then(|| received as f64 / bursts as f64),
         drops: after
             .drops

@@ -144,12 +144,20 @@ impl<'a> Report<'a> {
                 ("transactions/s", run.churn),
                 ("slow_ppm", run.slow_ppm),
                 ("connections", run.connections.map(f64::from)),
+                ("bytes a connection", run.connection_bytes),
             ];
             let figures: Vec<String> = figures
                 .iter()
                 .filter_map(|(name, value)| value.map(|value| format!("{name} {value:.1}")))
                 .collect();
             let _ = writeln!(text, "run: {}", figures.join(", "));
+            for dip in &run.dips {
+                let _ = writeln!(
+                    text,
+                    "all decided again: from {:.2} to {:.2} Mpps, back after {} ms, {:.2} million packets fewer",
+                    dip.before, dip.worst, dip.milliseconds, dip.missing
+                );
+            }
         }
         text
     }

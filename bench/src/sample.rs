@@ -36,11 +36,30 @@ pub(crate) struct Sample {
     /// Connections there were in the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) connections: Option<u32>,
+    /// Bytes that the table of connections takes for each that there is room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) connection_bytes: Option<f64>,
+    /// What happened when all connections were decided again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) dips: Vec<Dip>,
     /// Packets in a burst.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mean_burst: Option<f64>,
     /// Dropped packets by reason.
     pub(crate) drops: BTreeMap<String, u64>,
+}
+
+/// Throughput while all connections are decided again, in million packets a second.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Dip {
+    /// Before.
+    pub(crate) before: f64,
+    /// In the worst of all milliseconds.
+    pub(crate) worst: f64,
+    /// Milliseconds until it was nine tenths of what it was before, and stayed so.
+    pub(crate) milliseconds: u32,
+    /// Packets that were not sent because of it, in millions.
+    pub(crate) missing: f64,
 }
 
 impl Sample {

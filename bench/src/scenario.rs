@@ -36,7 +36,7 @@ pub(crate) enum Scenario {
 /// Addresses behind one uplink: half of RFC 2544's range, and as many of RFC 5180's.
 const REMOTE: u32 = 65_536;
 /// Endpoints behind a pod port.
-const ENDPOINTS: u32 = 64;
+pub(crate) const ENDPOINTS: u32 = 64;
 /// Backends of a service.
 const BACKENDS: u32 = 10;
 /// Security identity of the backends.
@@ -287,17 +287,23 @@ fn service_address(ipv6: bool, index: u32) -> IpAddr {
 }
 
 impl Scenario {
+    /// The node's settings. What `told` says makes no difference to packets that are allowed, but all connections depend on it.
+    pub(crate) fn node(self, told: bool) -> Change {
+        Change::PutNode(Box::new(Node {
+            routing: Routing::Tunnel,
+            tunnel: Tunnel {
+                local4: Some(link4(self.uplink(), 0)),
+                ..Tunnel::default()
+            },
+            policy_deny_response: told,
+            ..Node::default()
+        }))
+    }
+
     /// Another node behind the uplink, its endpoints, services that they are the backends of, and policies of our endpoints.
     fn cluster(self, scale: &Scale) -> Vec<Change> {
         let uplink = self.uplink();
-        let mut changes = vec![Change::PutNode(Box::new(Node {
-            routing: Routing::Tunnel,
-            tunnel: Tunnel {
-                local4: Some(link4(uplink, 0)),
-                ..Tunnel::default()
-            },
-            ..Node::default()
-        }))];
+        let mut changes = vec![self.node(false)];
         for ipv6 in [false, true] {
             let peer = IpAddr::V4(link4(uplink, 1));
             changes.extend((0..scale.services * self.backends()).map(|backend| {

@@ -22,6 +22,8 @@ pub(crate) const CAPACITY: Capacity = Capacity {
     neighbours: 2048,
     fib_nodes_v4: 16_384,
     fib_nodes_v6: 16_384,
+    // A million of each family, and those that are used.
+    ipcache: 2_200_000,
     ..Capacity::DEFAULT
 };
 

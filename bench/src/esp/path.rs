@@ -66,7 +66,7 @@ impl<P: EspPath> Path for With<P> {
     fn finish(&mut self) {
         let mut rest = Vec::<Job<Mbuf>>::with_capacity(ROUND);
         while self.1.in_flight() > 0 {
-            self.1.poll(&mut rest);
+            self.1.poll(&mut rest, usize::MAX);
             rest.clear();
         }
     }
@@ -216,14 +216,14 @@ impl EspPath for Encrypting {
             let snapshot = common.reader.load();
             outbound.prepare(&snapshot.sad, 1, burst, &mut common.jobs, &mut common.out);
             provider.submit(&snapshot.sad, &mut common.jobs);
-            provider.poll(&mut common.done);
+            provider.poll(&mut common.done, usize::MAX);
             outbound.finish(&snapshot.sad, &mut common.done, &mut common.out);
             common.free();
         }
         while !common.jobs.is_empty() || provider.in_flight() > 0 {
             let snapshot = common.reader.load();
             provider.submit(&snapshot.sad, &mut common.jobs);
-            provider.poll(&mut common.done);
+            provider.poll(&mut common.done, usize::MAX);
             outbound.finish(&snapshot.sad, &mut common.done, &mut common.out);
             common.free();
         }
@@ -272,7 +272,7 @@ impl Sealing {
         peer.outbound
             .prepare(sad, 1, packets, &mut common.jobs, &mut common.out);
         sealer.submit(sad, &mut common.jobs);
-        sealer.poll(&mut common.done);
+        sealer.poll(&mut common.done, usize::MAX);
         peer.outbound.finish(sad, &mut common.done, &mut common.out);
         ensure!(common.jobs.is_empty(), "the peer does not seal all packets");
         for sealed in common.out.drain(..) {
@@ -328,14 +328,14 @@ impl EspPath for Decrypting {
             let snapshot = common.reader.load();
             inbound.prepare(&snapshot.sad, 1, burst, &mut common.jobs, &mut common.out);
             provider.submit(&snapshot.sad, &mut common.jobs);
-            provider.poll(&mut common.done);
+            provider.poll(&mut common.done, usize::MAX);
             inbound.finish(&snapshot.sad, &mut common.done, &mut common.out);
             common.free();
         }
         while !common.jobs.is_empty() || provider.in_flight() > 0 {
             let snapshot = common.reader.load();
             provider.submit(&snapshot.sad, &mut common.jobs);
-            provider.poll(&mut common.done);
+            provider.poll(&mut common.done, usize::MAX);
             inbound.finish(&snapshot.sad, &mut common.done, &mut common.out);
             common.free();
         }

@@ -19,8 +19,8 @@ use crate::door::Door;
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
 use crate::ipsec;
-use crate::known::Sealing;
 use crate::output::Output;
+use crate::sealed::Sealing;
 use crate::slow::{Verdict, esp, plain_refused};
 use crate::stats::Stage;
 

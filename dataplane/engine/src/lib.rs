@@ -34,6 +34,7 @@ pub mod probe;
 mod protect;
 mod rate;
 mod route_cache;
+mod sealed;
 mod slow;
 mod stats;
 

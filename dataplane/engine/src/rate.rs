@@ -13,6 +13,9 @@ use crate::engine::Rx;
 
 /// Who limits packets that came with the addresses `tuple` and go to `target`.
 fn buckets<'a>(rx: &'a Rx<'_>, tuple: &Tuple, target: &Target) -> Option<(&'a Buckets, bool)> {
+    if !rx.snapshot.limits_any() {
+        return None;
+    }
     if target.action == Action::Deliver {
         let buckets = rx.snapshot.buckets(target.endpoint)?;
         // The node itself, which checks the endpoint's health, is not held up.

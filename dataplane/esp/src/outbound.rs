@@ -54,7 +54,7 @@ pub struct Processed<B> {
 ///     outbound.prepare(sad, now, packets, jobs, out);
 ///     provider.submit(sad, jobs);
 ///     // ... and now or later:
-///     provider.poll(done);
+///     provider.poll(done, 64);
 ///     outbound.finish(sad, done, out);
 ///     for packet in out.drain(..) {
 ///         match packet.outcome {

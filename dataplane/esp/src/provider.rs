@@ -17,8 +17,8 @@
 //! ) {
 //!     provider.submit(sessions, jobs);
 //!     software.submit(sessions, jobs); // what did not fit
-//!     provider.poll(done);
-//!     software.poll(done);
+//!     provider.poll(done, usize::MAX);
+//!     software.poll(done, usize::MAX);
 //!     for job in done.drain(..) {
 //!         match job.status {
 //!             JobStatus::Ok => { /* hand it to Outbound::finish or Inbound::finish */ }
@@ -139,8 +139,9 @@ pub trait Provider<B: PacketBuf> {
     /// many were taken. What it takes comes back through [`Provider::poll`], whatever happens to it.
     fn submit(&mut self, sessions: &dyn SessionLookup, jobs: &mut Vec<Job<B>>) -> usize;
 
-    /// Appends jobs that are done, with their status set, as far as `done` has capacity left. Returns how many.
-    fn poll(&mut self, done: &mut Vec<Job<B>>) -> usize;
+    /// Appends jobs that are done, with their status set: `most` of them at most, and as far as `done` has capacity left.
+    /// Returns how many.
+    fn poll(&mut self, done: &mut Vec<Job<B>>, most: usize) -> usize;
 
     /// How many jobs were taken and have not come back.
     fn in_flight(&self) -> usize;

@@ -117,7 +117,7 @@ fn no_allocation_for_a_packet() {
                 .prepare(sad, 0, &mut to_encrypt, &mut jobs, &mut processed);
             assert_eq!((jobs.len(), processed.len()), (BURST - 1, 1));
             assert_eq!(provider.submit(sad, &mut jobs), BURST - 1);
-            assert_eq!(provider.poll(&mut done), BURST - 1);
+            assert_eq!(provider.poll(&mut done, usize::MAX), BURST - 1);
             sender.outbound.finish(sad, &mut done, &mut processed);
             assert_eq!(processed.len(), BURST);
             for packet in processed.drain(..) {
@@ -134,7 +134,7 @@ fn no_allocation_for_a_packet() {
                 .inbound
                 .prepare(sad, 0, &mut to_decrypt, &mut jobs, &mut processed);
             provider.submit(sad, &mut jobs);
-            provider.poll(&mut done);
+            provider.poll(&mut done, usize::MAX);
             receiver.inbound.finish(sad, &mut done, &mut processed);
             let ok = processed
                 .iter()

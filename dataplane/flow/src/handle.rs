@@ -4,8 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arrayvec::ArrayVec;
+
+use crate::looks::Due;
 use crate::table::{FlowError, FlowRef, FlowTable, PAYLOAD, PORTION, SPARE};
 use crate::tuple::Tuple;
+
+/// Connections that are looked at side by side.
+const AT_A_TIME: usize = 32;
 
 /// What one worker needs to store, find and expire connections.
 pub struct FlowHandle {
@@ -79,6 +85,10 @@ impl FlowHandle {
         look: u32,
     ) -> Result<FlowRef, FlowError> {
         let record = self.record()?;
+        // The next one is written some time from now.
+        if let Some(&next) = self.free.last() {
+            self.table.prefetch_record(next);
+        }
         let inserted = self.table.insert(record, tuples, payloads, spares, look);
         if inserted.is_err() {
             // Nobody can have seen it, unless one direction was public for a moment.
@@ -118,29 +128,63 @@ impl FlowHandle {
         records: usize,
         mut again: impl FnMut(&FlowTable, FlowRef) -> Option<u32>,
     ) -> usize {
-        let mut ended = 0;
-        for _ in 0..records.min(self.part.len()) {
-            let record = self.cursor;
-            self.cursor = if record + 1 < self.part.end {
-                record + 1
+        let (mut ended, mut left) = (0, records.min(self.part.len()));
+        while left > 0 {
+            let some = left.min(AT_A_TIME);
+            left -= some;
+            ended += self.sweep_some(now, some, &mut again);
+        }
+        self.reclaim();
+        ended
+    }
+
+    /// Looks at a few connections. What a pass reads of them, the one before has asked for, for all of them at once.
+    fn sweep_some(
+        &mut self,
+        now: u32,
+        records: usize,
+        again: &mut impl FnMut(&FlowTable, FlowRef) -> Option<u32>,
+    ) -> usize {
+        let mut due = ArrayVec::<(u32, Due), AT_A_TIME>::new();
+        for _ in 0..records {
+            let record = self.cursor as u32;
+            self.cursor = if self.cursor + 1 < self.part.end {
+                self.cursor + 1
             } else {
                 self.part.start
             };
-            let record = record as u32;
-            let Some(due) = self.table.looks.due(record, now) else {
-                continue;
-            };
-            let next = if due.is_the_end() {
-                None
-            } else {
-                again(&self.table, FlowRef::first(record))
-            };
-            match next {
-                Some(next) => self.table.looks.put_off(record, due, next),
-                None => ended += usize::from(self.remove(FlowRef::first(record))),
+            if let Some(time) = self.table.looks.due(record, now) {
+                self.table.prefetch_record(record);
+                // As many as are looked at.
+                let _ = due.try_push((record, time));
             }
         }
-        self.reclaim();
+        due.retain(|&mut (record, time)| {
+            if time.is_the_end() {
+                return true;
+            }
+            match again(&self.table, FlowRef::first(record)) {
+                Some(next) => {
+                    self.table.looks.put_off(record, time, next);
+                    false
+                }
+                None => true,
+            }
+        });
+        let mut ends = ArrayVec::<(u32, [u64; 2]), AT_A_TIME>::new();
+        for (record, _) in due {
+            if let Some(hashes) = self.table.hashes(record) {
+                hashes.iter().for_each(|&hash| self.table.prefetch(hash));
+                let _ = ends.try_push((record, hashes));
+            }
+        }
+        let mut ended = 0;
+        for (record, hashes) in ends {
+            if self.table.remove_hashed(record, hashes) {
+                self.retire(record);
+                ended += 1;
+            }
+        }
         ended
     }
 

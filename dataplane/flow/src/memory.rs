@@ -30,6 +30,11 @@ impl Lines {
         Ok(Self(words[skip..].as_chunks().0))
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Line number `index`; numbers beyond the last yield none.
     #[inline(always)]
     pub(crate) fn get(&self, index: usize) -> Option<&[AtomicU64; LINE]> {

@@ -212,6 +212,13 @@ impl FlowTable {
         self.looks.len() as u32
     }
 
+    /// Bytes that the table takes once all of it is in use: records, index, times and stock.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let lines = self.records.len() + self.buckets.len();
+        lines * LINE * 8 + self.looks.len() * (8 + size_of::<u32>())
+    }
+
     /// Connections stored.
     #[must_use]
     pub fn len(&self) -> u32 {
@@ -286,12 +293,36 @@ impl FlowTable {
         }
     }
 
+    /// Asks the CPU for what else [`FlowTable::find`] reads if [`FlowTable::candidate`] had no answer.
+    #[inline(always)]
+    pub fn prefetch_rest(&self, hash: u64) {
+        if let Some(bucket) = self.second(hash) {
+            prefetch::read(bucket);
+        }
+    }
+
+    /// Asks the CPU for all that an insertion of this tuple reads of the index.
+    #[inline]
+    pub fn prefetch_tuple(&self, tuple: &Tuple) {
+        let hash = self.hash(tuple);
+        self.prefetch(hash);
+        self.prefetch_rest(hash);
+    }
+
     /// Asks the CPU for what is stored of a direction.
     #[inline(always)]
     pub fn prefetch_half(&self, flow: FlowRef) {
         if let Some(half) = self.half(flow) {
             prefetch::read(half.0);
         }
+    }
+
+    /// Asks the CPU for all that is stored of a connection.
+    #[inline(always)]
+    pub(crate) fn prefetch_record(&self, record: u32) {
+        let forward = FlowRef::first(record);
+        self.prefetch_half(forward);
+        self.prefetch_half(forward.other());
     }
 
     /// A direction that packets with a tuple of this hash may belong to, to be compared by [`FlowTable::confirm`]: most of
@@ -329,8 +360,13 @@ impl FlowTable {
 
     #[inline(always)]
     fn find_in(&self, bucket: &[AtomicU64; LINE], hash: u64, tuple: &Tuple) -> Option<FlowRef> {
-        for slot in bucket {
-            let slot = slot.load(Ordering::Acquire);
+        // One bit for each slot that has these bits of the hash: no branch a slot, as hardly any has.
+        let mut alike = bucket.iter().enumerate().fold(0_u32, |alike, (index, slot)| {
+            alike | u32::from((slot.load(Ordering::Relaxed) ^ hash) >> 32 == 0) << index
+        });
+        while alike != 0 {
+            let slot = bucket[alike.trailing_zeros() as usize % LINE].load(Ordering::Acquire);
+            alike &= alike - 1;
             if slot >> 32 == hash >> 32 && slot as u32 != 0 {
                 let flow = FlowRef((slot as u32).wrapping_sub(1));
                 if self.arrives_as(flow, tuple) {
@@ -380,14 +416,25 @@ impl FlowTable {
     /// Takes a connection out of the index. The record may be used again when no worker can hold on to it. `false` if
     /// another worker was faster: the record is that one's to give up.
     pub(crate) fn remove(&self, record: u32) -> bool {
+        self.hashes(record)
+            .is_some_and(|hashes| self.remove_hashed(record, hashes))
+    }
+
+    /// The hashes that both directions of a connection are found by.
+    pub(crate) fn hashes(&self, record: u32) -> Option<[u64; 2]> {
+        let forward = FlowRef::first(record);
+        let (there, back) = (self.half(forward)?.tuple(), self.half(forward.other())?.tuple());
+        Some(arrivals([&there, &back]).map(|tuple| self.hash(&tuple)))
+    }
+
+    /// [`FlowTable::remove`] of a connection whose hashes are known.
+    pub(crate) fn remove_hashed(&self, record: u32, hashes: [u64; 2]) -> bool {
         if !self.looks.end(record) {
             return false;
         }
         let forward = FlowRef::first(record);
-        for flow in [forward, forward.other()] {
-            if let Some(tuple) = self.arrival(flow) {
-                self.withdraw(self.hash(&tuple), flow);
-            }
+        for (flow, hash) in [forward, forward.other()].into_iter().zip(hashes) {
+            self.withdraw(hash, flow);
         }
         self.used.fetch_sub(1, Ordering::Relaxed);
         true
@@ -456,8 +503,11 @@ impl FlowTable {
         let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
         let buckets = [self.bucket(hash), self.second(hash)];
         for slot in buckets.into_iter().flatten().flatten() {
-            let taken = slot.compare_exchange(entry, 0, Ordering::Relaxed, Ordering::Relaxed);
-            if taken.is_ok() {
+            if slot.load(Ordering::Relaxed) == entry
+                && slot
+                    .compare_exchange(entry, 0, Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok()
+            {
                 return;
             }
         }

@@ -300,3 +300,16 @@ fn several_workers_at_once() {
     assert_eq!(u64::from(table.len()), inserted - removed);
     assert_eq!(table.iter().count() as u64, inserted - removed);
 }
+
+#[test]
+fn a_connection_takes_at_most_192_bytes() {
+    // Index lines are a power of two: the most a connection is what is just above one.
+    for capacity in [100_000, 98_305, 196_609, 1 << 20, 786_433, 1_000_000] {
+        let table = FlowTable::new(capacity).unwrap();
+        let each = table.bytes() as f64 / f64::from(table.capacity());
+        assert!(
+            (140.0..=192.0).contains(&each),
+            "{each} bytes for each of {capacity}"
+        );
+    }
+}

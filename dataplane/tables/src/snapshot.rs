@@ -275,6 +275,12 @@ impl Snapshot {
             .map_or_else(Rates::default, |buckets| buckets.rates)
     }
 
+    /// Whether any endpoint has limits.
+    #[inline]
+    pub fn limits_any(&self) -> bool {
+        !self.views.buckets.is_empty()
+    }
+
     /// What an endpoint has used of its rates; `None`: it has no limits.
     pub fn buckets(&self, endpoint: u32) -> Option<&Buckets> {
         self.views.buckets.get(&endpoint).map(Arc::as_ref)

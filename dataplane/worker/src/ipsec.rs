@@ -19,7 +19,7 @@ use crate::crypto::CryptoProvider;
 use crate::spd::{Protection, Routed, allowed, is_by_policy};
 
 /// Packets that wait for a provider at most, those that it has among them: what comes on top is dropped.
-const WAITING: usize = 4096;
+pub(crate) const WAITING: usize = 4096;
 /// Packets that a provider is asked for at a time. All go to one port at worst, whose queue has to hold them.
 const DONE: usize = 2 * BURST;
 /// Passes in a round: what is decrypted may have to be encrypted for somebody else.
@@ -93,9 +93,10 @@ impl IpsecStage {
             jobs: Vec::with_capacity(WAITING),
             seal: Vec::with_capacity(WAITING),
             open: Vec::with_capacity(WAITING),
-            done: Vec::with_capacity(DONE),
-            encrypted: Vec::with_capacity(DONE),
-            decrypted: Vec::with_capacity(DONE),
+            // All as large as `jobs`: a provider that is done at once exchanges the lists instead of moving jobs.
+            done: Vec::with_capacity(WAITING),
+            encrypted: Vec::with_capacity(WAITING),
+            decrypted: Vec::with_capacity(WAITING),
             processed: Vec::with_capacity(WAITING),
         }
     }
@@ -162,7 +163,7 @@ impl IpsecStage {
         if !self.jobs.is_empty() {
             self.provider.submit(sad, &mut self.jobs);
         }
-        let done = self.provider.poll(&mut self.done);
+        let done = self.provider.poll(&mut self.done, DONE);
         self.stats
             .counts
             .waiting

@@ -122,7 +122,7 @@ fn all(provider: &mut dyn Provider<Mbuf>, sessions: &Sessions, jobs: Vec<Job<Mbu
     let start = Instant::now();
     while done.len() < n {
         provider.submit(sessions, &mut jobs);
-        provider.poll(&mut done);
+        provider.poll(&mut done, usize::MAX);
         assert!(
             start.elapsed() < Duration::from_secs(20),
             "{} of {n} came back",
@@ -369,7 +369,7 @@ fn interoperates(eal: &Eal, pool: &Mempool, name: &str, least: usize) {
     let start = Instant::now();
     while crypto.report()[0].sessions > 0 {
         assert!(start.elapsed() < Duration::from_secs(5), "sessions are left over");
-        provider.poll(&mut Vec::new());
+        provider.poll(&mut Vec::new(), usize::MAX);
         std::thread::sleep(Duration::from_millis(1));
     }
     let gone = AtomicBool::new(false);
@@ -379,7 +379,7 @@ fn interoperates(eal: &Eal, pool: &Mempool, name: &str, least: usize) {
             gone.store(true, Relaxed);
         });
         while !gone.load(Relaxed) {
-            provider.poll(&mut Vec::new());
+            provider.poll(&mut Vec::new(), usize::MAX);
         }
     });
     assert!(matches!(crypto.remove(name), Err(CryptoSetupError::Unknown(_))));
@@ -418,7 +418,7 @@ fn comes_and_goes(eal: &Eal, pool: &Mempool) {
                         jobs.clear();
                     }
                     provider.submit(sessions, &mut jobs);
-                    provider.poll(&mut back);
+                    provider.poll(&mut back, usize::MAX);
                     for job_back in back.drain(..) {
                         assert_eq!((job_back.sequence, job_back.status), (next, JobStatus::Ok));
                         if next % 97 == 0 {

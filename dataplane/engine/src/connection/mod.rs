@@ -139,7 +139,7 @@ impl<P: BufPool> Core<P> {
             Err(reason) => return Verdict::Drop(reason),
         };
         match self.follow(rx, packet, sender, told) {
-            Ok((flow, action)) => self.carry_out(rx, buf, packet, flow, action),
+            Ok((out, action)) => self.carry_out(rx, buf, packet, &out, action),
             Err(verdict) => verdict,
         }
     }
@@ -155,14 +155,14 @@ impl<P: BufPool> Core<P> {
         self.related(frame, packet).is_some()
     }
 
-    /// The direction that a packet belongs to and what is to be done with it, by the tables as they are now.
+    /// What a packet leaves as and what is to be done with it, by the tables as they are now.
     fn follow(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
         told: Told,
-    ) -> Result<(FlowRef, Action), Verdict> {
+    ) -> Result<(Tuple, Action), Verdict> {
         let hash = self.flows.table().hash(&packet.tuple);
         let known = self.flows.table().find(hash, &packet.tuple);
         if let Some(flow) = known {
@@ -200,22 +200,22 @@ impl<P: BufPool> Core<P> {
             !again
         });
         // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
-        let flow = match known {
-            Some(flow) => flow,
+        let (flow, way) = match known {
+            Some(flow) => (flow, None),
             None => self.create(rx, packet, sender, told)?,
         };
-        let action = self.compile(rx, packet, flow, sender)?;
-        Ok((flow, action))
+        self.compile(rx, packet, flow, sender, way)
     }
 
-    /// Decides about the first packet of a connection, and stores it.
+    /// Decides about the first packet of a connection, and stores it. Says where packets of its direction go, too, if that
+    /// was asked.
     fn create(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
         told: Told,
-    ) -> Result<FlowRef, Verdict> {
+    ) -> Result<(FlowRef, Option<Path>), Verdict> {
         let (out, answers) = match told {
             Told::For(backend) => (
                 service::to_backend(rx.snapshot, &packet.tuple, backend),
@@ -223,16 +223,21 @@ impl<P: BufPool> Core<P> {
             ),
             Told::Nothing | Told::Used(_) => self.serve(rx, packet, sender)?,
         };
+        // Where its answers will be found, by the time it is stored.
+        self.flows.table().prefetch_tuple(&out.reverse());
         let proxy = self.allowed(rx, packet, &out, sender, true)?;
         if let Told::Used(front) = told {
             // What a proxy answers would not be answered in the name of what the client used.
             return match proxy {
-                0 => self.store_answered_as(rx, packet, sender, front),
+                0 => self
+                    .store_answered_as(rx, packet, sender, front)
+                    .map(|flow| (flow, None)),
                 _ => Err(Verdict::Drop(DropReason::ProxyMissing)),
             };
         }
         if proxy == 0 && matches!(told, Told::For(_)) {
-            return self.store_over(rx, packet, sender, [&packet.tuple, &out.reverse()]);
+            let flow = self.store_over(rx, packet, sender, [&packet.tuple, &out.reverse()])?;
+            return Ok((flow, None));
         }
         if proxy != 0 {
             self.note(|| Step::Proxy { port: proxy });
@@ -241,7 +246,7 @@ impl<P: BufPool> Core<P> {
             if let Some(half) = self.flows.table().half(flow) {
                 state::set_proxied(&half);
             }
-            return Ok(flow);
+            return Ok((flow, None));
         }
         self.note_gateway(rx, &out);
         let (path, exit) = way(rx, &out, true, sender.identity).map_err(Verdict::Drop)?;
@@ -255,7 +260,7 @@ impl<P: BufPool> Core<P> {
                 if let Some(half) = self.flows.table().half(flow) {
                     state::set_direct(&half);
                 }
-                return Ok(flow);
+                return Ok((flow, None));
             }
             (Answers::Here, Exit::Here(addr)) => Some(addr),
             (Answers::Here, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
@@ -266,9 +271,11 @@ impl<P: BufPool> Core<P> {
                 addr,
                 out: self.outgoing(flow),
             });
-            return Ok(flow);
+            return Ok((flow, None));
         }
-        self.store_between(rx, packet, sender, &out)
+        let flow = self.store_between(rx, packet, sender, &out)?;
+        // Answers go back another way.
+        Ok((flow, Some(path).filter(|_| flow.is_forward())))
     }
 
     /// Stores a connection whose packets leave as `out`.
@@ -280,9 +287,10 @@ impl<P: BufPool> Core<P> {
         out: &Tuple,
     ) -> Result<FlowRef, Verdict> {
         match self.store(rx, packet, sender, [&packet.tuple, &out.reverse()]) {
+            Ok(flow) => Ok(flow),
             // Another worker was faster, or the reply came first.
-            Ok(flow) | Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
-            Ok(_) | Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
+            Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
+            Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
         }
     }
 
@@ -348,16 +356,24 @@ impl<P: BufPool> Core<P> {
         back.map_or_else(|| Tuple::v4(0, 0, 0, 0, 0, 0), |back| back.reverse())
     }
 
-    /// Decides where packets of a direction go by the tables as they are, and stores it. That they may was decided before.
+    /// Decides where packets of a direction go by the tables as they are, and stores it. That they may was decided before, and
+    /// perhaps the way. Says what they leave as, too.
     fn compile(
         &self,
         rx: &Rx<'_>,
         packet: &Packet,
         flow: FlowRef,
         sender: Sender,
-    ) -> Result<Action, Verdict> {
+        decided: Option<Path>,
+    ) -> Result<(Tuple, Action), Verdict> {
         let out = self.outgoing(flow);
-        let (mut way, _) = way(rx, &out, flow.is_forward(), sender.identity).map_err(Verdict::Drop)?;
+        let mut way = match decided {
+            Some(way) => way,
+            None => {
+                let decided = way(rx, &out, flow.is_forward(), sender.identity);
+                decided.map_err(Verdict::Drop)?.0
+            }
+        };
         let (mut flags, mut identity) = (flag::COMPILED, sender.identity);
         if self.is_direct(flow) && !service::is_local(rx.snapshot, out.dst()) {
             flags |= flag::DIRECT;
@@ -397,7 +413,7 @@ impl<P: BufPool> Core<P> {
         if let Some(half) = self.flows.table().half(flow) {
             action.store(&half);
         }
-        Ok(action)
+        Ok((out, action))
     }
 
     /// Does with a packet what its connection says.
@@ -406,14 +422,9 @@ impl<P: BufPool> Core<P> {
         rx: &Rx<'_>,
         buf: &mut P::Buf,
         packet: &Packet,
-        flow: FlowRef,
+        out: &Tuple,
         action: Action,
     ) -> Verdict {
-        let out = if action.flags & flag::TRANSLATE != 0 {
-            self.outgoing(flow)
-        } else {
-            packet.tuple
-        };
         let way = Path {
             number: action.target,
             tunnel: action.flags & flag::ENCAPSULATE != 0,
@@ -429,17 +440,17 @@ impl<P: BufPool> Core<P> {
         }
         let note = match action.flags & flag::DIRECT {
             0 => Note::None,
-            _ => direct::note(rx.snapshot, packet, &out),
+            _ => direct::note(rx.snapshot, packet, out),
         };
         let leaving = Leaving {
-            out: &out,
+            out,
             way,
             identity: action.identity,
             note,
         };
         self.leave(rx, buf, packet, leaving, |frame| match note {
             Note::Ipip(_) => Ok(()),
-            _ => translate(frame, packet, &out),
+            _ => translate(frame, packet, out),
         })
     }
 

@@ -127,8 +127,8 @@ impl<B: PacketBuf> Provider<B> for Software<B> {
         transfer(jobs, &mut self.done, room)
     }
 
-    fn poll(&mut self, done: &mut Vec<Job<B>>) -> usize {
-        let room = done.capacity() - done.len();
+    fn poll(&mut self, done: &mut Vec<Job<B>>, most: usize) -> usize {
+        let room = most.min(done.capacity() - done.len());
         transfer(&mut self.done, done, room)
     }
 

@@ -72,7 +72,7 @@ impl Node {
         while !jobs.is_empty() {
             self.provider.submit(&snapshot.sad, &mut jobs);
             let mut some = Vec::with_capacity(256);
-            self.provider.poll(&mut some);
+            self.provider.poll(&mut some, usize::MAX);
             done.append(&mut some);
         }
         done

@@ -69,7 +69,7 @@ pub fn run(
     let mut jobs = vec![job];
     assert_eq!(provider.submit(sessions, &mut jobs), 1);
     let mut done = Vec::with_capacity(1);
-    assert_eq!(provider.poll(&mut done), 1);
+    assert_eq!(provider.poll(&mut done, usize::MAX), 1);
     let job = done.pop().unwrap();
     assert_eq!(job.cookie, [1, 2, 3]);
     (job.status, job.buf.data().to_vec())

@@ -111,7 +111,7 @@ where
         let mut stuck = 0;
         while !self.work.is_empty() || self.software.in_flight() > 0 {
             let taken = self.software.submit(&self.known, &mut self.work);
-            let back = self.software.poll(&mut self.worked);
+            let back = self.software.poll(&mut self.worked, usize::MAX);
             stuck = if taken + back == 0 { stuck + 1 } else { 0 };
             for job in self.worked.drain(..) {
                 let ticket = job.cookie[0] as u32;

@@ -15,6 +15,7 @@ use crate::crypto::failover::{DeviceMailbox, Failover, FailoverParts};
 use crate::crypto::health::{Cause, Limits};
 use crate::crypto::options::{CryptoOptions, CryptoSetupError};
 use crate::crypto::stats::ProviderStats;
+use crate::ipsec::WAITING;
 
 /// One worker's provider.
 pub type CryptoProvider = Box<dyn Provider<Mbuf> + Send>;
@@ -378,10 +379,10 @@ fn provider(
 ) -> CryptoProvider {
     // As many wait for their turn as are in the device.
     let in_flight = options.queue_depth as usize * 2;
-    let software = Software::new(Arc::clone(plan), in_flight);
     if !wanted {
-        return Box::new(software);
+        return Box::new(Software::new(Arc::clone(plan), WAITING));
     }
+    let software = Software::new(Arc::clone(plan), in_flight);
     let ticks = |time: Duration| (time.as_secs_f64() * cycles::hz() as f64) as u64;
     Box::new(Failover::new(FailoverParts {
         name: "cryptodev".to_owned(),

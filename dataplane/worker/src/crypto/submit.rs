@@ -227,7 +227,7 @@ where
         self.submit_jobs(sessions, jobs, now)
     }
 
-    fn poll(&mut self, done: &mut Vec<Job<B>>) -> usize {
+    fn poll(&mut self, done: &mut Vec<Job<B>>, most: usize) -> usize {
         if self.pending.len() == 0 && self.is_quiet() {
             return 0;
         }
@@ -241,7 +241,8 @@ where
             self.release_sessions();
         }
         let mut n = 0;
-        while done.len() < done.capacity()
+        while n < most
+            && done.len() < done.capacity()
             && let Some(job) = self.pending.next()
         {
             done.push(job);

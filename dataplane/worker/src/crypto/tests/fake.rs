@@ -202,9 +202,9 @@ impl Provider<HeapBuf> for Software {
         n
     }
 
-    fn poll(&mut self, done: &mut Vec<Job<HeapBuf>>) -> usize {
-        let n = self.jobs.len();
-        done.extend(self.jobs.drain(..));
+    fn poll(&mut self, done: &mut Vec<Job<HeapBuf>>, most: usize) -> usize {
+        let n = self.jobs.len().min(most);
+        done.extend(self.jobs.drain(..n));
         n
     }
 

@@ -107,7 +107,7 @@ impl Lab {
         assert!(refused.is_none());
         // Looks into the mailbox, then finds the probe.
         for _ in 0..2 {
-            self.provider.poll(&mut Vec::new());
+            self.provider.poll(&mut Vec::new(), usize::MAX);
         }
     }
 
@@ -161,7 +161,7 @@ impl Lab {
     /// What is back now, in the order of submission.
     fn receive(&mut self) -> Vec<Job<HeapBuf>> {
         let mut done = Vec::with_capacity(1024);
-        let n = self.provider.poll(&mut done);
+        let n = self.provider.poll(&mut done, usize::MAX);
         assert_eq!(n, done.len());
         for one in &done {
             assert_eq!(Some(one.sequence), self.expected.pop_front(), "in order");
@@ -265,7 +265,11 @@ fn jobs_in_flight_are_bounded() {
     lab.send(&session, 20);
     let mut done = Vec::with_capacity(7);
     assert_eq!(
-        (lab.provider.poll(&mut done), done.len(), done.capacity()),
+        (
+            lab.provider.poll(&mut done, usize::MAX),
+            done.len(),
+            done.capacity()
+        ),
         (7, 7, 7)
     );
     assert_eq!(lab.provider.in_flight(), 13);
@@ -374,7 +378,7 @@ fn a_wrong_icv_is_reported_and_is_nobodys_fault() {
     }
     lab.provider.submit(&lab.sessions, &mut jobs);
     let mut done = Vec::with_capacity(64);
-    lab.provider.poll(&mut done);
+    lab.provider.poll(&mut done, usize::MAX);
     for (at, job) in done.iter().enumerate() {
         let expected = if at.is_multiple_of(2) {
             JobStatus::AuthFailed
