@@ -224,8 +224,12 @@ fn what_cannot_be_encrypted_does_not_leave() {
 }
 
 fn with_df(payload: usize) -> Vec<u8> {
+    with_flags(0x40, payload)
+}
+
+fn with_flags(flags: u8, payload: usize) -> Vec<u8> {
     let mut frame = to_peer(payload);
-    frame[20] = 0x40;
+    frame[20] = flags;
     frame[24..26].fill(0);
     let sum = internet_checksum(&frame[14..34]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
@@ -347,9 +351,7 @@ fn native(key: u8, strict: bool) -> Encrypting {
 fn large_packets_are_cut_before_they_are_encrypted() {
     let mut it = native(3, false);
     it.peer(Peer::Ready);
-    let large = ip4("10.0.0.1", "10.1.0.1")
-        .payload(UDP, udp(1, 2, 1472))
-        .frame(OURS[0], POD[0]);
+    let large = with_flags(0, 1472);
     // Known to the tables from the first packet on.
     let outcome = it.lab.one(POD0, &large);
     assert_eq!(outcome.dropped_and_sent().0, 136);
