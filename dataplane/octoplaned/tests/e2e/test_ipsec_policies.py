@@ -25,6 +25,8 @@ def make(make_lab):
         allow_policies(lab, more)
         lab.start()
         lab.apply()
+        for pod in ("pod1", "pod2"):
+            reach(lab, pod, "192.0.2.254")
         peer = Peer(lab, **kwargs)
         peers.append(peer)
         return lab, peer
@@ -190,8 +192,6 @@ def test_rekey_loses_nothing(make):
 
 def test_limits_are_told_and_kept(make):
     lab, peer = make()
-    lab.ping("pod1", REMOTE, 1)
-    wait(lambda: peer.clear)
     add_sa(lab, "outbound", 0x1001, "--soft-packets", 5, "--hard-packets", 8)
     add_sa(lab, "inbound", 0x2001, "--soft-seconds", 1)
     add_policies(lab)
