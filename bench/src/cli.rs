@@ -19,6 +19,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Packets per second through the worker loop, with yardsticks on request.
     Forward(ForwardArgs),
+    /// What the sizes of tables, and transactions on entries that the traffic does not use, do to the rate of established
+    /// packets and of new connections.
+    Curves(CurvesArgs),
     /// ESP in tunnel mode, with yardsticks on request.
     Esp(EspArgs),
     /// The engine alone on heap buffers, for an instruction counter to watch.
@@ -158,6 +161,23 @@ pub(crate) struct ForwardArgs {
     /// Also measure a bare macswap loop and dpdk-testpmd, run by run in turns with ours.
     #[arg(long)]
     pub(crate) yardstick: bool,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// Options of `octobench curves`.
+#[derive(Debug, Args)]
+pub(crate) struct CurvesArgs {
+    /// IPv6 instead of IPv4.
+    #[arg(long)]
+    pub(crate) ipv6: bool,
+    /// Seconds measured in each run.
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) duration: f64,
+    /// Runs of each point; medians count.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,

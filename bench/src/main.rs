@@ -6,6 +6,7 @@ mod child;
 mod churn;
 mod cli;
 mod cpus;
+mod curves;
 mod dip;
 mod esp;
 mod forward;
@@ -31,6 +32,7 @@ use crate::cli::{Cli, Command};
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Forward(args) => forward::run(&args),
+        Command::Curves(args) => curves::run(&args),
         Command::Esp(args) => esp::run(&args),
         Command::Instructions(args) => instructions::run(&args),
         Command::Job { spec } => child::serve(&spec),

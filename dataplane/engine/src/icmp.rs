@@ -294,7 +294,7 @@ impl<P: BufPool> Core<P> {
             return false;
         };
         let ecn = overlay::traffic_class(buf.data()) & 3;
-        if overlay::encapsulate(&mut buf, end, target, identity::HOST, 0, ecn).is_err() {
+        if overlay::encapsulate(&mut buf, end, identity::HOST, 0, ecn).is_err() {
             out.discard(buf);
             return false;
         }

@@ -5,7 +5,7 @@
 use arrayvec::ArrayVec;
 use octoplane_flow::{FlowRef, FlowTable, Half, Tuple};
 use octoplane_packet::{BufPool, PacketBuf};
-use octoplane_tables::TUNNEL_HEADERS_V4;
+use octoplane_tables::{TUNNEL_HEADERS_V4, Target, TunnelEnd};
 
 use crate::connection::{self, FROM_TUNNEL, Progress, Translation, Upper, flag, progress};
 use crate::engine::{BURST, Core, Rx};
@@ -17,6 +17,15 @@ use crate::sealed::Sealing;
 const PLAIN: u16 = flag::COMPILED | flag::TRANSLATE | flag::ENCAPSULATE | flag::ANY_CHANGE;
 /// The same where packets are encrypted.
 const SEALED: u16 = PLAIN | flag::ENCRYPT;
+
+/// Where packets of a connection go.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    /// To a neighbour or an endpoint.
+    Link(&'a Target),
+    /// Into a tunnel.
+    Tunnel(&'a TunnelEnd),
+}
 
 /// A packet whose connection is being looked up.
 pub(crate) struct Pending {
@@ -159,23 +168,21 @@ impl<P: BufPool> Core<P> {
         if action.revision != rx.snapshot.revision() && !self.holds(rx, pending, flow, &half, action) {
             return SLOW;
         }
-        let (end, number) = match !SAME && action.flags & flag::ENCAPSULATE != 0 {
-            true => {
-                let end = rx.snapshot.tunnel_end(action.target);
-                (Some(end), end.target)
-            }
-            false => (None, action.target),
-        };
-        let target = rx.snapshot.target(number);
         let around = if FROM { TUNNEL_HEADERS_V4 } else { 0 };
         // Such a packet was seen to have as many bytes in front.
         let len = buf.len().wrapping_sub(around);
-        if let Some(end) = end {
-            let more = usize::from(end.len);
-            if more == 0 || more > buf.headroom() + around || !fits(target, len + more) {
-                return SLOW;
+        let way = match !SAME && action.flags & flag::ENCAPSULATE != 0 {
+            true => Way::Tunnel(rx.snapshot.tunnel_end(action.target)),
+            false => Way::Link(rx.snapshot.target(action.target)),
+        };
+        let (fits, port) = match way {
+            Way::Tunnel(end) => {
+                let room = usize::from(end.len) <= buf.headroom() + around;
+                (room && len <= usize::from(end.room), end.port)
             }
-        } else if !fits(target, len) {
+            Way::Link(target) => (fits(target, len), target.port),
+        };
+        if !fits {
             return SLOW;
         }
         if progress(table, flow, &half, pending.upper, rx.second) != Progress::Known {
@@ -185,21 +192,21 @@ impl<P: BufPool> Core<P> {
             return SLOW;
         }
         let translated = !SAME && action.flags & flag::TRANSLATE != 0;
-        let onwards = match end {
-            None => Some(&target.macs),
-            Some(_) => None,
+        let onwards = match way {
+            Way::Link(target) => Some(&target.macs),
+            Way::Tunnel(_) => None,
         };
         let frame = buf.data_mut();
         let Some(class) = rewrite::<IPV6>(table, frame, (flow, half), pending.upper, translated, onwards)
         else {
             return SLOW;
         };
-        if let Some(end) = end
-            && overlay::encapsulate(buf, end, target, action.identity, pending.hash, class & 3).is_err()
+        if let Way::Tunnel(end) = way
+            && overlay::encapsulate(buf, end, action.identity, pending.hash, class & 3).is_err()
         {
             return SLOW;
         }
-        target.port
+        port
     }
 
     /// Whether a decision of other tables than these still holds.

@@ -5,7 +5,7 @@ use octoplane_packet::PacketBuf;
 use octoplane_packet::checksum::{checksum, fold, pseudo_header, sum};
 use octoplane_packet::headers::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, ethertype, protocol};
 use octoplane_tables::model::{DsrDispatch, TunnelProtocol};
-use octoplane_tables::{Snapshot, TUNNEL_HEADERS_V4, TUNNEL_HEADERS_V6, Target, TunnelEnd};
+use octoplane_tables::{Snapshot, TUNNEL_HEADERS_V4, TUNNEL_HEADERS_V6, TunnelEnd};
 use zerocopy::FromBytes;
 
 use crate::drop_reason::DropReason;
@@ -30,7 +30,6 @@ mod identity {
 pub(crate) fn encapsulate<B: PacketBuf>(
     buf: &mut B,
     end: &TunnelEnd,
-    target: &Target,
     identity: u32,
     hash: u64,
     ecn: u8,
@@ -39,9 +38,9 @@ pub(crate) fn encapsulate<B: PacketBuf>(
     let sport = 0xc000 | (hash >> 50) as u16;
     let vni = on_the_wire(identity);
     if usize::from(end.len) == TUNNEL_HEADERS_V4 {
-        return encapsulate4(buf, &end.headers, target, ecn, sport, vni);
+        return encapsulate4(buf, &end.headers, ecn, sport, vni);
     }
-    encapsulate6(buf, end, target, ecn, sport, vni)
+    encapsulate6(buf, end, ecn, sport, vni)
 }
 
 /// The same with a Geneve option that says what the client of a service used (specification, 3.6).
@@ -49,7 +48,6 @@ pub(crate) fn encapsulate<B: PacketBuf>(
 pub(crate) fn encapsulate_direct<B: PacketBuf>(
     buf: &mut B,
     end: &TunnelEnd,
-    target: &Target,
     identity: u32,
     hash: u64,
     ecn: u8,
@@ -62,7 +60,7 @@ pub(crate) fn encapsulate_direct<B: PacketBuf>(
         .and_then(|at| end.headers.get_mut(at..at + 2))
         .ok_or(DropReason::NoTunnelEndpoint)?;
     tunnel.copy_from_slice(&flags);
-    encapsulate(buf, &end, target, identity, hash, ecn)
+    encapsulate(buf, &end, identity, hash, ecn)
 }
 
 /// Over IPv4. Eight bytes at a time: what is prepared, with the packet's own in between. Words have the least significant byte
@@ -71,7 +69,6 @@ pub(crate) fn encapsulate_direct<B: PacketBuf>(
 fn encapsulate4<B: PacketBuf>(
     buf: &mut B,
     headers: &[u8; TUNNEL_HEADERS_V6],
-    target: &Target,
     ecn: u8,
     sport: u16,
     vni: u32,
@@ -86,7 +83,6 @@ fn encapsulate4<B: PacketBuf>(
         let bytes = headers[at..].first_chunk();
         bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
     };
-    let [first @ .., a, b, c, d] = target.macs;
     let ids = word(24);
     // The prepared checksum is that of a header with zeros in these two places (RFC 1624, equation 3).
     let sum = u32::from(!(ids as u16)) + u32::from(total) + (u32::from(ecn) << 8);
@@ -94,9 +90,9 @@ fn encapsulate4<B: PacketBuf>(
     let checksum = !((sum + (sum >> 16)) as u16);
     let vni = vni.swap_bytes() >> 8;
     let words = [
-        u64::from_le_bytes(first),
+        word(0),
         // The end of the Ethernet addresses, type, version and traffic class.
-        word(8) | u64::from(u32::from_le_bytes([a, b, c, d])) | u64::from(ecn) << 56,
+        word(8) | u64::from(ecn) << 56,
         word(16) | u64::from(total),
         ids & !0xffff | u64::from(checksum),
         word(32) | u64::from(sport.swap_bytes()) << 16 | u64::from(udp_len.swap_bytes()) << 48,
@@ -115,7 +111,6 @@ fn encapsulate4<B: PacketBuf>(
 fn encapsulate6<B: PacketBuf>(
     buf: &mut B,
     end: &TunnelEnd,
-    target: &Target,
     ecn: u8,
     sport: u16,
     vni: u32,
@@ -127,7 +122,6 @@ fn encapsulate6<B: PacketBuf>(
     let inner = buf.len();
     let frame = buf.prepend(end.len.into()).map_err(|_| DropReason::NoBuffer)?;
     frame[..TUNNEL_HEADERS_V6].copy_from_slice(&end.headers);
-    frame[..12].copy_from_slice(&target.macs);
     // The two lowest bits of the traffic class.
     frame[ETHERNET_LEN + 1] |= ecn << 4;
     let udp_len = (inner + UDP_AND_TUNNEL) as u16;

@@ -175,7 +175,7 @@ impl<P: BufPool> Core<P> {
             return SLOW;
         };
         if let Some(end) = to.tunnel
-            && overlay::encapsulate(buf, end, to.target, action.identity, pending.hash, class & 3).is_err()
+            && overlay::encapsulate(buf, end, action.identity, pending.hash, class & 3).is_err()
         {
             return SLOW;
         }
@@ -263,7 +263,7 @@ impl<P: BufPool> Core<P> {
             }
             Some(end) => {
                 let ecn = overlay::traffic_class(buf.data()) & 3;
-                if overlay::encapsulate(buf, end, target, action.identity, pending.hash, ecn).is_err() {
+                if overlay::encapsulate(buf, end, action.identity, pending.hash, ecn).is_err() {
                     return SLOW;
                 }
             }

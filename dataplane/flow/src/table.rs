@@ -17,7 +17,7 @@ pub const SPARE: usize = 3;
 const LOCKS: usize = 1024;
 
 /// A bucket with no more empty slots than this is crowded.
-const CROWDED: usize = 2;
+const CROWDED: u32 = 2;
 
 /// Workers that can share a table.
 pub(crate) const MAX_WORKERS: usize = 64;
@@ -360,10 +360,22 @@ impl FlowTable {
 
     #[inline(always)]
     fn find_in(&self, bucket: &[AtomicU64; LINE], hash: u64, tuple: &Tuple) -> Option<FlowRef> {
-        // One bit for each slot that has these bits of the hash: no branch a slot, as hardly any has.
-        let mut alike = bucket.iter().enumerate().fold(0_u32, |alike, (index, slot)| {
+        // No branch a slot: hardly any has these bits of the hash.
+        let alike = bucket.iter().enumerate().fold(0, |alike, (index, slot)| {
             alike | u32::from((slot.load(Ordering::Relaxed) ^ hash) >> 32 == 0) << index
         });
+        self.find_among(bucket, alike, hash, tuple)
+    }
+
+    /// The same of the slots of a bucket that have a bit in `alike`.
+    #[inline(always)]
+    fn find_among(
+        &self,
+        bucket: &[AtomicU64; LINE],
+        mut alike: u32,
+        hash: u64,
+        tuple: &Tuple,
+    ) -> Option<FlowRef> {
         while alike != 0 {
             let slot = bucket[alike.trailing_zeros() as usize % LINE].load(Ordering::Acquire);
             alike &= alike - 1;
@@ -375,6 +387,27 @@ impl FlowTable {
             }
         }
         None
+    }
+
+    /// Looks for the direction with this tuple, and for slots that it could have.
+    #[inline(always)]
+    fn look(&self, hash: u64, tuple: &Tuple) -> Result<[(&[AtomicU64; LINE], u32); 2], FlowError> {
+        let (Some(first), Some(second)) = (self.bucket(hash), self.second(hash)) else {
+            return Err(FlowError::Full);
+        };
+        let mut buckets = [(first, 0), (second, 0)];
+        for (bucket, empty) in &mut buckets {
+            let mut alike = 0;
+            for (index, slot) in bucket.iter().enumerate() {
+                let slot = slot.load(Ordering::Relaxed);
+                alike |= u32::from((slot ^ hash) >> 32 == 0) << index;
+                *empty |= u32::from(slot == 0) << index;
+            }
+            if let Some(taken) = self.find_among(bucket, alike, hash, tuple) {
+                return Err(FlowError::Taken(taken));
+            }
+        }
+        Ok(buckets)
     }
 
     /// Stores a connection in `record`, which the caller owns. `look` is when to look at it first.
@@ -391,20 +424,17 @@ impl FlowTable {
         let forward = FlowRef::first(record);
         let directions = [forward, forward.other()];
         let _guards = self.lock(hashes);
-        for (hash, tuple) in hashes.into_iter().zip(&arrivals) {
-            if let Some(taken) = self.find(hash, tuple) {
-                return Err(FlowError::Taken(taken));
-            }
-        }
+        let there = self.look(hashes[0], &arrivals[0])?;
+        let back = self.look(hashes[1], &arrivals[1])?;
         let contents = tuples.into_iter().zip(payloads).zip(spares);
         for (flow, ((tuple, payload), spare)) in directions.into_iter().zip(contents) {
             let half = self.half(flow).ok_or(FlowError::Full)?;
             half.write(tuple, payload);
             half.set_spare(spare);
         }
-        self.publish(hashes[0], directions[0])?;
+        self.publish_in(there, hashes[0], directions[0])?;
         // Both may have the same tuple: a connection of an address with itself.
-        if arrivals[0] != arrivals[1] && self.publish(hashes[1], directions[1]).is_err() {
+        if arrivals[0] != arrivals[1] && self.publish_in(back, hashes[1], directions[1]).is_err() {
             self.withdraw(hashes[0], directions[0]);
             return Err(FlowError::Full);
         }
@@ -476,24 +506,39 @@ impl FlowTable {
     }
 
     pub(crate) fn publish(&self, hash: u64, flow: FlowRef) -> Result<(), FlowError> {
-        let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
         let (Some(first), Some(second)) = (self.bucket(hash), self.second(hash)) else {
             return Err(FlowError::Full);
         };
+        self.publish_in([first, second].map(|bucket| (bucket, empty(bucket))), hash, flow)
+    }
+
+    /// The same in one of these slots, or others of these buckets if somebody else takes them meanwhile.
+    #[inline]
+    fn publish_in(
+        &self,
+        [first, second]: [(&[AtomicU64; LINE], u32); 2],
+        hash: u64,
+        flow: FlowRef,
+    ) -> Result<(), FlowError> {
+        let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
         // Lookups begin with the first, so it is taken while it is not crowded; then the one with more room, which keeps
         // both from being full while a quarter of all slots is free.
-        let order = match room(first) {
-            more if more > CROWDED || more >= room(second) => [first, second],
-            _ => [second, first],
+        let more = first.1.count_ones();
+        let order = match more > CROWDED || more >= second.1.count_ones() {
+            true => [first, second],
+            false => [second, first],
         };
-        for slot in order.into_iter().flat_map(|bucket| from_home(bucket, hash)) {
-            // Release: who finds the slot finds the record written.
-            if slot.load(Ordering::Relaxed) == 0
-                && slot
+        for (bucket, mut empty) in order {
+            while empty != 0 {
+                let index = from_home(empty, hash);
+                // Release: who finds the slot finds the record written.
+                if bucket[index]
                     .compare_exchange(0, entry, Ordering::Release, Ordering::Relaxed)
                     .is_ok()
-            {
-                return Ok(());
+                {
+                    return Ok(());
+                }
+                empty &= !(1 << index);
             }
         }
         Err(FlowError::Full)
@@ -548,18 +593,19 @@ fn home(hash: u64) -> usize {
     (hash >> 61) as usize
 }
 
-/// The slots of a bucket, from the one on that [`FlowTable::candidate`] reads.
-fn from_home(bucket: &[AtomicU64; LINE], hash: u64) -> impl Iterator<Item = &AtomicU64> {
-    let (before, rest) = bucket.split_at(home(hash));
-    rest.iter().chain(before)
+/// The first of these slots from the one on that [`FlowTable::candidate`] reads.
+#[inline(always)]
+fn from_home(slots: u32, hash: u64) -> usize {
+    let behind = slots & u32::MAX << home(hash);
+    let slots = if behind != 0 { behind } else { slots };
+    slots.trailing_zeros() as usize % LINE
 }
 
-/// Empty slots of a bucket.
-fn room(bucket: &[AtomicU64; LINE]) -> usize {
-    bucket
-        .iter()
-        .filter(|slot| slot.load(Ordering::Relaxed) == 0)
-        .count()
+/// Empty slots of a bucket, one bit each.
+fn empty(bucket: &[AtomicU64; LINE]) -> u32 {
+    bucket.iter().enumerate().fold(0, |empty, (index, slot)| {
+        empty | u32::from(slot.load(Ordering::Relaxed) == 0) << index
+    })
 }
 
 /// Holds a lock for the few hundred nanoseconds of an insertion.

@@ -1,5 +1,6 @@
 //! What is known of remote addresses, each distinct answer numbered.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use imbl::{OrdMap, Vector};
@@ -170,6 +171,15 @@ impl Remotes {
     /// The numbers of tunnel endpoints that went since the last call; they may be others' by now.
     pub(crate) fn take_gone(&mut self) -> Vec<u32> {
         std::mem::take(&mut self.gone)
+    }
+
+    /// The tunnel endpoints that some targets lead to.
+    pub(crate) fn peers_behind(&self, targets: &BTreeSet<u32>) -> impl Iterator<Item = IpAddr> {
+        let peers = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| targets.contains(&peer.target));
+        peers.map(|(&addr, _)| addr)
     }
 
     /// All tunnel endpoints.

@@ -323,6 +323,7 @@ impl<K: Key> LpmWriter<K> {
         // Node 0 stands for "none".
         let count = nodes.clamp(1, (1 << NODE_BITS) - 2) + 1;
         let arena = <[Node]>::new_box_zeroed_with_elems(count).map_err(|_| ArenaFull)?;
+        prefetch::huge_pages(&arena);
         Ok(Self {
             arena: Arc::new(Arena(arena)),
             root: Link::NONE,

@@ -324,7 +324,7 @@ impl Store {
                 }
             }
         }
-        index.refresh(&next, changed, gone, &mut targets);
+        let others = index.refresh(&next, changed, gone, &mut targets);
 
         let (mut ipcache4, mut ipcache6) = (self.ipcache4.edit(), self.ipcache6.edit());
         for &prefix in &touched.ipcache {
@@ -356,13 +356,17 @@ impl Store {
         if self.state.node().tunnel != next.node().tunnel {
             peers.extend(next.remotes.peers());
         }
+        if !others.is_empty() {
+            peers.extend(next.remotes.peers_behind(&others));
+        }
         for addr in peers {
             let target = match addr {
                 IpAddr::V4(addr) => fib4.lookup(addr.to_bits()),
                 IpAddr::V6(addr) => fib6.lookup(addr.to_bits()),
             };
             if let Some(number) = next.remotes.set_target(addr, target) {
-                tunnel_ends.set(number, TunnelEnd::new(addr, target, &next.node().tunnel));
+                let tunnel = &next.node().tunnel;
+                tunnel_ends.set(number, TunnelEnd::new(addr, target, targets.get(target), tunnel));
             }
         }
 

@@ -61,14 +61,15 @@ impl TargetIndex {
     }
 
     /// Brings `targets` up to date with `state`, of which `changed` names what is new. The numbers in `gone` are free
-    /// from the next transaction on, so that within one no number means two things.
+    /// from the next transaction on, so that within one no number means two things. Returns the numbers of targets that may be
+    /// others now, but for endpoints'.
     pub(crate) fn refresh(
         &mut self,
         state: &State,
         changed: &BTreeSet<ObjectKey>,
         gone: Vec<u32>,
         targets: &mut TargetTable,
-    ) {
+    ) -> BTreeSet<u32> {
         let mut stale: BTreeSet<u32> = self.new.drain(..).collect();
         let ports: BTreeSet<PortId> = changed
             .iter()
@@ -116,12 +117,13 @@ impl TargetIndex {
             self.free.push_back(number);
             stale.insert(number);
         }
-        for number in stale {
-            let target = self
-                .key(number)
-                .map_or_else(Target::default, |key| build(key, state));
-            targets.set(number, target);
-        }
+        stale.retain(|&number| {
+            let key = self.key(number);
+            let was_endpoint = targets.get(number).action == Action::Deliver;
+            targets.set(number, key.map_or_else(Target::default, |key| build(key, state)));
+            !was_endpoint && !matches!(key, Some(TargetKey::Endpoint(_)))
+        });
+        stale
     }
 
     fn key(&self, number: u32) -> Option<TargetKey> {

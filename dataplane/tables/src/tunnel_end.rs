@@ -6,7 +6,8 @@ use octoplane_packet::checksum::checksum;
 use octoplane_packet::headers::{ETHERNET_LEN, IPV4_LEN, IPV6_LEN, Ipv4, Ipv6, ethertype, protocol};
 use zerocopy::IntoBytes;
 
-use crate::model::{Tunnel, TunnelProtocol};
+use crate::model::{PortId, Tunnel, TunnelProtocol};
+use crate::target::Target;
 
 /// Bytes of a UDP header and of a VXLAN or Geneve header without options.
 const UDP_AND_TUNNEL: usize = 16;
@@ -27,7 +28,12 @@ pub struct TunnelEnd {
     /// Bytes of `headers` that are used; 0: there is no tunnel, as this node has no address in the family of the other one's.
     /// An inner packet has to be as many bytes smaller than what fits on the way.
     pub len: u16,
-    /// Headers of a tunnel packet, complete but for Ethernet addresses, source port, VNI, the bits of congestion
+    /// Port to send from, where `room` is not 0.
+    pub port: PortId,
+    /// Bytes that a frame may have before it is put into the tunnel: those that fit on the way then. 0: none fits without a
+    /// closer look.
+    pub room: u16,
+    /// Headers of a tunnel packet, complete but for Ethernet addresses where `room` is 0, and source port, VNI, the bits of congestion
     /// notification and a UDP checksum over IPv6, which are zero, and lengths and the IPv4 header's checksum, which are
     /// right for a total length of zero.
     pub headers: [u8; TUNNEL_HEADERS_V6],
@@ -40,6 +46,8 @@ impl Default for TunnelEnd {
         Self {
             target: 0,
             len: 0,
+            port: 0,
+            room: 0,
             headers: [0; TUNNEL_HEADERS_V6],
             addr: None,
         }
@@ -47,9 +55,10 @@ impl Default for TunnelEnd {
 }
 
 impl TunnelEnd {
-    pub(crate) fn new(addr: IpAddr, target: u32, tunnel: &Tunnel) -> Self {
+    /// The end with this address, to which target number `number` leads.
+    pub(crate) fn new(addr: IpAddr, number: u32, target: &Target, tunnel: &Tunnel) -> Self {
         let mut end = Self {
-            target,
+            target: number,
             addr: Some(addr),
             ..Self::default()
         };
@@ -85,7 +94,21 @@ impl TunnelEnd {
             }
             _ => {}
         }
+        end.lead_by(target);
         end
+    }
+
+    /// Takes over what packets need to know of the target that leads there.
+    fn lead_by(&mut self, target: &Target) {
+        if self.len == 0 || target.limit == 0 {
+            return;
+        }
+        self.headers[..ETHERNET_LEN - 2].copy_from_slice(&target.macs);
+        self.port = target.port;
+        self.room = target
+            .limit
+            .saturating_add(ETHERNET_LEN as u16)
+            .saturating_sub(self.len);
     }
 
     fn fill(&mut self, kind: u16, ip: &[u8], upper: &[u8]) {
@@ -127,7 +150,7 @@ mod tests {
             local4: Some([192, 0, 2, 1].into()),
             ..Tunnel::default()
         };
-        let len = |addr: &str| TunnelEnd::new(addr.parse().unwrap(), 7, &ours).len;
+        let len = |addr: &str| TunnelEnd::new(addr.parse().unwrap(), 7, &Target::default(), &ours).len;
         assert_eq!((len("192.0.2.9"), len("2001:db8::9")), (50, 0));
     }
 }

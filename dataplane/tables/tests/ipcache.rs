@@ -154,6 +154,49 @@ fn tunnels_follow_the_routes_to_their_ends() {
 }
 
 #[test]
+fn tunnels_have_what_their_packets_need_of_the_way_there() {
+    let mut store = store();
+    let mut settings = node(&["192.0.2.1"]);
+    settings.tunnel.local4 = Some([192, 0, 2, 1].into());
+    let set = |mtu, admin_up| Change::SetPort {
+        id: UPLINK,
+        mtu,
+        admin_up,
+    };
+    let via = |gateway: &str| RouteTarget::Gateway {
+        port: UPLINK,
+        gateway: ip(gateway),
+    };
+    // Bytes of a frame that fit after each step: 50 more than its IP packet are not above the MTU.
+    let steps = [
+        (put_node(settings), 0),
+        (
+            Change::PutIpcache(entry("10.5.0.0/24", 600, Some("203.0.113.6"))),
+            0,
+        ),
+        (route("203.0.113.0/24", via("192.0.2.253")), 0),
+        (neighbour("192.0.2.253", 1), 1464),
+        (neighbour("192.0.2.253", 2), 1464),
+        (set(Some(1400), None), 1364),
+        (set(None, Some(false)), 0),
+        (set(None, Some(true)), 1364),
+        (route("203.0.113.0/24", via("192.0.2.254")), 0),
+        (neighbour("192.0.2.254", 3), 1364),
+        (route("203.0.113.6/32", RouteTarget::Blackhole), 0),
+    ];
+    for (step, room) in steps {
+        store.apply(vec![step.clone()]).unwrap();
+        let now = snapshot(&store);
+        let end = now.tunnel_end(now.remote4(v4("10.5.0.9")).tunnel_end);
+        assert_eq!(end.room, room, "after {step:?}");
+        let target = now.route4(v4("203.0.113.6"));
+        if room != 0 {
+            assert_eq!((&end.headers[..12], end.port), (&target.macs[..], target.port));
+        }
+    }
+}
+
+#[test]
 fn ipv6_entries_have_tunnels_of_either_family() {
     let mut store = store();
     store

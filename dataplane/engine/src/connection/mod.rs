@@ -547,10 +547,8 @@ impl<P: BufPool> Core<P> {
             let hash = self.flows.table().hash(&packet.tuple);
             let ecn = overlay::traffic_class(buf.data()) & 3;
             let done = match &note {
-                Note::Geneve(front) => {
-                    overlay::encapsulate_direct(buf, end, &target, identity, hash, ecn, front)
-                }
-                _ => overlay::encapsulate(buf, end, &target, identity, hash, ecn),
+                Note::Geneve(front) => overlay::encapsulate_direct(buf, end, identity, hash, ecn, front),
+                _ => overlay::encapsulate(buf, end, identity, hash, ecn),
             };
             return match done {
                 Ok(()) => seal.map_or(Verdict::Send(target.port), Verdict::Seal),
