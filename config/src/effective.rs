@@ -114,7 +114,11 @@ impl fmt::Display for Config {
         if let Some(key_file) = &ipsec.key_file {
             writeln!(f, "key_file = {}", quoted(key_file.display()))?;
         }
+        writeln!(f, "policies = {}", ipsec.policies)?;
+        writeln!(f, "too_big = {}", quoted(ipsec.too_big.as_str()))?;
         writeln!(f, "strict = {}", ipsec.strict)?;
+        writeln!(f, "strict_cidrs = {}", quoted_list(&ipsec.strict_cidrs))?;
+        writeln!(f, "strict_remote_nodes = {}", ipsec.strict_remote_nodes)?;
         writeln!(f, "framing = {}", quoted(ipsec.framing.as_str()))?;
         writeln!(f, "addresses = {}", quoted_list(&ipsec.addresses))?;
         writeln!(f, "rotation_s = {}", ipsec.rotation.as_secs())?;

@@ -22,5 +22,6 @@ pub use octoplane_packet::MacAddr;
 pub use schema::{
     Capacity, CertificateName, Class, ClientLimits, Cni, Config, Control, ControlTcp, Crypto, CryptoLibrary,
     CryptoProvider, DeviceSpec, Eal, Exception, Gateway, Guard, Icmp, InterfaceAddr, IovaMode, Ipsec,
-    IpsecFraming, Memory, Neighbours, PollMode, Port, Queues, Role, State, Timeouts, TlsClient, Workers,
+    IpsecFraming, IpsecTooBig, Memory, Neighbours, PollMode, Port, Queues, Role, State, Timeouts, TlsClient,
+    Workers,
 };

@@ -131,7 +131,7 @@ fn the_effective_text_reads_back_as_the_same_configuration() {
          tls = {{ listen = '[2001:db8::1]:8443', certificate = '/c', key = '/k', client_ca = '/a' }}\ndirectory = '/d'\n\
          pools = [{{ prefix = '10.1.0.0/16', exclude = ['10.1.0.0/24', '10.1.2.3'] }}, {{ prefix = 'fd00::/64' }}]\n\
          identities = [{{ namespace = 'kube-*', identity = 7, labels = ['a=b'] }}, {{ identity = 50331647 }}]\n[crypto]\nprovider = 'cryptodev'\nlibrary = 'ring'\ntimeout_ms = 3\nretry_ms = 7\n\
-         queue_depth = 64\ndevices = ['crypto_openssl0,max_nb_queue_pairs=2', '0000:05:00.1']\n[ipsec]\nkey_file = '/k'\nstrict = true\nframing = 'esp-in-tunnel'\naddresses = ['10.0.0.1', 'fd00::1']\nrotation_s = 7\n\
+         queue_depth = 64\ndevices = ['crypto_openssl0,max_nb_queue_pairs=2', '0000:05:00.1']\n[ipsec]\nkey_file = '/k'\npolicies = true\ntoo_big = 'fragment'\nstrict = true\nstrict_cidrs = ['10.0.0.0/8', 'fd00::/8']\nstrict_remote_nodes = true\nframing = 'esp-in-tunnel'\naddresses = ['10.0.0.1', 'fd00::1']\nrotation_s = 7\n\
          directory = '/i'\nboot_id = '01234567-89ab-cdef-0123-456789abcdef'\n[state]\ndirectory = ''\nconnections = '/mnt/huge'\n[workers]\npoll = 'busy'\n"
     );
     for text in [PORT, text.as_str()] {

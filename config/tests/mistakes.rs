@@ -193,6 +193,12 @@ fn each_mistake_is_reported_with_line_key_and_expectation() {
              f:9: cni.identities[1].labels: expected a list of labels as in \"app=web\", found a string",
         ),
         (
+            "[ipsec]\ntoo_big = 'drop'\nstrict_cidrs = ['10.0.0.1/8', 'x']",
+            "f:6: ipsec.too_big: \"drop\" is unknown, expected \"icmp\" or \"fragment\"\n\
+             f:7: ipsec.strict_cidrs[0]: \"10.0.0.1/8\" is invalid, expected at most 16 prefixes as in 10.0.0.0/8\n\
+             f:7: ipsec.strict_cidrs[1]: \"x\" is invalid, expected at most 16 prefixes as in 10.0.0.0/8",
+        ),
+        (
             "[ipsec]\nkey_file = 'k'\nboot_id = 'x'\nrotation_s = 86401\naddresses = ['10.0.0.1', '10.0.0.2', '::']",
             "f:6: ipsec.key_file: \"k\" is invalid, expected the absolute path of a file\n\
              f:7: ipsec.boot_id: \"x\" is invalid, expected 36 characters as in /proc/sys/kernel/random/boot_id\n\

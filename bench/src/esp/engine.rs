@@ -109,6 +109,7 @@ impl Node {
                 reader: end.db.reader(),
                 strict: false,
                 framing: Framing::default(),
+                cut: false,
             },
             frames: frames(setup, flows)?,
             store,

@@ -63,5 +63,6 @@ fn config(direction: Direction, index: u32) -> SaConfig {
         outer: OuterHeader::default(),
         lifetime: Lifetime::default(),
         inner: Vec::new(),
+        reqid: 0,
     }
 }

@@ -20,7 +20,7 @@ pub use control::{Control, Gateway};
 pub use crypto::{Crypto, CryptoLibrary, CryptoProvider};
 pub use device::DeviceSpec;
 pub use eal::{Eal, IovaMode};
-pub use ipsec::{Ipsec, IpsecFraming};
+pub use ipsec::{Ipsec, IpsecFraming, IpsecTooBig};
 pub use limits::{Capacity, Exception, Icmp, Neighbours, Timeouts};
 pub use memory::Memory;
 pub use port::{InterfaceAddr, Port, Queues, Role};

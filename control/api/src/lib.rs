@@ -18,6 +18,20 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Error, I
 pub mod v1 {
     tonic::include_proto!("octoplane.v1");
 
+    impl std::fmt::Debug for IpsecSaConfig {
+        /// All but the keys.
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("IpsecSaConfig")
+                .field("direction", &self.direction)
+                .field("spi", &self.spi)
+                .field("source", &self.source)
+                .field("destination", &self.destination)
+                .field("algorithm", &self.algorithm)
+                .field("reqid", &self.reqid)
+                .finish_non_exhaustive()
+        }
+    }
+
     /// All protos, for reflection.
     pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("octoplane");
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::own_ipsec::{IpsecPolicyVerb, IpsecSaVerb};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -225,21 +226,21 @@ pub(crate) enum IpsecVerb {
     Status,
     /// Security associations.
     #[command(subcommand)]
-    Sa(IpsecListVerb),
-    /// What becomes of packets to other nodes.
+    Sa(IpsecSaVerb),
+    /// What becomes of packets to other nodes, and policies of one's own.
     #[command(subcommand)]
-    Policy(IpsecListVerb),
+    Policy(IpsecPolicyVerb),
+    /// What happens to security associations, as it happens: limits that are passed.
+    Events {
+        /// Only events with greater numbers.
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+    },
     /// Packets, and errors by cause.
     Counters,
     /// Other nodes.
     #[command(subcommand)]
     Node(IpsecNodeVerb),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum IpsecListVerb {
-    /// All of them.
-    List,
 }
 
 #[derive(Debug, Subcommand)]

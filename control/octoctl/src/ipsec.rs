@@ -5,9 +5,10 @@ use octoplane_api::v1::ipsec_client::IpsecClient;
 use serde_json::{Value, json};
 use tonic::transport::Channel;
 
-use crate::cli::{Format, IpsecListVerb, IpsecNodeVerb, IpsecVerb};
+use crate::cli::{Format, IpsecNodeVerb, IpsecVerb};
 use crate::error::Failure;
 use crate::output::{print, table, write};
+use crate::own_ipsec::{self, IpsecPolicyVerb, IpsecSaVerb};
 
 type Client = IpsecClient<Channel>;
 
@@ -15,8 +16,15 @@ pub(crate) async fn run(channel: Channel, verb: IpsecVerb, format: Format) -> Re
     let mut client = IpsecClient::new(channel).max_decoding_message_size(usize::MAX);
     match verb {
         IpsecVerb::Status => status(&mut client, format).await,
-        IpsecVerb::Sa(IpsecListVerb::List) => sas(&mut client, format).await,
-        IpsecVerb::Policy(IpsecListVerb::List) => policies(&mut client, format).await,
+        IpsecVerb::Sa(IpsecSaVerb::List) => sas(&mut client, format).await,
+        IpsecVerb::Sa(IpsecSaVerb::Add(arguments)) => own_ipsec::add_sa(&mut client, *arguments).await,
+        IpsecVerb::Sa(IpsecSaVerb::Del(name)) => own_ipsec::del_sa(&mut client, name).await,
+        IpsecVerb::Policy(IpsecPolicyVerb::List) => policies(&mut client, format).await,
+        IpsecVerb::Policy(IpsecPolicyVerb::Add(arguments)) => {
+            own_ipsec::add_policy(&mut client, arguments).await
+        }
+        IpsecVerb::Policy(IpsecPolicyVerb::Del { ids }) => own_ipsec::del_policies(&mut client, ids).await,
+        IpsecVerb::Events { after } => own_ipsec::events(&mut client, after, format).await,
         IpsecVerb::Counters => counters(&mut client, format).await,
         IpsecVerb::Node(IpsecNodeVerb::List) => nodes(&mut client, format).await,
         IpsecVerb::Node(IpsecNodeVerb::Del { addresses }) => {
@@ -88,7 +96,7 @@ async fn status(client: &mut Client, format: Format) -> Result<(), Failure> {
         let value = json!({
             "key": it.key, "boot_id": it.boot_id, "addresses": it.addresses, "strict": it.strict, "keys": keys,
             "key_file_error": it.key_file_error, "provider": it.provider, "devices": devices, "nodes": it.nodes,
-            "sas": it.sas, "framing": it.framing,
+            "sas": it.sas, "framing": it.framing, "policies": it.policies, "too_big": it.too_big,
         });
         return print(&value, format);
     }
@@ -155,7 +163,8 @@ async fn sas(client: &mut Client, format: Format) -> Result<(), Failure> {
                     "direction": it.direction, "spi": it.spi, "source": it.source, "destination": it.destination,
                     "algorithm": it.algorithm, "fingerprint": it.fingerprint, "esn": it.esn,
                     "replay_window": it.replay_window, "sequence": it.sequence, "packets": it.packets,
-                    "bytes": it.bytes, "errors": error_values(&it.errors), "provider": it.provider,
+                    "bytes": it.bytes, "errors": error_values(&it.errors), "provider": it.provider, "state": it.state,
+                    "age_seconds": it.age_seconds, "config": it.config.as_ref().map(own_ipsec::config_value),
                 })
             })
             .collect();
@@ -177,6 +186,7 @@ async fn sas(client: &mut Client, format: Format) -> Result<(), Failure> {
                 it.packets.to_string(),
                 it.bytes.to_string(),
                 errors.to_string(),
+                it.state.clone(),
             ]
         })
         .collect();
@@ -193,6 +203,7 @@ async fn sas(client: &mut Client, format: Format) -> Result<(), Failure> {
             "packets",
             "bytes",
             "errors",
+            "state",
         ],
         &rows,
     );
@@ -201,11 +212,23 @@ async fn sas(client: &mut Client, format: Format) -> Result<(), Failure> {
 
 async fn policies(client: &mut Client, format: Format) -> Result<(), Failure> {
     let request = v1::ListIpsecPoliciesRequest {};
-    let policies = client.list_ipsec_policies(request).await?.into_inner().policies;
+    let v1::IpsecPolicyList { policies, selectors } = client.list_ipsec_policies(request).await?.into_inner();
     if format != Format::Table {
         let value = |it: &v1::IpsecPolicy| json!({"node": it.node, "action": it.action, "key": it.key});
-        let values: Vec<_> = policies.iter().map(value).collect();
+        let values: Vec<_> = policies
+            .iter()
+            .map(value)
+            .chain(selectors.iter().map(own_ipsec::policy_value))
+            .collect();
         return print(&values, format);
+    }
+    if !selectors.is_empty() {
+        let rows: Vec<_> = selectors.iter().map(own_ipsec::policy_row).collect();
+        table(own_ipsec::POLICY_HEADS, &rows);
+        if policies.is_empty() {
+            return Ok(());
+        }
+        write("\n");
     }
     let row = |it: &v1::IpsecPolicy| [it.node.clone(), it.action.clone(), it.key.to_string()];
     let rows: Vec<_> = policies.iter().map(row).collect();

@@ -14,6 +14,7 @@ mod ipsec;
 mod monitor;
 mod objects;
 mod output;
+mod own_ipsec;
 mod program;
 mod show;
 

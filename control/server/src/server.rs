@@ -246,8 +246,9 @@ impl Bound {
             v1::attachments_server::AttachmentsServer::new(AttachmentService(attachments))
                 .max_decoding_message_size(max)
         });
-        let ipsec = dataplane.ipsec().map(|ipsec| {
-            v1::ipsec_server::IpsecServer::new(IpsecService(ipsec))
+        let (running, stopping) = tokio::sync::watch::channel(());
+        let ipsec = dataplane.ipsec().map(|control| {
+            v1::ipsec_server::IpsecServer::new(IpsecService { control, stopping })
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(usize::MAX)
         });
@@ -327,6 +328,7 @@ impl Bound {
         // Nobody is let in any more.
         gates.shutdown().await;
         history.close();
+        drop(running);
         if let Some(hub) = hub {
             hub.close();
         }

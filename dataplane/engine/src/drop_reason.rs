@@ -149,6 +149,8 @@ reasons! {
     NotEncrypted = 1008, "Encryption failed";
     /// It could not be decrypted, or was seen before; the counters of IPsec say why.
     NotDecrypted = 1009, "Decryption failed";
+    /// A policy of IPsec says so, or what it says cannot be done.
+    IpsecPolicy = 1010, "Denied by IPsec policy";
 }
 
 #[cfg(test)]

@@ -356,7 +356,7 @@ impl<P: BufPool> Engine<P> {
 
 impl<P: BufPool> Core<P> {
     #[inline(always)]
-    fn burst<const POD: bool>(
+    pub(crate) fn burst<const POD: bool>(
         &mut self,
         rx: &Rx<'_>,
         burst: &mut ArrayVec<P::Buf, BURST>,

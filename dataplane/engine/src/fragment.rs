@@ -9,6 +9,7 @@ use zerocopy::FromBytes;
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::output::Output;
+use crate::slow::Seal;
 
 /// Room for an IPv4 header with options.
 const MAX_HEADER: usize = 60;
@@ -43,7 +44,33 @@ impl<P: BufPool> Core<P> {
         }
     }
 
-    fn cut(
+    /// The same for a packet to be encrypted: each fragment is.
+    pub(crate) fn seal_in_pieces(
+        &mut self,
+        rx: &Rx<'_>,
+        seal: Seal,
+        mtu: u16,
+        buf: P::Buf,
+        out: &mut Output<P::Buf>,
+    ) {
+        let mut pieces = arrayvec::ArrayVec::<P::Buf, MAX_PIECES>::new();
+        match self.cut(buf.data(), mtu, &mut pieces) {
+            Ok(()) if out.seal.remaining_capacity() >= pieces.len() => {
+                self.stats.fragmented.add(1);
+                pieces
+                    .into_iter()
+                    .for_each(|piece| self.seal(rx, piece, seal, out));
+                out.discard(buf);
+            }
+            outcome => {
+                pieces.into_iter().for_each(|piece| out.discard(piece));
+                let reason = outcome.err().unwrap_or(DropReason::TxFull);
+                self.discard(rx, reason, buf, out);
+            }
+        }
+    }
+
+    pub(crate) fn cut(
         &mut self,
         frame: &[u8],
         mtu: u16,
@@ -99,7 +126,7 @@ impl<P: BufPool> Core<P> {
 }
 
 /// Most fragments of one packet: those of a jumbo frame on a path with the smallest MTU of IPv6.
-const MAX_PIECES: usize = 64;
+pub const MAX_PIECES: usize = 64;
 
 /// The header of fragments behind the first: only options that say so are copied (RFC 791, section 3.1).
 fn later_header<'a>(first: &[u8], later: &'a mut [u8; MAX_HEADER]) -> &'a mut [u8] {

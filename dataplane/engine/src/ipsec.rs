@@ -18,7 +18,7 @@ pub(crate) const ESP: u8 = 50;
 /// UDP port of ESP with NAT traversal (RFC 3948).
 const NAT_TRAVERSAL: u16 = 4500;
 /// Identities of other nodes, and those of nodes that are known by labels.
-const REMOTE_NODES: std::ops::RangeInclusive<u32> = 6..=7;
+pub(crate) const REMOTE_NODES: std::ops::RangeInclusive<u32> = 6..=7;
 const NODE_SCOPE: std::ops::RangeInclusive<u32> = 0x0200_0000..=0x02ff_ffff;
 
 /// What is in what where packets between nodes are both in a tunnel and encrypted. What comes in may have either form.
@@ -41,6 +41,9 @@ pub struct IpsecConfig {
     pub strict: bool,
     /// What is in what.
     pub framing: Framing,
+    /// Whether IPv4 packets that are too large once they are encrypted, and that are in no tunnel, are cut before, if their senders
+    /// allow it.
+    pub cut: bool,
 }
 
 impl IpsecConfig {
@@ -56,6 +59,7 @@ pub(crate) struct Ipsec<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) strict: bool,
     pub(crate) framing: Framing,
+    pub(crate) cut: bool,
 }
 
 impl<'a> Ipsec<'a> {
@@ -63,6 +67,7 @@ impl<'a> Ipsec<'a> {
         config.map(|config| Self {
             strict: config.strict,
             framing: config.framing,
+            cut: config.cut,
             snapshot: config.reader.load(),
         })
     }

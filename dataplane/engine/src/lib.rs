@@ -31,6 +31,7 @@ mod output;
 mod overlay;
 mod parking;
 pub mod probe;
+mod protect;
 mod rate;
 mod route_cache;
 mod sealed;
@@ -41,6 +42,7 @@ pub use connection::{Decided, DirectionView, FlowState, FlowView, Timeouts, desc
 pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;
+pub use fragment::MAX_PIECES;
 pub use ipsec::{Framing, IpsecConfig};
 pub use memory::{MEANING, Memory, MemoryPart};
 pub use observe::{

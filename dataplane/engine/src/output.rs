@@ -105,18 +105,34 @@ impl<B> Output<B> {
         self.ports.get_mut(usize::from(port))
     }
 
+    /// Whether anything was sent to a port since [`Output::take_touched`] was called last.
+    #[inline]
+    pub fn is_touched(&self) -> bool {
+        self.touched != [0; 4]
+    }
+
+    /// Looks at the set of ports that were sent to since [`Output::take_touched`] was called last, lowest first.
+    pub fn touched(&self) -> impl Iterator<Item = PortId> + use<B> {
+        bits(self.touched)
+    }
+
     /// Takes the set of ports that were sent to since the last call, lowest first.
     #[inline]
     pub fn take_touched(&mut self) -> impl Iterator<Item = PortId> + use<B> {
-        let touched = std::mem::take(&mut self.touched);
-        touched.into_iter().enumerate().flat_map(|(word, mut bits)| {
-            std::iter::from_fn(move || {
-                let bit = bits.trailing_zeros();
-                bits &= bits.wrapping_sub(1);
-                (bit < 64).then_some((word as u32 * 64 + bit) as PortId)
-            })
-        })
+        bits(std::mem::take(&mut self.touched))
     }
+}
+
+/// The numbers of the bits that are set.
+#[inline]
+fn bits(words: [u64; 4]) -> impl Iterator<Item = PortId> {
+    words.into_iter().enumerate().flat_map(|(word, mut bits)| {
+        std::iter::from_fn(move || {
+            let bit = bits.trailing_zeros();
+            bits &= bits.wrapping_sub(1);
+            (bit < 64).then_some((word as u32 * 64 + bit) as PortId)
+        })
+    })
 }
 
 #[cfg(test)]
@@ -129,6 +145,8 @@ mod tests {
         for port in [3, 130, 3, 64] {
             output.send(port, ()).unwrap();
         }
+        assert!(output.is_touched());
+        assert_eq!(output.touched().collect::<Vec<_>>(), [3, 64, 130]);
         assert_eq!(output.take_touched().collect::<Vec<_>>(), [3, 64, 130]);
         assert_eq!(output.take_touched().count(), 0);
         assert_eq!(output.queue(3).unwrap().len(), 2);

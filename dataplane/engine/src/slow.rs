@@ -31,6 +31,8 @@ pub(crate) enum Verdict {
     Send(PortId),
     /// Encrypted, and then sent.
     Seal(Seal),
+    /// The same, in fragments of this size.
+    SealInPieces(Seal, u16),
     /// Decrypted, and then looked at again.
     Open,
     /// Sent, as it is now, in fragments of this size.
@@ -113,6 +115,7 @@ impl<P: BufPool> Core<P> {
         let port = match verdict {
             Verdict::Send(port) => port,
             Verdict::Seal(seal) => return self.seal(rx, buf, seal, out),
+            Verdict::SealInPieces(seal, mtu) => return self.seal_in_pieces(rx, seal, mtu, buf, out),
             Verdict::Open => return self.open(rx, buf, out),
             Verdict::Answer => {
                 self.stats.answered.add(1);

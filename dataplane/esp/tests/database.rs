@@ -52,6 +52,7 @@ fn policy(id: u32, destination: &str, action: Action) -> PolicyConfig {
     let destination: octoplane_packet::Prefix = destination.parse().unwrap();
     PolicyConfig {
         id,
+        direction: Direction::Outbound,
         priority: 10,
         source: if destination.addr().is_ipv4() {
             "0.0.0.0/0"

@@ -65,7 +65,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     });
     let ports = PortChanges::new(config, &resumed.ports, Arc::clone(&dataplane), rounds);
     let cni = Cni::new(config, &dataplane);
-    let encrypted = ipsec.as_deref().map(Ipsec::engine);
+    let nodes = ipsec.as_deref().filter(|_| config.ipsec.key_file.is_some());
+    let encrypted = nodes.map(Ipsec::engine);
     let observed = Observed::new(Arc::clone(&dataplane), plan.engine.timeouts, encrypted);
     let fetching = observed.start(Arc::clone(&stop)).context("events thread")?;
     let daemon = Arc::new(Daemon::new(

@@ -1,12 +1,13 @@
 //! From the configuration to what DPDK and the workers are told.
 
 use dpdk::eal::{EalOptions, IovaMode, LogLevel, Memory};
+use octoplane_config::IpsecTooBig;
 use octoplane_config::schema::{self, Config, PollMode};
 use octoplane_control::{Access, Server};
 use octoplane_engine::{EngineConfig, IpsecConfig, Timeouts};
 use octoplane_tables::model::Role;
 use octoplane_tables::{Capacity, Gateways};
-use octoplane_worker::{IpsecPlan, Plan, Poll, PortPlan};
+use octoplane_worker::{IpsecPlan, Plan, PolicyOptions, Poll, PortPlan, TooBig};
 
 /// How the EAL is started.
 pub(crate) fn eal(config: &Config) -> EalOptions {
@@ -55,6 +56,15 @@ pub(crate) fn eal(config: &Config) -> EalOptions {
 
 /// What the data plane consists of.
 pub(crate) fn dataplane(config: &Config, ipsec: Option<IpsecConfig>) -> Plan {
+    let options = PolicyOptions {
+        too_big: match config.ipsec.too_big {
+            IpsecTooBig::Icmp => TooBig::Icmp,
+            IpsecTooBig::Fragment => TooBig::Fragment,
+        },
+        strict: config.ipsec.strict_cidrs.clone(),
+        strict_nodes: config.ipsec.strict_remote_nodes,
+    };
+    let asked = config.ipsec.policies || !options.strict.is_empty();
     let workers = config.workers.cores.len();
     let defaults = Capacity::default();
     Plan {
@@ -113,6 +123,8 @@ pub(crate) fn dataplane(config: &Config, ipsec: Option<IpsecConfig>) -> Plan {
         },
         ipsec: ipsec.map(|ipsec| IpsecPlan {
             config: ipsec,
+            nodes: config.ipsec.key_file.is_some(),
+            policies: asked.then_some(options),
             crypto: (&config.crypto).into(),
         }),
     }

@@ -16,11 +16,12 @@ use crate::backoff::Poll;
 use crate::bind::{BindFailed, BoundPort, Crew, PortPlan, bind, least_loaded};
 use crate::clock::Clock;
 use crate::crypto::{Crypto, CryptoOptions, CryptoSetupError};
-use crate::handle::{Handle, StartError, Worker};
+use crate::handle::{Handle, StartError, Worker, WorkerIpsec};
 use crate::handoff::Handoff;
 use crate::hotplug::attach;
 use crate::ports::PortQueues;
 use crate::resume::{Connections, Missing, Remembered, Resume, ResumeError, remember, system_clock};
+use crate::spd::PolicyOptions;
 
 /// Packets that may wait in one worker's inbox.
 const INBOX: usize = 1024;
@@ -61,6 +62,10 @@ pub struct Plan {
 pub struct IpsecPlan {
     /// What the engines are told.
     pub config: IpsecConfig,
+    /// Whether there are nodes that packets are encrypted for, as Cilium does it.
+    pub nodes: bool,
+    /// What there is to say about what leaves by uplinks, and comes in by them, if there may be policies.
+    pub policies: Option<PolicyOptions>,
     /// Who does the cryptography.
     pub crypto: CryptoOptions,
 }
@@ -224,7 +229,11 @@ impl Dataplane {
             clock,
             kept,
             connections,
-        } = remember(resume.connections, plan.connections, plan.ipsec.is_some())?;
+        } = remember(
+            resume.connections,
+            plan.connections,
+            plan.ipsec.as_ref().is_some_and(|ipsec| ipsec.nodes),
+        )?;
         let (crypto, mut providers) = match &plan.ipsec {
             Some(ipsec) => {
                 let (crypto, providers) = Crypto::open(eal, ipsec.crypto.clone(), count, &pool)?;
@@ -248,8 +257,13 @@ impl Dataplane {
                 ipsec: plan
                     .ipsec
                     .as_ref()
-                    .map(|it| it.config.clone())
-                    .zip(providers.pop()),
+                    .zip(providers.pop())
+                    .map(|(it, provider)| WorkerIpsec {
+                        config: it.config.clone(),
+                        nodes: it.nodes,
+                        policies: it.policies.clone(),
+                        provider,
+                    }),
                 memory: memory.part(number, plan.cores.len())?,
                 ports,
                 inbox: Arc::clone(&inboxes[number]),

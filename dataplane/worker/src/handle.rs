@@ -20,6 +20,7 @@ use crate::handoff::Handoff;
 use crate::ipsec::{IpsecStage, IpsecStats};
 use crate::poll::PollLoop;
 use crate::ports::PortQueues;
+use crate::spd::PolicyOptions;
 use crate::stats::LoopStats;
 
 /// Commands that may wait for a worker.
@@ -75,13 +76,25 @@ pub struct Worker {
     /// What the engine is told.
     pub engine: EngineConfig,
     /// How packets between nodes are encrypted, if they are, and by whom.
-    pub ipsec: Option<(IpsecConfig, CryptoProvider)>,
+    pub ipsec: Option<WorkerIpsec>,
     /// Its queues.
     pub ports: Vec<PortQueues>,
     /// Its inbox of packets from other workers.
     pub inbox: Arc<Handoff>,
     /// Where it puts news for the control plane.
     pub events: Arc<ArrayQueue<NeighbourEvent>>,
+}
+
+/// How a worker encrypts.
+pub struct WorkerIpsec {
+    /// Security associations, and what the engine is told.
+    pub config: IpsecConfig,
+    /// Whether the engine encrypts for other nodes.
+    pub nodes: bool,
+    /// What policies say besides what is programmed, if there may be any.
+    pub policies: Option<PolicyOptions>,
+    /// Who encrypts.
+    pub provider: CryptoProvider,
 }
 
 /// A running worker. Dropping it stops the worker and waits for it.
@@ -125,9 +138,14 @@ impl Worker {
             },
         );
         let monitor = Arc::clone(engine.monitor());
-        let ipsec = self.ipsec.map(|(config, provider)| {
-            let stage = IpsecStage::new(&config, provider);
-            engine.set_ipsec(config);
+        let ipsec = self.ipsec.map(|it| {
+            let mut stage = IpsecStage::new(&it.config, it.provider);
+            if let Some(options) = it.policies {
+                stage.follow_policies(options);
+            }
+            if it.nodes {
+                engine.set_ipsec(it.config);
+            }
             stage
         });
         let ipsec_stats = ipsec.as_ref().map(IpsecStage::stats);

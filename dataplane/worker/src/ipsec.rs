@@ -16,6 +16,7 @@ use octoplane_packet::headers::{ETHERNET_LEN, ethertype};
 use octoplane_tables::model::PortId;
 
 use crate::crypto::CryptoProvider;
+use crate::spd::{Protection, Routed, allowed, is_by_policy};
 
 /// Packets that wait for a provider at most, those that it has among them: what comes on top is dropped.
 pub(crate) const WAITING: usize = 4096;
@@ -51,17 +52,19 @@ pub struct IpsecCounts {
 
 /// One worker's encryption: between its engine and its ports.
 pub struct IpsecStage {
-    reader: Reader,
+    pub(crate) reader: Reader,
     /// The tables that the provider was told of last.
     revision: u64,
     provider: CryptoProvider,
     outbound: Outbound,
     inbound: Inbound,
-    stats: IpsecStats,
+    pub(crate) stats: IpsecStats,
     fronts: Fronts,
+    /// Policies, if there may be any.
+    pub(crate) spd: Option<Box<Protection>>,
     // Empty between calls, all but `jobs`: what the provider did not take.
     jobs: Vec<Job<Mbuf>>,
-    seal: Vec<ToEncrypt<Mbuf>>,
+    pub(crate) seal: Vec<ToEncrypt<Mbuf>>,
     open: Vec<ToDecrypt<Mbuf>>,
     done: Vec<Job<Mbuf>>,
     encrypted: Vec<Job<Mbuf>>,
@@ -86,6 +89,7 @@ impl IpsecStage {
             inbound,
             stats,
             fronts: Fronts::default(),
+            spd: None,
             jobs: Vec::with_capacity(WAITING),
             seal: Vec::with_capacity(WAITING),
             open: Vec::with_capacity(WAITING),
@@ -104,13 +108,18 @@ impl IpsecStage {
 
     /// Whether packets are on their way: the worker must not sleep.
     pub fn is_busy(&self) -> bool {
-        !self.jobs.is_empty() || self.provider.in_flight() > 0
+        !self.jobs.is_empty()
+            || !self.seal.is_empty()
+            || self.provider.in_flight() > 0
+            || self.spd.as_ref().is_some_and(|spd| spd.is_busy())
     }
 
     /// Takes what the engine left, and brings what is done on its way. Returns how many packets came back to the engine.
     pub fn run(&mut self, now: u64, engine: &mut Engine<MbufAllocator>, out: &mut Output<Mbuf>) -> usize {
         let mut packets = 0;
+        self.send_errors(now, engine, out);
         for _ in 0..PASSES {
+            self.protect(now, engine, out);
             if out.seal.is_empty() && out.open.is_empty() && !self.is_busy() {
                 break;
             }
@@ -120,6 +129,11 @@ impl IpsecStage {
                 // The rest is with a device.
                 break;
             }
+        }
+        // What was decrypted may have been sent on.
+        self.protect(now, engine, out);
+        if let Some(spd) = &mut self.spd {
+            spd.start_over();
         }
         packets
     }
@@ -172,7 +186,7 @@ impl IpsecStage {
         if !self.encrypted.is_empty() {
             self.outbound
                 .finish(sad, &mut self.encrypted, &mut self.processed);
-            self.send(engine, out);
+            self.send(now, engine, out);
         }
         if !self.decrypted.is_empty() {
             let sad = &self.reader.load().sad;
@@ -182,9 +196,14 @@ impl IpsecStage {
         done
     }
 
+    /// Packets that there is room for.
+    pub(crate) fn room(&self) -> usize {
+        WAITING.saturating_sub(self.jobs.len() + self.seal.len() + self.provider.in_flight())
+    }
+
     /// Takes what the engine left, as far as there is room for it.
     fn take(&mut self, engine: &mut Engine<MbufAllocator>, out: &mut Output<Mbuf>) {
-        let mut room = WAITING.saturating_sub(self.jobs.len() + self.provider.in_flight());
+        let mut room = self.room();
         for it in out.seal.drain(..) {
             let mut buf = it.buf;
             let front = usize::from(it.front);
@@ -268,8 +287,9 @@ impl IpsecStage {
     }
 
     /// Queues encrypted packets for their ports.
-    fn send(&mut self, engine: &mut Engine<MbufAllocator>, out: &mut Output<Mbuf>) {
+    fn send(&mut self, now: u64, engine: &mut Engine<MbufAllocator>, out: &mut Output<Mbuf>) {
         refused(&self.processed, 0, Direction::Egress, engine);
+        let mut routed = Routed::default();
         for Processed {
             mut buf,
             cookie,
@@ -282,6 +302,10 @@ impl IpsecStage {
                 continue;
             }
             let (macs, port) = uncooked(cookie);
+            if is_by_policy(cookie) {
+                routed.add(buf, port, now, engine, out, &self.stats.counts.encrypted);
+                continue;
+            }
             let framed = match self.fronts.number(cookie) {
                 None => ethernet(&mut buf, macs),
                 Some(number) => match self.fronts.get(number) {
@@ -300,18 +324,24 @@ impl IpsecStage {
                 out.discard(buf);
             }
         }
+        routed.flush(now, engine, out);
+        // Nothing of this is for policies.
+        self.is_settled(out);
     }
 
     /// Gives decrypted packets to the engine, in bursts of one port each.
     fn give_back(&mut self, now: u64, engine: &mut Engine<MbufAllocator>, out: &mut Output<Mbuf>) {
         refused(&self.processed, 0, Direction::Ingress, engine);
+        let snapshot = self.reader.load();
+        let policies = self.spd.is_some();
+        let mut routed = Routed::default();
         let mut burst = ArrayVec::<Mbuf, BURST>::new();
         let mut last: Option<(PortId, [u8; 12])> = None;
         for Processed {
             mut buf,
             cookie,
             outcome,
-            ..
+            sa,
         } in self.processed.drain(..)
         {
             if outcome.is_err() {
@@ -319,6 +349,16 @@ impl IpsecStage {
                 continue;
             }
             let (_, port) = uncooked(cookie);
+            if policies && let Some(sa) = sa.and_then(|id| snapshot.sa(id)).filter(|sa| sa.reqid() != 0) {
+                match allowed(snapshot, sa.reqid(), buf.data()) {
+                    Ok(()) => routed.add(buf, port, now, engine, out, &self.stats.counts.decrypted),
+                    Err(reason) => {
+                        engine.count_lost(reason, Direction::Ingress, 1, buf.len() as u64);
+                        out.discard(buf);
+                    }
+                }
+                continue;
+            }
             if burst.is_full() || last.is_none_or(|(last, _)| last != port) {
                 if let Some((last, _)) = last
                     && !burst.is_empty()
@@ -348,6 +388,7 @@ impl IpsecStage {
         {
             engine.decrypted(now, last, &mut burst, out);
         }
+        routed.flush(now, engine, out);
     }
 }
 
@@ -370,7 +411,7 @@ fn refused(
 }
 
 /// What goes with a packet: the Ethernet addresses in front of it, and its port.
-fn cookie(macs: &[u8; 12], port: PortId) -> [u64; 3] {
+pub(crate) fn cookie(macs: &[u8; 12], port: PortId) -> [u64; 3] {
     let [a, b, c, d, e, f, g, h, i, j, k, l] = *macs;
     [
         u64::from_be_bytes([a, b, c, d, e, f, g, h]),
@@ -426,7 +467,7 @@ fn uncooked([first, second, port]: [u64; 3]) -> ([u8; 12], PortId) {
 }
 
 /// Puts an Ethernet header in front of an IP packet.
-fn ethernet(buf: &mut Mbuf, macs: [u8; 12]) -> Result<(), DropReason> {
+pub(crate) fn ethernet(buf: &mut Mbuf, macs: [u8; 12]) -> Result<(), DropReason> {
     let kind = match buf.data().first().map(|first| first >> 4) {
         Some(4) => ethertype::IPV4,
         Some(6) => ethertype::IPV6,

@@ -20,6 +20,7 @@ mod ipsec;
 mod poll;
 mod ports;
 mod resume;
+mod spd;
 mod stats;
 
 pub use assign::{Assignment, assign};
@@ -34,4 +35,5 @@ pub use hotplug::PortChangeError;
 pub use ipsec::{IpsecCounts, IpsecStage, IpsecStats};
 pub use ports::{PortQueues, Transmit};
 pub use resume::{Connections, Missing, Restore, Resume, ResumeError};
+pub use spd::{PolicyOptions, TooBig};
 pub use stats::{BURST_BUCKETS, LoopStats};

@@ -112,6 +112,14 @@ impl PollLoop {
                 self.stats.burst(packets);
                 total += packets;
                 pending += packets;
+                if let Some(ipsec) = &mut self.ipsec
+                    && ipsec.looks_at_received()
+                {
+                    ipsec.receive(id, &mut burst, &mut self.engine, out);
+                    if burst.is_empty() {
+                        continue;
+                    }
+                }
                 self.engine.process(now, id, &mut burst, out);
                 if pending > FLUSH - BURST {
                     self.flush(out);
@@ -133,6 +141,19 @@ impl PollLoop {
 
     /// Queues what other workers want sent.
     fn take_over(&mut self, out: &mut Output<Mbuf>) -> usize {
+        let policies = self.ipsec.as_mut().is_some_and(IpsecStage::looks_at_sent);
+        if policies {
+            // The others have asked the policies about theirs: here it is about what comes before them.
+            self.flush(out);
+        }
+        let taken = self.queue_inbox(out);
+        if let Some(ipsec) = self.ipsec.as_mut().filter(|_| policies) {
+            ipsec.is_settled(out);
+        }
+        taken
+    }
+
+    fn queue_inbox(&mut self, out: &mut Output<Mbuf>) -> usize {
         for taken in 0..BURST {
             let Some((port, packet)) = self.inbox.pop() else {
                 return taken;
@@ -151,7 +172,10 @@ impl PollLoop {
     fn flush(&mut self, out: &mut Output<Mbuf>) {
         let timed = self.rounds.is_multiple_of(TIMED);
         if let Some(ipsec) = &mut self.ipsec
-            && (ipsec.is_busy() || !out.seal.is_empty() || !out.open.is_empty())
+            && (ipsec.is_busy()
+                || !out.seal.is_empty()
+                || !out.open.is_empty()
+                || out.is_touched() && ipsec.looks_at_sent())
         {
             let now = self.clock.ns(cycles::now());
             ipsec.run(now, &mut self.engine, out);

@@ -71,6 +71,8 @@ pub const METHODS: &[Method] = &[
     method("/octoplane.v1.Stats/GetStages", Read, Call),
     method("/octoplane.v1.Ipsec/GetIpsecStatus", Read, Call),
     method("/octoplane.v1.Ipsec/SetIpsecNodes", Program, Call),
+    method("/octoplane.v1.Ipsec/ProgramIpsec", Program, Call),
+    method("/octoplane.v1.Ipsec/StreamIpsecEvents", Read, Endless),
     method("/octoplane.v1.Ipsec/ListIpsecNodes", Read, Call),
     method("/octoplane.v1.Ipsec/ListIpsecSas", Read, Call),
     method("/octoplane.v1.Ipsec/ListIpsecPolicies", Read, Call),

@@ -66,7 +66,7 @@ fn every_method_of_every_service_has_a_class_and_nothing_else_has() {
             "List",
             "Watch",
             "Explain",
-            "StreamEvents",
+            "Stream",
             "Check",
             "ServerReflectionInfo",
         ]

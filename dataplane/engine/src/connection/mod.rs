@@ -618,7 +618,7 @@ impl<P: BufPool> Core<P> {
             .data()
             .get(ETHERNET_LEN + 6)
             .is_none_or(|flags| flags & 0x40 != 0);
-        let may_cut = !out.is_v6() && !df && !way.tunnel && !around && sa.is_none();
+        let may_cut = !out.is_v6() && !df && !way.tunnel && !around && sa.is_none_or(|(ipsec, _)| ipsec.cut);
         // On a link, it is the tunnel's end whose Ethernet address is wanted.
         let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
         match self.route(rx, &target, hop, size, ttl, may_cut) {
@@ -667,6 +667,7 @@ impl<P: BufPool> Core<P> {
         }
         frame[..12].copy_from_slice(&target.macs);
         match seal {
+            Some(seal) if size > usize::from(target.mtu) => Verdict::SealInPieces(seal, target.mtu),
             Some(seal) => Verdict::Seal(seal),
             None => {
                 target.mtu = target.mtu.saturating_add(note.len());

@@ -164,7 +164,7 @@ impl Fate {
         match verdict {
             Verdict::Send(port) if host => Self::Host { port },
             Verdict::Send(port) | Verdict::SendInPieces(port, _) => Self::Sent { port },
-            Verdict::Seal(seal) => Self::Encrypted { port: seal.port },
+            Verdict::Seal(seal) | Verdict::SealInPieces(seal, _) => Self::Encrypted { port: seal.port },
             Verdict::Open => Self::Decrypted,
             Verdict::Drop(reason) | Verdict::Punt(reason) => Self::Dropped { reason, told: false },
             Verdict::Refuse(reason, _) | Verdict::RefuseInner(reason, _) => {

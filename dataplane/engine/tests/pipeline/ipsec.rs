@@ -42,6 +42,7 @@ fn encrypting(mut lab: Lab<HeapPool>, strict: bool) -> Encrypting {
         reader: database.reader(),
         strict,
         framing: Framing::TunnelInEsp,
+        cut: false,
     });
     Encrypting {
         lab,
@@ -57,6 +58,7 @@ fn esp_in_tunnel(lab: Lab<HeapPool>, strict: bool, front: u16) -> Encrypting {
         reader: it.database.reader(),
         strict,
         framing: Framing::EspInTunnel,
+        cut: false,
     });
     it.front = front;
     it.peer(Peer::Ready);
@@ -222,8 +224,12 @@ fn what_cannot_be_encrypted_does_not_leave() {
 }
 
 fn with_df(payload: usize) -> Vec<u8> {
+    with_flags(0x40, payload)
+}
+
+fn with_flags(flags: u8, payload: usize) -> Vec<u8> {
     let mut frame = to_peer(payload);
-    frame[20] = 0x40;
+    frame[20] = flags;
     frame[24..26].fill(0);
     let sum = internet_checksum(&frame[14..34]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
@@ -339,6 +345,37 @@ fn native(key: u8, strict: bool) -> Encrypting {
     encrypting(lab, strict)
 }
 
+/// RFC 4301, section 8.2.1: what may be cut is cut before it is encrypted, if one wants that. 1446 bytes fit (see above), of which
+/// the second fragment has the rest.
+#[test]
+fn large_packets_are_cut_before_they_are_encrypted() {
+    let mut it = native(3, false);
+    it.peer(Peer::Ready);
+    let large = with_flags(0, 1472);
+    // Known to the tables from the first packet on.
+    let outcome = it.lab.one(POD0, &large);
+    assert_eq!(outcome.dropped_and_sent().0, 136);
+    it.lab.engine.set_ipsec(IpsecConfig {
+        reader: it.database.reader(),
+        strict: false,
+        framing: Framing::TunnelInEsp,
+        cut: true,
+    });
+    for _ in 0..2 {
+        let outcome = it.lab.one(POD0, &large);
+        assert!(outcome.sent.is_empty() && outcome.drops.is_empty(), "{outcome:?}");
+        let pieces = it.sealed();
+        let lens: Vec<_> = pieces.iter().map(|piece| piece.len() - 14).collect();
+        // Fragments but the last hold a multiple of eight bytes.
+        assert_eq!(lens, [20 + 1424, 20 + 56]);
+        assert_eq!((be16(&pieces[0], 20), be16(&pieces[1], 20)), (0x2000, 1424 / 8));
+        let payload: Vec<u8> = pieces.iter().flat_map(|piece| piece[34..].to_vec()).collect();
+        assert_eq!(payload, large[34..]);
+    }
+    // Those that must not be cut are refused as before.
+    assert_eq!(it.lab.one(POD0, &with_df(1472)).dropped_and_sent().0, 136);
+}
+
 #[test]
 fn pods_packets_are_encrypted_without_a_tunnel() {
     let mut it = native(3, false);
@@ -436,6 +473,7 @@ fn esp_in_a_tunnel_packet_is_left_to_be_decrypted() {
                 reader: it.database.reader(),
                 strict,
                 framing,
+                cut: false,
             });
             // Between the nodes, or between addresses of their own as Cilium has them.
             for (src, dst) in [(PEER4, OWN4), ("10.1.0.254", "10.0.0.254")] {

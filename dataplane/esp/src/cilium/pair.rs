@@ -54,6 +54,7 @@ pub fn pair_sas(
                 ..Lifetime::default()
             },
             inner: Vec::new(),
+            reqid: 0,
         })
     };
     Ok(PairSas {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use octoplane_packet::Prefix;
 
 use crate::cilium::KeyIndex;
-use crate::sa::{Mark, SaConfig, SaId, SaKey};
+use crate::sa::{Direction, Mark, SaConfig, SaId, SaKey};
 use crate::store::StoreError;
 use crate::view::{Action, TunnelId};
 
@@ -22,7 +22,7 @@ pub enum Change {
     PutTunnel(TunnelId, SaKey),
     /// Removes a tunnel that no policy uses.
     DeleteTunnel(TunnelId),
-    /// Adds or replaces a policy.
+    /// Adds or replaces a policy, of either direction.
     PutPolicy(PolicyConfig),
     /// Removes a policy by its number.
     DeletePolicy(u32),
@@ -51,11 +51,14 @@ impl PortRange {
     };
 }
 
-/// An outbound policy.
+/// A policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyConfig {
     /// Number of the policy.
     pub id: u32,
+    /// Of packets that leave, or of those that come in. What is inbound and protects names the [`SaConfig::reqid`] that packets
+    /// have to come by, instead of a tunnel.
+    pub direction: Direction,
     /// Policies with lower numbers come first.
     pub priority: u32,
     /// Source addresses.

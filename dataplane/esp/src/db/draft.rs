@@ -6,7 +6,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use imbl::{HashMap, OrdMap, OrdSet};
 
-use super::change::{Change, ChangeError, Committed, NodeConfig};
+use super::change::{Change, ChangeError, Committed, NodeConfig, PolicyConfig};
 use super::policies::Policies;
 use super::writer::Options;
 use crate::ip::map;
@@ -19,6 +19,7 @@ use crate::view::{Action, MAX_KEYS, MAX_SAME_ADDRESSES, MAX_TUNNELS, NodeView, S
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     pub(super) policies: Policies,
+    pub(super) inbound: Policies,
     pub(super) tunnels: OrdMap<TunnelId, SaKey>,
     pub(super) nodes: OrdMap<IpAddr, Arc<NodeConfig>>,
     /// Tunnels and nodes that use a security association.
@@ -75,20 +76,9 @@ impl<'a> Draft<'a> {
             Change::DeleteSa(key) => self.delete_sa(&key),
             Change::PutTunnel(id, key) => self.put_tunnel(id, key),
             Change::DeleteTunnel(id) => self.delete_tunnel(id),
-            Change::PutPolicy(policy) => {
-                if let Action::Protect(tunnel) = policy.action
-                    && !self.state.tunnels.contains_key(&tunnel)
-                {
-                    return Err(ChangeError::NoSuchTunnel(tunnel));
-                }
-                let new = self.state.policies.get(policy.id).is_none();
-                full(
-                    "policy",
-                    self.state.policies.len(),
-                    self.options.max_policies,
-                    new,
-                )?;
-                self.state.policies.put(&mut self.snapshot.spd, policy)
+            Change::PutPolicy(policy) => self.put_policy(policy),
+            Change::DeletePolicy(id) if self.state.inbound.get(id).is_some() => {
+                self.state.inbound.delete(&mut self.snapshot.spd_inbound, id)
             }
             Change::DeletePolicy(id) => self.state.policies.delete(&mut self.snapshot.spd, id),
             Change::PutNode(node) => self.put_node(node),
@@ -98,6 +88,38 @@ impl<'a> Draft<'a> {
                 Ok(())
             }
         }
+    }
+
+    fn put_policy(&mut self, policy: PolicyConfig) -> Result<(), ChangeError> {
+        let (id, direction) = (policy.id, policy.direction);
+        if let Action::Protect(tunnel) = policy.action
+            && direction == Direction::Outbound
+            && !self.state.tunnels.contains_key(&tunnel)
+        {
+            return Err(ChangeError::NoSuchTunnel(tunnel));
+        }
+        let State {
+            policies, inbound, ..
+        } = &self.state;
+        let new = policies.get(id).is_none() && inbound.get(id).is_none();
+        full(
+            "policy",
+            policies.len() + inbound.len(),
+            self.options.max_policies,
+            new,
+        )?;
+        let Snapshot { spd, spd_inbound, .. } = &mut self.snapshot;
+        let State {
+            policies, inbound, ..
+        } = &mut self.state;
+        let ((here, spd), (there, other)) = match direction {
+            Direction::Outbound => ((policies, spd), (inbound, spd_inbound)),
+            Direction::Inbound => ((inbound, spd_inbound), (policies, spd)),
+        };
+        if there.get(id).is_some() {
+            there.delete(other, id)?;
+        }
+        here.put(spd, policy)
     }
 
     fn put_sa(&mut self, index: usize, config: SaConfig) -> Result<(), ChangeError> {

@@ -48,7 +48,7 @@ fn ports(range: PortRange) -> Vec<(u16, u16)> {
 }
 
 /// What a policy looks at: more than one entry if its ports are no power of two.
-fn entries(policy: &PolicyConfig) -> Vec<(Shape, Bits)> {
+fn entries(policy: &PolicyConfig) -> Vec<(Shape, Bits, Action)> {
     let (source, source_mask) = masked(policy.source);
     let (destination, destination_mask) = masked(policy.destination);
     // The family is told apart by a bit of its own, so that no mask has to.
@@ -64,6 +64,7 @@ fn entries(policy: &PolicyConfig) -> Vec<(Shape, Bits)> {
                 source_port: source_port_mask,
                 destination_port: destination_port_mask,
                 mark: policy.mark.mask,
+                later: false,
             };
             let bits = Bits {
                 ipv4,
@@ -74,8 +75,25 @@ fn entries(policy: &PolicyConfig) -> Vec<(Shape, Bits)> {
                 destination_port,
                 mark: policy.mark.value,
             };
-            entries.push((shape, bits));
+            entries.push((shape, bits, policy.action));
         }
+    }
+    let all = policy.source_ports == PortRange::ANY && policy.destination_ports == PortRange::ANY;
+    if let Some((shape, bits, action)) = entries.first().filter(|_| !all)
+        && *action != Action::Bypass
+    {
+        let shape = Shape {
+            source_port: 0,
+            destination_port: 0,
+            later: true,
+            ..*shape
+        };
+        let bits = Bits {
+            source_port: 0,
+            destination_port: 0,
+            ..*bits
+        };
+        entries.push((shape, bits, Action::Discard));
     }
     entries
 }
@@ -149,7 +167,7 @@ impl Policies {
             priority: policy.priority,
             policy: policy.id,
         };
-        for (shape, bits) in entries(&policy) {
+        for (shape, bits, action) in entries(&policy) {
             let count = self.ranks.len() + usize::from(!self.ranks.contains_key(&shape));
             if count > MAX_SHAPES {
                 return Err(ChangeError::TooManyShapes {
@@ -161,7 +179,7 @@ impl Policies {
             self.wanting
                 .entry((shape, bits))
                 .or_default()
-                .insert(rank, policy.action);
+                .insert(rank, action);
             *self.ranks.entry(shape).or_default().entry(rank).or_default() += 1;
             self.publish(spd, shape, bits);
         }
@@ -178,7 +196,7 @@ impl Policies {
             priority: policy.priority,
             policy: id,
         };
-        for (shape, bits) in entries(&policy) {
+        for (shape, bits, _) in entries(&policy) {
             if let Some(wanting) = self.wanting.get_mut(&(shape, bits)) {
                 wanting.remove(&rank);
                 if wanting.is_empty() {

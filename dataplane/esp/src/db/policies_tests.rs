@@ -96,6 +96,7 @@ fn policy() -> impl Strategy<Value = PolicyConfig> {
                     };
                     PolicyConfig {
                         id,
+                        direction: crate::Direction::Outbound,
                         priority,
                         source,
                         destination,

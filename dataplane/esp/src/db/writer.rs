@@ -123,9 +123,9 @@ impl Database {
         &self.current
     }
 
-    /// Policies, by number.
+    /// Policies: the outbound ones by number, then the inbound ones.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<PolicyConfig>> {
-        self.state.policies.iter()
+        self.state.policies.iter().chain(self.state.inbound.iter())
     }
 
     /// Tunnels, by number, with what they use.

@@ -161,6 +161,8 @@ pub struct SaConfig {
     pub lifetime: Lifetime,
     /// Inbound: what may come out; empty for anything.
     pub inner: Vec<InnerSelector>,
+    /// What policies name it by, as those of its peer and of other keys for the same; 0: it is no policy's.
+    pub reqid: u32,
 }
 
 /// Why a security association was refused. Each text names the field and the limit.
@@ -274,12 +276,13 @@ impl SaConfig {
             outer,
             lifetime,
             inner,
+            reqid,
         } = self;
         (direction, spi, source, destination)
             == (&other.direction, &other.spi, &other.source, &other.destination)
             && (mark, mode, algorithm, esn) == (&other.mark, &other.mode, &other.algorithm, &other.esn)
             && (replay_window, nat_traversal) == (&other.replay_window, &other.nat_traversal)
-            && (outer, lifetime, inner) == (&other.outer, &other.lifetime, &other.inner)
+            && (outer, lifetime, inner, reqid) == (&other.outer, &other.lifetime, &other.inner, &other.reqid)
     }
 
     /// What it is known by.

@@ -50,6 +50,7 @@ pub struct Sa {
     session: Arc<Session>,
     pub(crate) spi: u32,
     pub(crate) mark: Mark,
+    reqid: u32,
     salt: [u8; 4],
     pub(crate) direction: Direction,
     pub(crate) mode: Mode,
@@ -160,6 +161,7 @@ impl Sa {
             session: Arc::new(session),
             spi: config.spi,
             mark: config.mark,
+            reqid: config.reqid,
             direction: config.direction,
             mode: config.mode,
             iv_len: algorithm.iv_len() as u8,
@@ -197,6 +199,12 @@ impl Sa {
     #[inline]
     pub fn config(&self) -> &SaConfig {
         &self.config
+    }
+
+    /// What policies name it by; 0: nothing.
+    #[inline]
+    pub fn reqid(&self) -> u32 {
+        self.reqid
     }
 
     /// What its keys are known by.

@@ -3,6 +3,7 @@
 pub(crate) mod cow_map;
 mod nodes;
 mod sad;
+mod select;
 mod slab;
 pub(crate) mod spd;
 
@@ -13,6 +14,7 @@ use arc_swap::{ArcSwap, Cache};
 pub(crate) use nodes::Nodes;
 pub use nodes::{MAX_KEYS, NodeDecision, NodeView};
 pub use sad::{MAX_SAME_ADDRESSES, Sad};
+pub use select::Selected;
 use slab::Slab;
 pub use spd::{Action, PolicyMatch, PolicyQuery, Spd, TunnelId};
 
@@ -31,6 +33,8 @@ pub struct Snapshot {
     pub sad: Sad,
     /// Outbound policies.
     pub spd: Spd,
+    /// Inbound policies.
+    pub spd_inbound: Spd,
     /// Which security association each tunnel uses.
     pub(crate) tunnels: Slab<SaId>,
     pub(crate) nodes: Nodes,

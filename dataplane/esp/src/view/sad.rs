@@ -42,6 +42,8 @@ pub struct Sad {
     by_key: CowMap<Key, [u32; MAX_SAME_ADDRESSES]>,
     /// How many inbound ones accept any source: 0 saves the second lookup.
     any_source: usize,
+    /// How many inbound ones policies can name.
+    named: usize,
 }
 
 impl Sad {
@@ -60,6 +62,12 @@ impl Sad {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Sa>> {
         self.sas.iter()
+    }
+
+    /// Whether there are inbound ones that policies can name.
+    #[inline]
+    pub fn has_named_inbound(&self) -> bool {
+        self.named > 0
     }
 
     /// How many there are.
@@ -88,6 +96,18 @@ impl Sad {
             }
             self.candidate(&Key { source: 0, ..key }, mark)
         })
+    }
+
+    /// Whether there is an outbound security association with these, whatever its mark.
+    #[inline]
+    pub(crate) fn has_outbound(&self, spi: u32, destination: Addr, source: Addr) -> bool {
+        let key = Key {
+            outbound: true,
+            spi,
+            destination,
+            source,
+        };
+        self.by_key.get(&key).is_some()
     }
 
     /// Reads where [`Sad::inbound`] will look first, for its being read.
@@ -137,6 +157,7 @@ impl Sad {
     pub(crate) fn insert(&mut self, sa: Arc<Sa>) {
         let (key, index) = (Key::of(&sa.config().key()), sa.id().index);
         self.any_source += usize::from(counts_as_any_source(sa.config()));
+        self.named += usize::from(counts_as_named(sa.config()));
         self.sas.set(index, Some(sa));
         let mut indices = self
             .by_key
@@ -159,6 +180,7 @@ impl Sad {
         let sa = Arc::clone(self.get(id)?);
         let key = Key::of(&sa.config().key());
         self.any_source -= usize::from(counts_as_any_source(sa.config()));
+        self.named -= usize::from(counts_as_named(sa.config()));
         self.sas.set(id.index, None);
         let mut rest = [NONE; MAX_SAME_ADDRESSES];
         let others = self.by_key.get(&key).into_iter().flatten();
@@ -176,6 +198,10 @@ impl Sad {
 
 fn counts_as_any_source(config: &SaConfig) -> bool {
     config.direction == Direction::Inbound && config.source.is_none()
+}
+
+fn counts_as_named(config: &SaConfig) -> bool {
+    config.direction == Direction::Inbound && config.reqid != 0
 }
 
 impl SessionLookup for Sad {

@@ -1,8 +1,11 @@
-//! The table of outbound policies (RFC 4301, section 4.4.1), looked up without going through them one by one.
+//! The table of policies (RFC 4301, section 4.4.1), looked up without going through them one by one.
 //!
 //! Policies that look at the same bits (prefix lengths, which of protocol and ports, mask of the mark) are of one *shape* and
 //! share a hash map. A lookup asks each shape once, the one with the best priority first, and stops as soon as no other
 //! could do better: its cost follows the number of shapes, not that of policies.
+//!
+//! A fragment that does not say its ports matches no policy for some ports. If one that protects or discards might be meant, and
+//! none comes before it, the fragment is discarded (RFC 4301, section 7.1, leaves that choice).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -48,6 +51,8 @@ pub(crate) struct Shape {
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
     pub(crate) mark: u32,
+    /// For fragments that do not say their ports, which may be of what a policy for some ports protects or discards.
+    pub(crate) later: bool,
 }
 
 /// What those bits have to be.
@@ -77,7 +82,7 @@ pub(crate) struct ShapeTable {
     pub(crate) entries: CowMap<Bits, (Rank, Action)>,
 }
 
-/// The outbound policies. Immutable where it is read.
+/// The policies of one direction. Immutable where it is read.
 #[derive(Debug, Clone, Default)]
 pub struct Spd {
     /// The best rank first.
@@ -98,6 +103,7 @@ impl Shape {
     #[inline]
     fn bits(&self, query: &PolicyQuery) -> Option<Bits> {
         let (source_port, destination_port) = match query.ports {
+            Some(_) if self.later => return None,
             Some(ports) => ports,
             None if self.source_port | self.destination_port != 0 => return None,
             None => (0, 0),
@@ -133,6 +139,12 @@ impl Spd {
             policy: rank.policy,
             action,
         })
+    }
+
+    /// Whether there are no policies.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.shapes.is_empty()
     }
 
     /// How many shapes there are: what a lookup costs at most.

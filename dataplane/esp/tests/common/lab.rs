@@ -193,6 +193,7 @@ pub fn config(direction: Direction, algorithm: Algorithm) -> SaConfig {
         outer: OuterHeader::default(),
         lifetime: Lifetime::default(),
         inner: Vec::new(),
+        reqid: 0,
     }
 }
 

@@ -116,6 +116,18 @@ impl Keys {
         })
     }
 
+    /// None, for good.
+    pub(crate) fn none() -> Self {
+        Self {
+            path: PathBuf::new(),
+            keep: Duration::ZERO,
+            held: Vec::new(),
+            seen: None,
+            due: None,
+            error: None,
+        }
+    }
+
     /// The keys that are in use, the one that is announced last.
     pub(crate) fn held(&self) -> &[Held] {
         &self.held

@@ -1,13 +1,16 @@
-//! Encryption between nodes: from keys and nodes to security associations, for as long as the daemon runs.
+//! Encryption: from keys and nodes to security associations, and what is programmed besides, for as long as the daemon runs.
 
+mod events;
 mod keys;
 mod nodes;
+mod program;
 mod service;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use octoplane_config::{Ipsec as Config, IpsecFraming};
+use octoplane_config::{Ipsec as Config, IpsecFraming, IpsecTooBig};
 use octoplane_engine::{Framing, IpsecConfig};
 use octoplane_esp::cilium::{End, KeyIndex, pair_sas};
 use octoplane_esp::db::{ApplyError, Change, Database, NodeConfig, Options};
@@ -25,8 +28,10 @@ use octoplane_tables::{SharedStore, State};
 use octoplane_worker::Clock;
 use tracing::{info, warn};
 
+use events::Events;
 use keys::Keys;
 use nodes::{Node, Nodes};
+use program::Programmed;
 pub(crate) use service::Service;
 
 /// Time between two looks at everything.
@@ -45,6 +50,9 @@ struct Inner {
     strict: bool,
     framing: Framing,
     boot_id: String,
+    /// Security associations and policies of one's own.
+    programmed: Programmed,
+    events: Events,
     /// What the configuration says about our ends.
     configured: Vec<IpAddr>,
     /// Our ends.
@@ -61,13 +69,19 @@ struct Inner {
 impl Ipsec {
     /// Reads keys, sequence numbers and nodes. `None`: nothing is to be encrypted.
     pub(crate) fn open(config: &Config) -> anyhow::Result<Option<Self>> {
-        let Some(key_file) = &config.key_file else {
+        if config.key_file.is_none() && !config.policies && config.strict_cidrs.is_empty() {
             return Ok(None);
-        };
+        }
         // Neither core dumps nor other processes get to see keys.
         nix::sys::prctl::set_dumpable(false).context("core dumps could not be turned off")?;
-        let keys = Keys::open(key_file, config.rotation).context("ipsec.key_file")?;
-        fs::create_dir_all(&config.directory)
+        let keys = match &config.key_file {
+            Some(key_file) => Keys::open(key_file, config.rotation).context("ipsec.key_file")?,
+            None => Keys::none(),
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.directory)
             .with_context(|| format!("ipsec.directory: {}", config.directory.display()))?;
         let store = FileStore::open(&config.directory.join("sequence")).context("ipsec.directory")?;
         let nodes_file = config.directory.join("nodes.json");
@@ -90,6 +104,8 @@ impl Ipsec {
                 IpsecFraming::EspInTunnel => Framing::EspInTunnel,
             },
             boot_id,
+            programmed: Programmed::new(config),
+            events: Events::default(),
             configured: config.addresses.clone(),
             local: Vec::new(),
             sas_of: HashMap::new(),
@@ -110,6 +126,7 @@ impl Ipsec {
             reader: inner.database.reader(),
             strict: inner.strict,
             framing: inner.framing,
+            cut: inner.programmed.too_big == IpsecTooBig::Fragment,
         }
     }
 
@@ -120,7 +137,10 @@ impl Ipsec {
         clock: Clock,
         stop: Arc<AtomicBool>,
     ) -> anyhow::Result<JoinHandle<()>> {
-        self.inner().begin(&store.state(), clock.now())?;
+        let mut inner = self.inner();
+        inner.begin(&store.state(), clock.now())?;
+        inner.restore(clock.now())?;
+        drop(inner);
         let this = Arc::clone(self);
         let run = move || {
             let mut round = 0_u32;
@@ -139,8 +159,12 @@ impl Ipsec {
 
     /// After the workers stopped: writes exactly which sequence numbers were used.
     pub(crate) fn finish(&self) {
-        if let Err(error) = self.inner().database.checkpoint() {
+        let mut inner = self.inner();
+        if let Err(error) = inner.database.checkpoint() {
             warn!("{error}: sequence numbers are skipped at the next start");
+        }
+        if let Err(error) = inner.save() {
+            warn!("{error}: what was used of lifetimes is forgotten");
         }
     }
 }
@@ -152,17 +176,21 @@ impl Inner {
         self.update(now, &all, &[])
             .map_err(anyhow::Error::msg)
             .context("ipsec")?;
-        info!(
-            "encryption between nodes with key {}, {} nodes",
-            self.announced.map_or(0, KeyIndex::get),
-            self.nodes.len()
-        );
+        if self.announced.is_some() {
+            info!(
+                "encryption between nodes with key {}, {} nodes",
+                self.announced.map_or(0, KeyIndex::get),
+                self.nodes.len()
+            );
+        }
         Ok(())
     }
 
     fn tick(&mut self, state: &State, now: u64, file: bool) {
         for event in self.database.tick(now) {
             warn!("{event}");
+            let reqid = program::reqid(&self.database, &event);
+            self.events.add(&event, reqid);
         }
         let mut changed = self.again | self.keys.retire(now);
         if file {

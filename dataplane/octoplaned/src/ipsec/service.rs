@@ -14,7 +14,8 @@ use octoplane_esp::{Cause, Direction, Sa};
 use octoplane_worker::crypto::{ProviderStats, Why};
 use octoplane_worker::{Dataplane, IpsecStats};
 
-use super::{Ipsec, nodes};
+use super::program::{self, Known};
+use super::{Inner, Ipsec, nodes};
 
 /// Encryption behind the control socket.
 pub(crate) struct Service {
@@ -35,8 +36,12 @@ fn errors(count: impl Fn(Cause) -> u64) -> Vec<v1::IpsecError> {
         .collect()
 }
 
-fn sa(sa: &Arc<Sa>, provider: String) -> v1::IpsecSa {
-    let (config, used) = (sa.config(), sa.used());
+fn sa(sa: &Arc<Sa>, provider: String, known: Option<&Known>, now: u64) -> v1::IpsecSa {
+    let (config, mut used) = (sa.config(), sa.used());
+    if let Some(known) = known {
+        used.packets = used.packets.saturating_add(known.before.packets);
+        used.bytes = used.bytes.saturating_add(known.before.bytes);
+    }
     let outbound = config.direction == Direction::Outbound;
     v1::IpsecSa {
         direction: if outbound { "outbound" } else { "inbound" }.into(),
@@ -55,6 +60,9 @@ fn sa(sa: &Arc<Sa>, provider: String) -> v1::IpsecSa {
         bytes: used.bytes,
         errors: errors(|cause| sa.errors(cause)),
         provider,
+        config: known.map(|known| known.config.clone()),
+        state: program::state(sa, now).into(),
+        age_seconds: known.map_or(0, program::age),
     }
 }
 
@@ -67,6 +75,15 @@ impl Service {
     fn providers(&self, get: impl Fn(&ProviderStats) -> u64) -> u64 {
         let crypto = self.dataplane.crypto.as_ref();
         crypto.map_or(0, |crypto| crypto.stats().map(get).sum())
+    }
+
+    /// Has crypto devices know of everything before the first packet.
+    fn prepare(&self, inner: &Inner) {
+        if let Some(crypto) = &self.dataplane.crypto {
+            for sa in inner.database.snapshot().sad.iter() {
+                crypto.prepare(sa.session());
+            }
+        }
     }
 
     fn queues(&self) -> Vec<v1::IpsecQueue> {
@@ -141,12 +158,31 @@ impl IpsecControl for Service {
             }
             .as_str()
             .into(),
+            policies: inner.programmed.allowed,
+            too_big: inner.programmed.too_big.as_str().into(),
         }
+    }
+
+    fn program(&self, request: v1::ProgramIpsecRequest) -> Result<u64, IpsecRefusal> {
+        let now = self.dataplane.clock.now();
+        let mut inner = self.ipsec.inner();
+        let revision = inner.program(now, request)?;
+        self.prepare(&inner);
+        Ok(revision)
+    }
+
+    fn events(&self, after: u64) -> Vec<v1::IpsecEvent> {
+        self.ipsec.inner().events.after(after)
     }
 
     fn set_nodes(&self, request: v1::SetIpsecNodesRequest) -> Result<u64, IpsecRefusal> {
         let now = self.dataplane.clock.now();
         let mut inner = self.ipsec.inner();
+        if inner.keys.held().is_empty() {
+            return Err(IpsecRefusal::Failed(
+                "ipsec.key_file is not in the configuration of the daemon".into(),
+            ));
+        }
         let before = inner.nodes.clone();
         let mut next = inner.nodes.clone();
         let mut removed = HashSet::new();
@@ -177,11 +213,7 @@ impl IpsecControl for Service {
             let _ = nodes::save(&file, &inner.nodes);
             return Err(IpsecRefusal::Failed(error));
         }
-        if let Some(crypto) = &self.dataplane.crypto {
-            for sa in inner.database.snapshot().sad.iter() {
-                crypto.prepare(sa.session());
-            }
-        }
+        self.prepare(&inner);
         Ok(inner.database.snapshot().revision)
     }
 
@@ -192,7 +224,11 @@ impl IpsecControl for Service {
     }
 
     fn sas(&self) -> Vec<v1::IpsecSa> {
-        let snapshot = Arc::clone(self.ipsec.inner().database.snapshot());
+        let now = self.dataplane.clock.now();
+        let inner = self.ipsec.inner();
+        let snapshot = Arc::clone(inner.database.snapshot());
+        let known = inner.programmed.sas.clone();
+        drop(inner);
         let mut sas: Vec<_> = snapshot.sad.iter().collect();
         sas.sort_by_key(|sa| {
             let config = sa.config();
@@ -208,10 +244,11 @@ impl IpsecControl for Service {
             let device = crypto.and_then(|crypto| crypto.device_of(of.session()));
             device.unwrap_or_else(|| "software".into())
         };
-        sas.into_iter().map(|it| sa(it, provider(it))).collect()
+        let shown = |it| sa(it, provider(it), known.get(&it.config().key()), now);
+        sas.into_iter().map(shown).collect()
     }
 
-    fn policies(&self) -> Vec<v1::IpsecPolicy> {
+    fn policies(&self) -> v1::IpsecPolicyList {
         let inner = self.ipsec.inner();
         let snapshot = inner.database.snapshot();
         let of = |(addr, node): (&IpAddr, &nodes::Node)| {
@@ -227,7 +264,11 @@ impl IpsecControl for Service {
                 key: key.map_or(0, |(local, peer)| effective(local, peer).get().into()),
             }
         };
-        inner.nodes.iter().map(of).collect()
+        let policies = inner.database.policies();
+        v1::IpsecPolicyList {
+            policies: inner.nodes.iter().map(of).collect(),
+            selectors: policies.map(|it| program::policy(it, snapshot)).collect(),
+        }
     }
 
     fn counters(&self) -> v1::IpsecCounters {
