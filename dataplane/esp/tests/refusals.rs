@@ -7,8 +7,8 @@ mod common;
 use std::time::Duration;
 
 use common::lab::{GCM128, Node, config, ipv4, ipv6, pair};
-use octoplane_esp::db::{Change, Options};
-use octoplane_esp::sa::{InnerSelector, Lifetime, Mark, NatTraversal};
+use octoplane_esp::db::{Change, ChangeError, Options};
+use octoplane_esp::sa::{InnerSelector, Lifetime, Mark, NatTraversal, SaConfig};
 use octoplane_esp::{Algorithm, Cause, Direction, Hmac, Mode, SaId};
 use octoplane_packet::{HeapBuf, PacketBuf};
 
@@ -482,6 +482,32 @@ fn numbers_run_out() {
     let out = sender.add(without_esn);
     let results = sender.encrypt_all(vec![(inner, out); 3]);
     assert_eq!(results[2], Err(Cause::SequenceExhausted));
+
+    // Nor after a restart: it is there, and encrypts nothing. Nobody may add it as a new one.
+    let mut store = MemoryStore::default();
+    store.put(&[(record, 1 << 32)]).unwrap();
+    sender.db = octoplane_esp::db::Database::new(Box::new(store), Options::default());
+    sender.reader = sender.db.reader();
+    let config = Box::new(SaConfig {
+        esn: false,
+        ..config(Direction::Outbound, GCM128)
+    });
+    let refused = sender
+        .db
+        .apply(0, vec![Change::PutSa(config.clone())])
+        .unwrap_err();
+    assert!(
+        matches!(refused.error, ChangeError::Exhausted { .. }),
+        "{refused}"
+    );
+    let key = config.key();
+    sender.db.apply(0, vec![Change::RestoreSa(config)]).unwrap();
+    let out = sender.db.snapshot().sad.find(&key).unwrap().id();
+    let results = sender.encrypt_all(vec![(ipv4(17, &[]), out); 2]);
+    assert_eq!(
+        results,
+        [Err(Cause::SequenceExhausted), Err(Cause::SequenceExhausted)]
+    );
     let numbers: Vec<_> = results[..2]
         .iter()
         .map(|packet| packet.as_ref().unwrap()[24..28].to_vec())

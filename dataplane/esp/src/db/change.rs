@@ -15,6 +15,9 @@ pub enum Change {
     /// Adds a security association, or replaces the one of the same [`SaKey`]; tunnels and nodes that use it go over to the
     /// new one. With the same keys, sequence numbers and replay window go on.
     PutSa(Box<SaConfig>),
+    /// The same for one that was there before a restart: if all of its sequence numbers are used it is there again, and encrypts
+    /// nothing.
+    RestoreSa(Box<SaConfig>),
     /// Removes one that no tunnel and no node uses.
     DeleteSa(SaKey),
     /// Makes a tunnel use this outbound security association from now on. To change keys: put the new inbound and outbound

@@ -72,7 +72,8 @@ impl<'a> Draft<'a> {
 
     pub(super) fn apply(&mut self, index: usize, change: Change) -> Result<(), ChangeError> {
         match change {
-            Change::PutSa(config) => self.put_sa(index, *config),
+            Change::PutSa(config) => self.put_sa(index, *config, false),
+            Change::RestoreSa(config) => self.put_sa(index, *config, true),
             Change::DeleteSa(key) => self.delete_sa(&key),
             Change::PutTunnel(id, key) => self.put_tunnel(id, key),
             Change::DeleteTunnel(id) => self.delete_tunnel(id),
@@ -122,7 +123,8 @@ impl<'a> Draft<'a> {
         here.put(spd, policy)
     }
 
-    fn put_sa(&mut self, index: usize, config: SaConfig) -> Result<(), ChangeError> {
+    /// Adds a security association. `used_up`: one without sequence numbers may be added, too.
+    fn put_sa(&mut self, index: usize, config: SaConfig, used_up: bool) -> Result<(), ChangeError> {
         let key = config.key();
         let error = |error| ChangeError::Sa { key, error };
         let fingerprint = config.keys.fingerprint();
@@ -172,7 +174,7 @@ impl<'a> Draft<'a> {
         let id = self.take_id();
         let sa = Arc::new(Sa::new(id, config, self.now, resume).map_err(error)?);
         if key.direction == Direction::Outbound {
-            if resume >= sa.sequence().end() {
+            if resume >= sa.sequence().end() && !used_up {
                 return Err(ChangeError::Exhausted { key });
             }
             let reserve = self.options.block(sa.config().esn);

@@ -242,7 +242,14 @@ impl Inner {
                 }
                 _ => {
                     sas.insert(key, known);
-                    changes.add(field, Change::PutSa(Box::new(config)));
+                    let config = Box::new(config);
+                    changes.add(
+                        field,
+                        match lived {
+                            Some(_) => Change::RestoreSa(config),
+                            None => Change::PutSa(config),
+                        },
+                    );
                 }
             }
         }
