@@ -8,6 +8,7 @@
 mod affinity;
 mod direct;
 mod gateway;
+mod leave;
 mod masquerade;
 mod packet;
 mod policy;
@@ -15,41 +16,41 @@ mod proxy;
 mod related;
 mod service;
 mod state;
+mod store;
 mod translate;
 mod translation;
 mod view;
+mod way;
 
-use std::net::IpAddr;
-
-use octoplane_esp::Sa;
-use octoplane_flow::{FlowError, FlowHandle, FlowRef, FlowTable, Half, Tuple};
-use octoplane_packet::headers::ETHERNET_LEN;
+use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::{BufPool, PacketBuf};
-use octoplane_tables::model::{Role, Routing};
-use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
+use octoplane_tables::model::Role;
+use octoplane_tables::{Action as Way, Target, identity};
 
 pub(crate) use affinity::{adopt as adopt_affinity, refresh, resume as resume_affinity};
 pub(crate) use direct::{destination, hears_ipip, is_station, refined, speaks};
 use gateway::Exit;
 pub(crate) use gateway::is_world;
+use leave::Leaving;
+pub(crate) use leave::one_hop_further;
 pub(crate) use masquerade::reserves;
 pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
 pub(crate) use service::is_served;
 pub use state::Timeouts;
 pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
+pub(crate) use store::copy;
 pub(crate) use translate::translate;
 pub(crate) use translation::{Translation, set_addresses6};
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
+use way::{Path, find, way};
+pub(crate) use way::{leaves_here, remote, sealing};
 
 use crate::drop_reason::DropReason;
-use crate::dsr::{self, Note, Told};
+use crate::dsr::{Note, Told};
 use crate::engine::{Core, Rx};
-use crate::fragment_ports;
-use crate::ipsec::{Framing, Ipsec, is_protected};
 use crate::observe::Step;
-use crate::overlay;
 use crate::rate;
-use crate::slow::{Seal, Verdict, send};
+use crate::slow::Verdict;
 
 /// Who sent a packet.
 #[derive(Debug, Clone, Copy)]
@@ -69,32 +70,6 @@ impl Sender {
     }
 }
 
-/// Where packets go.
-#[derive(Clone, Copy)]
-struct Path {
-    /// Number of the target, or of the other end of a tunnel, or of the node that packets are encrypted for.
-    number: u32,
-    /// Whether it is the way to another node, in a tunnel.
-    tunnel: bool,
-    /// Whether it is the way to another node, encrypted, without a tunnel.
-    encrypt: bool,
-    /// Whether the tunnel is a hop: the way to an egress gateway.
-    hop: bool,
-}
-
-/// What a packet is when it leaves, and how it goes.
-struct Leaving<'a> {
-    /// Its addresses and ports.
-    out: &'a Tuple,
-    way: Path,
-    /// Its sender's identity.
-    identity: u32,
-    /// What goes with it.
-    note: Note,
-    /// Whether it goes one hop further in front of a tunnel.
-    hop: bool,
-}
-
 /// Who answers the packets of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answers {
@@ -104,19 +79,6 @@ enum Answers {
     ByUs,
     /// A service's backend on another node, which answers the client.
     Directly,
-}
-
-impl Path {
-    /// The target that leads on, and the other node, whether there is a tunnel to it or not.
-    fn resolve<'a>(&self, snapshot: &'a Snapshot) -> (&'a Target, Option<&'a TunnelEnd>) {
-        match self.tunnel || self.encrypt {
-            false => (snapshot.target(self.number), None),
-            true => {
-                let end = snapshot.tunnel_end(self.number);
-                (snapshot.target(end.target), Some(end))
-            }
-        }
-    }
 }
 
 impl<P: BufPool> Core<P> {
@@ -353,77 +315,6 @@ impl<P: BufPool> Core<P> {
         Ok((flow, Some(path).filter(|_| flow.is_forward())))
     }
 
-    /// Stores a connection whose packets leave as `out`.
-    fn store_between(
-        &mut self,
-        rx: &Rx<'_>,
-        packet: &Packet,
-        sender: Sender,
-        out: &Tuple,
-    ) -> Result<FlowRef, Verdict> {
-        match self.store(rx, packet, sender, [&packet.tuple, &out.reverse()]) {
-            Ok(flow) => Ok(flow),
-            // Another worker was faster, or the reply came first.
-            Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
-            Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
-        }
-    }
-
-    /// Whether a direction has this tuple on the one side and that one on the other.
-    fn is_between(&self, flow: FlowRef, there: &Tuple, out: &Tuple) -> bool {
-        let table = self.flows.table();
-        table.half(flow).is_some_and(|half| half.tuple() == *there) && self.outgoing(flow) == *out
-    }
-
-    /// Stores a connection between two tuples, that of its first packet's direction and that of its replies.
-    fn store(
-        &mut self,
-        rx: &Rx<'_>,
-        packet: &Packet,
-        sender: Sender,
-        between: [&Tuple; 2],
-    ) -> Result<FlowRef, FlowError> {
-        let [there, back] = between;
-        let translations = [(there, back), (back, there)]
-            .map(|(from, other)| Translation::between(&from.arriving(other), &other.reverse()));
-        let payload = |forward, translation: Translation| {
-            let [first, second] = Action {
-                port: if forward { sender.port } else { 0 },
-                ..Action::default()
-            }
-            .words();
-            [
-                first,
-                second,
-                state::first_word(packet.upper, rx.second, forward, translation.upper_change()),
-            ]
-        };
-        let payloads = [payload(true, translations[0]), payload(false, translations[1])];
-        let look = rx
-            .second
-            .saturating_add(self.timeouts.syn.min(self.timeouts.other));
-        let flow = self
-            .flows
-            .insert_with(between, payloads, translations.map(Translation::words), look)?;
-        self.stats.flows_created.add(1);
-        Ok(flow)
-    }
-
-    /// Ends connections that nothing was heard of for as long as their state allows.
-    pub(crate) fn expire(&mut self, now: u64, records: usize) {
-        let (now, timeouts) = (second(now), self.timeouts);
-        let ended = self.flows.sweep(now, records, |table, flow| {
-            let ends = state::ends(table, flow, &timeouts);
-            (ends > now).then_some(ends)
-        });
-        affinity::expire(&mut self.affinities, now, records);
-        fragment_ports::expire(&mut self.fragments, now, records);
-        self.flows.quiesce();
-        self.affinities.quiesce();
-        self.fragments.quiesce();
-        self.stats.flows_expired.add(ended as u64);
-    }
-
     /// What packets of a direction look like when they leave.
     pub(crate) fn outgoing(&self, flow: FlowRef) -> Tuple {
         let table = self.flows.table();
@@ -506,175 +397,6 @@ impl<P: BufPool> Core<P> {
         }
         Ok((out, action))
     }
-
-    /// Does with a packet what its connection says.
-    fn carry_out(
-        &self,
-        rx: &Rx<'_>,
-        buf: &mut P::Buf,
-        packet: &Packet,
-        out: &Tuple,
-        action: Action,
-    ) -> Verdict {
-        let way = Path {
-            number: action.target,
-            tunnel: action.flags & flag::ENCAPSULATE != 0,
-            encrypt: action.flags & flag::ENCRYPT != 0,
-            hop: action.flags & flag::HOP != 0,
-        };
-        if action.flags & flag::LIMITED != 0 {
-            let (target, _) = way.resolve(rx.snapshot);
-            if self.explains() {
-                self.note_rate(rx, packet, target);
-            } else if let Err(reason) = rate::admit(rx, &packet.tuple, target, buf.len()) {
-                return Verdict::Drop(reason);
-            }
-        }
-        let note = match action.flags & flag::DIRECT {
-            0 => Note::None,
-            _ => direct::note(rx.snapshot, packet, out),
-        };
-        let leaving = Leaving {
-            out,
-            way,
-            identity: action.identity,
-            note,
-            hop: action.flags & flag::HOP != 0,
-        };
-        self.leave(rx, buf, packet, leaving, |frame| match note {
-            Note::Ipip(_) => Ok(()),
-            _ => translate(frame, packet, out),
-        })
-    }
-
-    /// Sends a packet that `change` makes ready on its way.
-    fn leave(
-        &self,
-        rx: &Rx<'_>,
-        buf: &mut P::Buf,
-        packet: &Packet,
-        leaving: Leaving<'_>,
-        change: impl FnOnce(&mut [u8]) -> Result<(), DropReason>,
-    ) -> Verdict {
-        let Leaving {
-            out,
-            way,
-            identity,
-            note,
-            hop: ages,
-        } = leaving;
-        let (target, end) = way.resolve(rx.snapshot);
-        if way.tunnel && end.is_none_or(|end| end.len == 0) {
-            // Without an address of ours there is no tunnel.
-            return Verdict::Drop(DropReason::NoTunnelEndpoint);
-        }
-        let mut target: Target = *target;
-        let local = matches!(target.action, Way::None | Way::Local | Way::Host | Way::Gateway);
-        if way.encrypt && local {
-            // Not by way of the kernel, which would send it as it is.
-            return Verdict::Drop(DropReason::Unroutable);
-        }
-        if !way.tunnel && local {
-            // This machine's kernel has it. It is no hop, and takes any size.
-            return match change(buf.data_mut()) {
-                Err(reason) => Verdict::Drop(reason),
-                Ok(()) if rx.view.role == Role::Host => Verdict::Drop(DropReason::Unroutable),
-                Ok(()) if target.action == Way::None => Verdict::Punt(DropReason::Unroutable),
-                Ok(()) => Verdict::Punt(DropReason::LocalHostUnreachable),
-            };
-        }
-        let size = packet.end - ETHERNET_LEN;
-        let around = matches!(note, Note::Ipip(_));
-        // A tunnel is no hop by itself.
-        let ttl = if way.tunnel && !ages || around {
-            u8::MAX
-        } else {
-            ttl(buf.data(), out.is_v6())
-        };
-        let sa = match sealing(rx, end, way.tunnel, identity) {
-            Ok(sa) => sa,
-            Err(reason) => return Verdict::Drop(reason),
-        };
-        if let Some(((_, sa), node)) = sa.zip(end.and_then(|end| end.addr)) {
-            self.note(|| Step::Encrypt {
-                node,
-                spi: sa.config().spi,
-            });
-        }
-        let tunnel = end.filter(|_| way.tunnel);
-        let overhead = tunnel.map_or(0, |end| end.len);
-        target.mtu = match sa {
-            Some((ipsec, sa)) => ipsec.room(sa, target.mtu, overhead),
-            None => target.mtu.saturating_sub(overhead),
-        };
-        target.mtu = target.mtu.saturating_sub(note.len());
-        let seal = sa.map(|(ipsec, sa)| Seal {
-            sa: sa.id(),
-            port: target.port,
-            front: ipsec.front(overhead),
-        });
-        // Who allows fragments is not told, but cut (RFC 1191).
-        let df = buf
-            .data()
-            .get(ETHERNET_LEN + 6)
-            .is_none_or(|flags| flags & 0x40 != 0);
-        let may_cut = !out.is_v6() && !df && !way.tunnel && !around && sa.is_none_or(|(ipsec, _)| ipsec.cut);
-        // On a link, it is the tunnel's end whose Ethernet address is wanted.
-        let hop = end.and_then(|end| end.addr).unwrap_or_else(|| out.dst());
-        match self.route(rx, &target, hop, size, ttl, may_cut) {
-            Ok(()) => {}
-            // It does not wait in vain.
-            Err(Verdict::Park(_)) if !around && !translate::is_possible(buf.data(), packet, out) => {
-                return Verdict::Drop(DropReason::L4Checksum);
-            }
-            Err(verdict) => return verdict,
-        }
-        if !matches!(target.action, Way::Forward | Way::Deliver) {
-            return Verdict::Punt(DropReason::LocalHostUnreachable);
-        }
-        // What stands behind the IP packet need not fit, and is not taken to another node.
-        let padding = buf.len() - packet.end;
-        let too_large = buf.len() - ETHERNET_LEN > usize::from(target.mtu);
-        if (too_large || tunnel.is_some()) && buf.trim_back(padding).is_err() {
-            return Verdict::Drop(DropReason::InvalidPacket);
-        }
-        let changed = change(buf.data_mut()).and_then(|()| match &note {
-            Note::None | Note::Geneve(_) => Ok(()),
-            Note::Option(front) => dsr::option::insert(buf, front),
-            Note::Ipip(dst) => dsr::ipip::encapsulate(buf, size, rx.snapshot.node(), &packet.tuple, *dst),
-        });
-        if let Err(reason) = changed {
-            return Verdict::Drop(reason);
-        }
-        if let Some(end) = tunnel {
-            if ages {
-                one_hop_further(buf.data_mut(), out.is_v6());
-            }
-            let hash = self.flows.table().hash(&packet.tuple);
-            let ecn = overlay::traffic_class(buf.data()) & 3;
-            let done = match &note {
-                Note::Geneve(front) => overlay::encapsulate_direct(buf, end, identity, hash, ecn, front),
-                _ => overlay::encapsulate(buf, end, identity, hash, ecn),
-            };
-            return match done {
-                Ok(()) => seal.map_or(Verdict::Send(target.port), Verdict::Seal),
-                Err(reason) => Verdict::Drop(reason),
-            };
-        }
-        let frame = buf.data_mut();
-        if !around {
-            one_hop_further(frame, out.is_v6());
-        }
-        frame[..12].copy_from_slice(&target.macs);
-        match seal {
-            Some(seal) if size > usize::from(target.mtu) => Verdict::SealInPieces(seal, target.mtu),
-            Some(seal) => Verdict::Seal(seal),
-            None => {
-                target.mtu = target.mtu.saturating_add(note.len());
-                send(&target, size + usize::from(note.len()))
-            }
-        }
-    }
 }
 
 impl<P: BufPool> Core<P> {
@@ -718,158 +440,6 @@ impl<P: BufPool> Core<P> {
             false => rx.snapshot.target(find(rx.snapshot, packet.tuple.src())).endpoint,
         };
         self.note(|| Step::Rate { endpoint, ingress });
-    }
-}
-
-/// Copies the connection that packets with this tuple belong to from workers that go on meanwhile. Whether there is one.
-pub(crate) fn copy(to: &mut FlowHandle, live: &FlowTable, tuple: &Tuple) -> bool {
-    let Some(flow) = live.find(live.hash(tuple), tuple) else {
-        return false;
-    };
-    let forward = if flow.is_forward() { flow } else { flow.other() };
-    let (Some(there), Some(back)) = (live.half(forward), live.half(forward.other())) else {
-        return false;
-    };
-    let words = |half: &Half<'_>| [half.word::<0>(), half.word::<1>(), half.word::<2>()];
-    let (tuples, payloads) = ([there.tuple(), back.tuple()], [words(&there), words(&back)]);
-    let spare = |half: &Half<'_>| [half.spare::<0>(), half.spare::<1>(), half.spare::<2>()];
-    let spares = [spare(&there), spare(&back)];
-    // A record may become another connection's while it is read.
-    live.find(live.hash(tuple), tuple) == Some(flow)
-        && tuples.contains(tuple)
-        && !matches!(
-            to.insert_with([&tuples[0], &tuples[1]], payloads, spares, u32::MAX),
-            Err(FlowError::Full)
-        )
-}
-
-/// What is known of an address.
-pub(crate) fn remote(snapshot: &Snapshot, addr: IpAddr) -> &Remote {
-    match addr {
-        IpAddr::V4(addr) => snapshot.remote4(addr.to_bits()),
-        IpAddr::V6(addr) => snapshot.remote6(addr.to_bits()),
-    }
-}
-
-/// Where packets with these addresses go: to an endpoint here, through the tunnel to its node, or as routed
-/// (specification, 1.2 step 14); and where they leave the cluster from if this is the direction of the connection's first
-/// packet.
-fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Exit), DropReason> {
-    let (snapshot, dst) = (rx.snapshot, out.dst());
-    let target = find(snapshot, dst);
-    let action = snapshot.target(target).action;
-    let local = matches!(action, Way::Deliver | Way::Local | Way::Gateway);
-    let routed = Path {
-        number: target,
-        tunnel: false,
-        encrypt: false,
-        hop: false,
-    };
-    if local {
-        return Ok((routed, Exit::Anywhere));
-    }
-    if snapshot.node().routing == Routing::Tunnel {
-        let remote = remote(snapshot, dst);
-        if remote.tunnel.is_some() && !remote.skip_tunnel {
-            let path = Path {
-                number: remote.tunnel_end,
-                tunnel: true,
-                encrypt: false,
-                hop: false,
-            };
-            return Ok((path, Exit::Anywhere));
-        }
-    }
-    if matches!(action, Way::Host | Way::Blackhole | Way::PortDown) {
-        return Ok((routed, Exit::Anywhere));
-    }
-    let exit = match forward {
-        true => gateway::exit(snapshot, out)?,
-        false => Exit::Anywhere,
-    };
-    let path = match exit {
-        Exit::Node(number) => Path {
-            number,
-            tunnel: true,
-            encrypt: false,
-            hop: true,
-        },
-        Exit::Here(_) => routed,
-        Exit::Anywhere => encrypted(rx, dst, sender).unwrap_or(routed),
-    };
-    Ok((path, exit))
-}
-
-/// The way to another node's endpoint if packets of this sender are encrypted on it (specification, 1.9).
-fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
-    rx.ipsec?;
-    let remote = remote(rx.snapshot, dst);
-    (remote.tunnel.is_some() && remote.key != 0 && is_protected(sender)).then_some(Path {
-        number: remote.tunnel_end,
-        tunnel: false,
-        encrypt: true,
-        hop: false,
-    })
-}
-
-/// What packets of this sender for a node are encrypted with, in a tunnel to it or without one.
-///
-/// # Errors
-/// Reason to drop them: they would have to be encrypted.
-#[inline]
-pub(crate) fn sealing<'a>(
-    rx: &Rx<'a>,
-    node: Option<&TunnelEnd>,
-    tunnel: bool,
-    sender: u32,
-) -> Result<Option<(Ipsec<'a>, &'a Sa)>, DropReason> {
-    let (Some(ipsec), Some(node)) = (rx.ipsec, node) else {
-        return Ok(None);
-    };
-    if tunnel && ipsec.framing == Framing::EspInTunnel && !is_protected(sender) {
-        return Ok(None);
-    }
-    let sa = match node.addr {
-        Some(addr) => ipsec.towards(addr)?,
-        None => return Err(DropReason::NoNodeId),
-    };
-    Ok(sa.map(|sa| (ipsec, sa)))
-}
-
-/// Whether another node's endpoint sent this packet here for it to leave the cluster.
-pub(crate) fn leaves_here(snapshot: &Snapshot, tuple: &Tuple) -> bool {
-    matches!(
-        gateway::exit(snapshot, tuple),
-        Ok(Exit::Here(_)) | Err(DropReason::NoEgressIp)
-    )
-}
-
-fn find(snapshot: &Snapshot, addr: IpAddr) -> u32 {
-    match addr {
-        IpAddr::V4(addr) => snapshot.find4(addr.to_bits()),
-        IpAddr::V6(addr) => snapshot.find6(addr.to_bits()),
-    }
-}
-
-fn ttl(frame: &[u8], v6: bool) -> u8 {
-    let at = ETHERNET_LEN + if v6 { 7 } else { 8 };
-    frame.get(at).copied().unwrap_or(0)
-}
-
-/// One less TTL or hop limit.
-pub(crate) fn one_hop_further(frame: &mut [u8], v6: bool) {
-    let Some(ip) = frame.get_mut(ETHERNET_LEN..) else {
-        return;
-    };
-    if v6 {
-        if let Some(hops) = ip.get_mut(7) {
-            *hops = hops.wrapping_sub(1);
-        }
-    } else if let Some([ttl, _, high, low]) = ip.get_mut(8..12) {
-        // TTL is the upper byte of its word.
-        *ttl = ttl.wrapping_sub(1);
-        let sum = octoplane_packet::checksum::update(u16::from_be_bytes([*high, *low]), 0x0100, 0);
-        [*high, *low] = sum.to_be_bytes();
     }
 }
 
