@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::event::NeighbourEvent;
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 impl<P: BufPool> Core<P> {
     pub(crate) fn arp(&mut self, rx: &Rx<'_>, buf: &mut P::Buf) -> Verdict {

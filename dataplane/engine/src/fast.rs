@@ -21,8 +21,9 @@ use crate::engine::{BURST, Core, Rx};
 use crate::ipsec;
 use crate::output::Output;
 use crate::sealed::Sealing;
-use crate::slow::{Verdict, esp, plain_refused};
+use crate::slow::{esp, plain_refused};
 use crate::stats::Stage;
+use crate::verdict::Verdict;
 
 /// How many packets ahead data is asked for.
 const AHEAD: usize = 6;

@@ -9,7 +9,7 @@ use zerocopy::FromBytes;
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::output::Output;
-use crate::slow::Seal;
+use crate::verdict::Seal;
 
 /// Room for an IPv4 header with options.
 const MAX_HEADER: usize = 60;

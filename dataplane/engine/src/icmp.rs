@@ -16,7 +16,7 @@ use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::output::Output;
 use crate::overlay;
-use crate::slow::{Seal, Verdict};
+use crate::verdict::{Seal, Verdict};
 
 /// What a sender is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,7 @@
 
 mod address;
 mod arp;
+mod ask;
 mod connection;
 mod door;
 mod drop_reason;
@@ -21,6 +22,7 @@ mod fast;
 mod fragment;
 mod fragment_ports;
 mod icmp;
+mod inside;
 mod ipsec;
 mod known;
 mod limiter;
@@ -37,6 +39,7 @@ mod route_cache;
 mod sealed;
 mod slow;
 mod stats;
+mod verdict;
 
 pub use connection::{Decided, DirectionView, FlowState, FlowView, Timeouts, describe};
 pub use drop_reason::{Direction, DropReason};

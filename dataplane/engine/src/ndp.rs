@@ -12,7 +12,7 @@ use zerocopy::FromBytes;
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::event::NeighbourEvent;
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 /// ICMPv6 header, flags and target address.
 const MESSAGE: usize = 24;

@@ -17,7 +17,7 @@ use crate::ipsec::{Ipsec, is_protected};
 use crate::known::{Pending, rewrite};
 use crate::overlay;
 use crate::rate;
-use crate::slow::Seal;
+use crate::verdict::Seal;
 
 /// How those of a burst are encrypted that have [`SEAL`] in place of a port, in their order, and by which ports they leave.
 #[derive(Default)]

@@ -2,71 +2,28 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use octoplane_esp::SaId;
 use octoplane_flow::Tuple;
 use octoplane_packet::checksum::{fold, sum};
 use octoplane_packet::headers::{
     ETHERNET_LEN, Ethernet, IPV6_LEN, Ipv4, Ipv6, ethertype, icmp4, icmp6, protocol,
 };
 use octoplane_packet::{BufPool, ChecksumStatus, PacketBuf};
-use octoplane_tables::model::{HOST_ENDPOINT, PortId, Role, Routing};
+use octoplane_tables::model::{HOST_ENDPOINT, Role, Routing};
 use octoplane_tables::{Action, Target, identity};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 use crate::address::{may_send4, may_send6, routable4, routable6};
-use crate::connection::{self, FROM_TUNNEL, Packet, Part, Sender, Upper, is_served, leaves_here};
+use crate::connection::{self, FROM_TUNNEL, Packet, Sender, is_served};
 use crate::drop_reason::DropReason;
-use crate::dsr::{Told, ipip};
+use crate::dsr::Told;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
-use crate::ipsec::{EspIn, Framing, esp_in, is_protected, source};
-use crate::output::{Output, ToSeal};
-use crate::overlay;
+use crate::inside::is_tunnel;
+use crate::ipsec::{EspIn, esp_in, is_protected, source};
+use crate::output::Output;
 use crate::parking::Awaited;
-
-/// What becomes of a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Sent, as it is now, out of a port.
-    Send(PortId),
-    /// Encrypted, and then sent.
-    Seal(Seal),
-    /// The same, in fragments of this size.
-    SealInPieces(Seal, u16),
-    /// Decrypted, and then looked at again.
-    Open,
-    /// Sent, as it is now, in fragments of this size.
-    SendInPieces(PortId, u16),
-    /// Dropped and counted.
-    Drop(DropReason),
-    /// Dropped and counted, and its sender is told.
-    Refuse(DropReason, Error),
-    /// The same for a packet that came in a tunnel: its sender is told through that.
-    RefuseInner(DropReason, Error),
-    /// For the kernel; dropped for this reason if there is no way to it.
-    Punt(DropReason),
-    /// It ends here as it should.
-    Consumed,
-    /// An answer was made of it.
-    Answer,
-    /// It waits for something.
-    Park(Awaited),
-    /// The same for one that came out of a tunnel, from a sender of this identity.
-    ParkInner(Awaited, u32),
-}
-
-use Verdict::{Drop, Punt, Refuse};
-
-/// How a frame is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seal {
-    /// With which security association.
-    pub(crate) sa: SaId,
-    /// The port it leaves by.
-    pub(crate) port: PortId,
-    /// Bytes in front of what is encrypted.
-    pub(crate) front: u16,
-}
+use crate::verdict::Verdict::{self, Drop, Punt, Refuse};
+use crate::verdict::send;
 
 /// What remembers a packet.
 enum Whose {
@@ -103,61 +60,6 @@ impl<P: BufPool> Core<P> {
     ) {
         let verdict = self.inner(rx, &mut buf, identity, Told::Nothing, FROM_TUNNEL);
         self.finish(rx, verdict, buf, out);
-    }
-
-    /// Does with a packet what was decided.
-    fn finish(&mut self, rx: &Rx<'_>, mut verdict: Verdict, mut buf: P::Buf, out: &mut Output<P::Buf>) {
-        let host = matches!(verdict, Punt(_));
-        if let Punt(otherwise) = verdict {
-            verdict = self.punt(rx, &mut buf, otherwise);
-        }
-        self.note_fate(verdict, host);
-        let port = match verdict {
-            Verdict::Send(port) => port,
-            Verdict::Seal(seal) => return self.seal(rx, buf, seal, out),
-            Verdict::SealInPieces(seal, mtu) => return self.seal_in_pieces(rx, seal, mtu, buf, out),
-            Verdict::Open => return self.open(rx, buf, out),
-            Verdict::Answer => {
-                self.stats.answered.add(1);
-                rx.port
-            }
-            Refuse(reason, error) => {
-                self.icmp_error(rx, buf.data(), error, false, out);
-                return self.discard(rx, reason, buf, out);
-            }
-            Verdict::RefuseInner(reason, error) => {
-                self.icmp_error(rx, buf.data(), error, true, out);
-                return self.discard(rx, reason, buf, out);
-            }
-            Drop(reason) | Punt(reason) => return self.discard(rx, reason, buf, out),
-            Verdict::Consumed => {
-                self.stats.consumed.add(1);
-                return out.discard(buf);
-            }
-            Verdict::SendInPieces(port, mtu) => return self.send_in_pieces(rx, port, mtu, buf, out),
-            Verdict::Park(awaited) => return self.park(rx, awaited, None, buf, out),
-            Verdict::ParkInner(awaited, identity) => {
-                return self.park(rx, awaited, Some(identity), buf, out);
-            }
-        };
-        if let Err(buf) = out.send(port, buf) {
-            self.discard(rx, DropReason::TxFull, buf, out);
-        }
-    }
-
-    /// Leaves a frame to be encrypted.
-    pub(crate) fn seal(&self, rx: &Rx<'_>, buf: P::Buf, seal: Seal, out: &mut Output<P::Buf>) {
-        let Seal { sa, port, front } = seal;
-        if let Err(full) = out.seal.try_push(ToSeal { buf, sa, port, front }) {
-            self.discard(rx, DropReason::TxFull, full.element().buf, out);
-        }
-    }
-
-    /// Leaves a frame to be decrypted.
-    pub(crate) fn open(&self, rx: &Rx<'_>, buf: P::Buf, out: &mut Output<P::Buf>) {
-        if let Err(full) = out.open.try_push((rx.port, buf)) {
-            self.discard(rx, DropReason::TxFull, full.element().1, out);
-        }
     }
 
     fn inspect(&mut self, rx: &Rx<'_>, buf: &mut P::Buf) -> Verdict {
@@ -452,61 +354,6 @@ impl<P: BufPool> Core<P> {
         }
     }
 
-    /// The same for a packet that leads nowhere: policy comes before the way (specification, 1.2 step 12, 1.5 `cil_from_host`).
-    fn ask_before_lost(
-        &mut self,
-        rx: &Rx<'_>,
-        frame: &[u8],
-        target: &Target,
-        src: IpAddr,
-    ) -> Result<(), Verdict> {
-        let lost = matches!(
-            target.action,
-            Action::None | Action::Host | Action::Blackhole | Action::PortDown
-        );
-        if !lost || !asks(rx) {
-            return Ok(());
-        }
-        self.ask_with_ports(rx, frame, src)
-    }
-
-    /// The same for a packet that ends here, which the node's policy guards, too (1.5 step 9).
-    fn ask_here(&mut self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
-        match asks(rx) || rx.snapshot.policy(HOST_ENDPOINT).is_some() {
-            true => self.ask_with_ports(rx, frame, src),
-            false => Ok(()),
-        }
-    }
-
-    /// What policy says of a packet that has waited for its first fragment if it is a later one.
-    fn ask_with_ports(&mut self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
-        let mut packet = match src {
-            IpAddr::V4(_) => Packet::v4(frame),
-            IpAddr::V6(_) => Packet::v6(frame),
-        }
-        .map_err(Drop)?;
-        let _ = self.find_ports(rx, frame, &mut packet);
-        self.may_send(rx, &packet, sender(rx, src))
-    }
-
-    /// What policy says of a packet by what can be read in it.
-    fn ask_as_it_is(&self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
-        let packet = match src {
-            IpAddr::V4(_) => Packet::v4(frame),
-            IpAddr::V6(_) => Packet::v6(frame),
-        };
-        let packet = packet.map_err(Drop)?;
-        self.may_send(rx, &packet, sender(rx, src))
-    }
-
-    /// Whether an endpoint, or the node, may send a packet that begins no connection: what ends here is asked about each time.
-    fn ask_policy(&self, rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> Result<(), Verdict> {
-        match asks(rx) {
-            true => self.ask_as_it_is(rx, frame, src),
-            false => Ok(()),
-        }
-    }
-
     fn stateful(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, whose: Whose) -> Verdict {
         match whose {
             Whose::Connection(packet, sender) => self.connection(rx, buf, &packet, sender, Told::Nothing),
@@ -514,105 +361,6 @@ impl<P: BufPool> Core<P> {
             Whose::Tunnel(place) => self.unwrap_tunnel(rx, buf, place),
             Whose::Nobodys(reason) => Drop(reason),
             Whose::Unknown(first) => Verdict::Park(Awaited::FirstFragment(first)),
-        }
-    }
-
-    /// Takes a packet out of the tunnel and to its endpoint (specification, 1.7). `place` is where the outer one is.
-    fn unwrap_tunnel(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, place: (usize, usize)) -> Verdict {
-        let node = buf.data().get(ETHERNET_LEN..).and_then(source);
-        let (identity, front) = match overlay::decapsulate(buf, rx.snapshot, place) {
-            Ok(inside) => inside,
-            Err(reason) => return Drop(reason),
-        };
-        if let Some(ipsec) = rx.ipsec.filter(|_| !rx.decrypted) {
-            let packet = buf.data().get(ETHERNET_LEN..).unwrap_or_default();
-            if esp_in(packet) == Some(EspIn::Ip) && !is_delivered(rx, packet) {
-                // Who may have sent it follows from the packet inside, not from the tunnel, which anybody could have made.
-                return match node.is_some_and(|node| ipsec.knows(node)) {
-                    true => Verdict::Open,
-                    false => Drop(DropReason::NoNodeId),
-                };
-            }
-            let all = ipsec.framing == Framing::TunnelInEsp;
-            if (all || is_protected(identity)) && node.is_none_or(|node| ipsec.demands(node)) {
-                return Drop(DropReason::Unencrypted);
-            }
-        }
-        self.inner(
-            rx,
-            buf,
-            identity,
-            front.map_or(Told::Nothing, Told::Used),
-            FROM_TUNNEL,
-        )
-    }
-
-    /// Takes a packet that another node's load balancer has sent to an endpoint out of the IP packet around it, and to the
-    /// endpoint (specification, 3.6). `place` is where that one is.
-    fn unwrap_ipip(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, (len, total): (usize, usize)) -> Verdict {
-        let Some(backend) = connection::destination(buf.data()) else {
-            return Drop(DropReason::InvalidPacket);
-        };
-        let read = ipip::decapsulate(buf, len, total).and_then(|()| match backend {
-            IpAddr::V4(_) => overlay::check4(buf.data()).and_then(|()| Packet::v4(buf.data())),
-            IpAddr::V6(_) => overlay::check6(buf.data()).and_then(|()| Packet::v6(buf.data())),
-        });
-        let mut packet = match read {
-            Ok(packet) => packet,
-            Err(reason) => return Drop(reason),
-        };
-        let src = packet.tuple.src();
-        if plain_refused(rx, src) {
-            return Drop(DropReason::Unencrypted);
-        }
-        if !connection::is_station(src) || !connection::is_station(packet.tuple.dst()) {
-            return Drop(DropReason::InvalidPacket);
-        }
-        // One that waits would not be known again for what it is.
-        if self.find_ports(rx, buf.data(), &mut packet).is_err() {
-            return Drop(DropReason::FragmentNotFound);
-        }
-        self.connection(rx, buf, &packet, sender(rx, src), Told::For(backend))
-    }
-
-    /// Takes a packet that came out of a tunnel to its endpoint. `port` is where its connection expects the next one.
-    fn inner(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, identity: u32, told: Told, port: u16) -> Verdict {
-        let read = match buf.data().get(12..14) {
-            Some([0x08, 0x00]) => overlay::check4(buf.data()).and_then(|()| Packet::v4(buf.data())),
-            _ => overlay::check6(buf.data()).and_then(|()| Packet::v6(buf.data())),
-        };
-        let mut packet = match read {
-            Ok(packet) => packet,
-            Err(reason) => return Drop(reason),
-        };
-        if let Err(first) = self.find_ports(rx, buf.data(), &mut packet) {
-            return Verdict::ParkInner(Awaited::FirstFragment(first), identity);
-        }
-        let target = match packet.tuple.dst() {
-            IpAddr::V4(dst) => rx.snapshot.route4(dst.to_bits()),
-            IpAddr::V6(dst) => rx.snapshot.route6(dst.to_bits()),
-        };
-        self.note_route(packet.tuple.dst(), target);
-        let kernels =
-            matches!(target.action, Action::Local | Action::Host) && rx.snapshot.host_port().is_some();
-        if target.action != Action::Deliver
-            && !kernels
-            && !self.knows(buf.data(), &packet)
-            && !is_served(rx.snapshot, &packet.tuple)
-            && !leaves_here(rx.snapshot, &packet.tuple)
-        {
-            // A tunnel leads to endpoints and to this machine, not through it.
-            return Drop(DropReason::Unroutable);
-        }
-        let sender = Sender {
-            identity: connection::refined(rx.snapshot, identity, packet.tuple.src()),
-            endpoint: 0,
-            port,
-        };
-        match self.connection(rx, buf, &packet, sender, told) {
-            Verdict::Park(awaited) => Verdict::ParkInner(awaited, identity),
-            Refuse(reason, error) => Verdict::RefuseInner(reason, error),
-            verdict => verdict,
         }
     }
 
@@ -680,32 +428,6 @@ impl<P: BufPool> Core<P> {
             Punt(DropReason::LocalHostUnreachable)
         }
     }
-
-    /// Hands a packet to the kernel: as many a second as the configuration allows, so that a flood of them cannot
-    /// starve forwarding.
-    fn punt(&mut self, rx: &Rx<'_>, buf: &mut P::Buf, otherwise: DropReason) -> Verdict {
-        let Some((id, port)) = rx
-            .snapshot
-            .host_port()
-            .and_then(|id| rx.snapshot.port(id).map(|port| (id, port)))
-        else {
-            return Drop(otherwise);
-        };
-        if !port.admin_up {
-            return Drop(DropReason::NoDevice);
-        }
-        if !self.exceptions.allow(rx.now) {
-            return Drop(DropReason::RateLimited);
-        }
-        let kernel = self.host_mac.get().unwrap_or(port.mac);
-        if let Ok((ethernet, _)) = Ethernet::mut_from_prefix(buf.data_mut())
-            && ethernet.dst[0] & 1 == 0
-        {
-            ethernet.dst.as_mut_bytes().copy_from_slice(&kernel.0);
-        }
-        self.stats.punted.add(1);
-        Verdict::Send(id)
-    }
 }
 
 /// What is to be done with a packet from the underlay that is encrypted, or should be (specification, 1.5 step 3): `None` if
@@ -727,31 +449,6 @@ pub(crate) fn esp(rx: &Rx<'_>, packet: &[u8], target: &Target) -> Option<Verdict
     }
 }
 
-/// Whether a packet that begins no connection is somebody's to allow: an endpoint's, or the node's if it has a policy.
-fn asks(rx: &Rx<'_>) -> bool {
-    match rx.view.role {
-        Role::Pod => true,
-        Role::Host => rx.snapshot.policy(HOST_ENDPOINT).is_some(),
-        Role::Uplink => false,
-    }
-}
-
-/// Whether an IP packet is for an endpoint of this node.
-fn is_delivered(rx: &Rx<'_>, packet: &[u8]) -> bool {
-    let target = match packet.first().map_or(0, |first| first >> 4) {
-        4 => packet
-            .get(16..20)
-            .and_then(|dst| dst.first_chunk())
-            .map(|dst| rx.snapshot.route4(u32::from_be_bytes(*dst))),
-        6 => packet
-            .get(24..40)
-            .and_then(|dst| dst.first_chunk())
-            .map(|dst| rx.snapshot.route6(u128::from_be_bytes(*dst))),
-        _ => None,
-    };
-    target.is_some_and(|target| target.action == Action::Deliver)
-}
-
 /// Whether a packet that came out of ESP was in a tunnel, too, and was taken out of it before: then it goes where packets from
 /// tunnels go.
 fn was_tunnelled(rx: &Rx<'_>, whose: Option<&Whose>) -> bool {
@@ -770,15 +467,6 @@ pub(crate) fn plain_refused(rx: &Rx<'_>, src: IpAddr) -> bool {
     remote.key != 0 && is_protected(remote.identity) && remote.tunnel.is_some_and(|node| ipsec.demands(node))
 }
 
-/// Sends a packet of `size` bytes that is ready to its target, in pieces if it is too large.
-pub(crate) fn send(target: &Target, size: usize) -> Verdict {
-    if size > usize::from(target.mtu) {
-        Verdict::SendInPieces(target.port, target.mtu)
-    } else {
-        Verdict::Send(target.port)
-    }
-}
-
 /// Cuts off what stands behind an IP packet of `total` bytes if the frame would be too large with it.
 fn trim_to_mtu<B: PacketBuf>(buf: &mut B, target: &Target, total: usize) {
     let payload = buf.len() - ETHERNET_LEN;
@@ -789,7 +477,7 @@ fn trim_to_mtu<B: PacketBuf>(buf: &mut B, target: &Target, total: usize) {
 }
 
 /// Who sends packets from this address by the port that they came in by.
-fn sender(rx: &Rx<'_>, src: IpAddr) -> Sender {
+pub(crate) fn sender(rx: &Rx<'_>, src: IpAddr) -> Sender {
     match rx.view.role {
         Role::Pod => {
             let owner = match src {
@@ -834,14 +522,4 @@ fn is_tunnelled(rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> bool {
             let remote = connection::remote(rx.snapshot, dst);
             remote.tunnel.is_some() && !remote.skip_tunnel
         })
-}
-
-/// Whether a packet to one of our addresses comes from another node's tunnel.
-fn is_tunnel(rx: &Rx<'_>, packet: &Packet) -> bool {
-    let node = rx.snapshot.node();
-    let ours = match packet.tuple.dst() {
-        IpAddr::V4(dst) => node.tunnel.local4 == Some(dst),
-        IpAddr::V6(dst) => node.tunnel.local6 == Some(dst),
-    };
-    ours && packet.upper == Upper::Udp && packet.part == Part::Whole && packet.port == node.tunnel.port
 }

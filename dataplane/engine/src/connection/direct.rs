@@ -18,7 +18,7 @@ use crate::address::{routable4, routable6};
 use crate::drop_reason::DropReason;
 use crate::dsr::{Front, Note, Told, ipip, option};
 use crate::engine::{Core, Rx};
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 /// Identity of what comes by a load balancer, in tunnels (specification, 3.6).
 pub(super) const WORLD: u32 = 2;

@@ -15,7 +15,7 @@ use crate::engine::{Core, Rx};
 use crate::observe::Step;
 use crate::overlay;
 use crate::rate;
-use crate::slow::{Seal, Verdict, send};
+use crate::verdict::{Seal, Verdict, send};
 
 /// What a packet is when it leaves, and how it goes.
 pub(super) struct Leaving<'a> {

@@ -13,7 +13,7 @@ use super::service::{is_local, is_loopback_address};
 use super::{Packet, Part, Path, Sender, Upper, remote, state, way};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 /// Identity of other nodes.
 pub(super) const REMOTE_NODE: u32 = 6;

@@ -50,7 +50,7 @@ use crate::dsr::{Note, Told};
 use crate::engine::{Core, Rx};
 use crate::observe::Step;
 use crate::rate;
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 /// Who sent a packet.
 #[derive(Debug, Clone, Copy)]

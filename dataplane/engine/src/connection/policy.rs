@@ -13,7 +13,7 @@ use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
 use crate::observe::PolicyVerdict;
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 /// A policy that is asked.
 struct Asked<'a> {

@@ -12,7 +12,7 @@ use super::{Leaving, Packet, Part, Sender, Upper, way};
 use crate::drop_reason::DropReason;
 use crate::dsr::Note;
 use crate::engine::{Core, Rx};
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 /// ICMP type, code, checksum and a word.
 const ICMP_LEN: usize = 8;

@@ -17,7 +17,7 @@ use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::icmp::Error;
 use crate::observe::{Choice, Step};
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 /// Where an endpoint that is its own backend seems to hear from.
 const LOOPBACK4: Ipv4Addr = Ipv4Addr::new(169, 254, 42, 1);

@@ -8,7 +8,7 @@ use super::{Packet, Sender, Translation, affinity, second};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
 use crate::fragment_ports;
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 impl<P: BufPool> Core<P> {
     /// Stores a connection whose packets leave as `out`.

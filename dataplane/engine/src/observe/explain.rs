@@ -12,7 +12,7 @@ use crate::engine::{Core, Engine, Rx};
 use crate::ipsec::Ipsec;
 use crate::memory::{Memory, MemoryPart};
 use crate::output::Output;
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 /// How a packet to explain comes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

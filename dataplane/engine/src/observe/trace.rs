@@ -9,7 +9,7 @@ use octoplane_tables::{Backend, EgressRule, Target};
 use super::PolicyVerdict;
 use crate::drop_reason::DropReason;
 use crate::parking::Awaited;
-use crate::slow::Verdict;
+use crate::verdict::Verdict;
 
 /// How a backend was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
