@@ -4,12 +4,13 @@
 
 use arrayvec::ArrayVec;
 use octoplane_flow::{FlowRef, FlowTable, Half, Tuple};
+use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
 use octoplane_tables::{TUNNEL_HEADERS_V4, Target, TunnelEnd};
 
 use crate::connection::{self, FROM_TUNNEL, Progress, Translation, Upper, flag, progress};
 use crate::engine::{BURST, Core, Rx};
-use crate::fast::{PENDING, SLOW, V4, V6, fits, le64, older};
+use crate::fast::{PENDING, SLOW, V4, V6, be16, fits, le64, older};
 use crate::overlay;
 use crate::sealed::Sealing;
 
@@ -191,6 +192,11 @@ impl<P: BufPool> Core<P> {
         if FROM && buf.trim_front(around).is_err() {
             return SLOW;
         }
+        if let Way::Tunnel(_) = way
+            && !without_padding::<IPV6, _>(buf)
+        {
+            return SLOW;
+        }
         let translated = !SAME && action.flags & flag::TRANSLATE != 0;
         let onwards = match way {
             Way::Link(target) => Some(&target.macs),
@@ -231,6 +237,23 @@ impl<P: BufPool> Core<P> {
             action.refresh(half, revision, rx.second);
         }
         holds
+    }
+}
+
+/// Cuts off what stands behind the IP packet in a frame: it is not taken to another node. `false`: it could not be done.
+#[inline(always)]
+pub(crate) fn without_padding<const IPV6: bool, B: PacketBuf>(buf: &mut B) -> bool {
+    let Some(header) = buf.data().first_chunk::<V4>() else {
+        return false;
+    };
+    let end = match IPV6 {
+        true => usize::from(be16(header, 18)) + V6,
+        false => usize::from(be16(header, 16)) + ETHERNET_LEN,
+    };
+    match buf.len().checked_sub(end) {
+        Some(0) => true,
+        Some(padding) => buf.trim_back(padding).is_ok(),
+        None => false,
     }
 }
 

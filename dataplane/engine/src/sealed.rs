@@ -14,7 +14,7 @@ use crate::connection::{self, Progress, flag, progress};
 use crate::engine::{BURST, Core, Rx};
 use crate::fast::{SEAL, SLOW, V4, V6, be16, fits};
 use crate::ipsec::{Ipsec, is_protected};
-use crate::known::{Pending, rewrite};
+use crate::known::{Pending, rewrite, without_padding};
 use crate::overlay;
 use crate::rate;
 use crate::verdict::Seal;
@@ -164,6 +164,9 @@ impl<P: BufPool> Core<P> {
         if progress(table, flow, &half, pending.upper, rx.second) != Progress::Known {
             return SLOW;
         }
+        if to.tunnel.is_some() && !without_padding::<IPV6, _>(buf) {
+            return SLOW;
+        }
         let onwards = match to.tunnel {
             None => Some(&to.target.macs),
             Some(_) => None,
@@ -232,6 +235,14 @@ impl<P: BufPool> Core<P> {
             return SLOW;
         }
         action.refresh(&half, revision, rx.second);
+        let trimmed = tunnel.is_none()
+            || match v6 {
+                true => without_padding::<true, _>(buf),
+                false => without_padding::<false, _>(buf),
+            };
+        if !trimmed {
+            return SLOW;
+        }
         let frame = buf.data_mut();
         let (l4, end) = match (v6, frame.first_chunk::<V4>()) {
             (true, Some(header)) => (V6, V6 + usize::from(be16(header, 18))),

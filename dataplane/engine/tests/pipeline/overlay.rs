@@ -423,12 +423,21 @@ fn errors_about_what_is_inside_go_back_into_the_tunnel() {
     }
 }
 
+/// Neither with the first packet nor with those that follow it.
 #[test]
 fn padding_is_not_taken_to_another_node() {
-    let mut lab = tunnelled(TunnelProtocol::Vxlan, PEER4);
-    let frame = packet(6, ("10.0.0.1", 4000), ("10.1.0.7", 80), SYN, (OURS[0], EP1));
-    let mut padded = frame.clone();
-    padded.extend([0; 5]);
-    let outcome = lab.one(POD0, &padded);
-    assert_eq!(outcome.only().1[62..], frame[12..]);
+    for (src, dst) in [("10.0.0.1", "10.1.0.7"), ("fd00::1", "fd01::7")] {
+        let mut lab = tunnelled(TunnelProtocol::Vxlan, PEER4);
+        for (flags, padding) in [(SYN, 5), (ACK, 6), (ACK, 0), (ACK, 1)] {
+            let frame = packet(6, (src, 4000), (dst, 80), flags, (OURS[0], EP1));
+            let mut padded = frame.clone();
+            padded.resize(frame.len() + padding, 0);
+            let outcome = lab.one(POD0, &padded);
+            let sent = outcome.only().1;
+            assert_eq!(sent[62..], frame[12..], "{padding} bytes");
+            // The lengths are without it, too.
+            assert_eq!(usize::from(be16(sent, 16)), sent.len() - 14);
+            assert_eq!(usize::from(be16(sent, 38)), sent.len() - 34);
+        }
+    }
 }

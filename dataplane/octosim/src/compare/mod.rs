@@ -436,22 +436,6 @@ impl Comparison {
             }
             let inner = udp + 16 + self.options(&frame, udp);
             put(&mut frame, inner, &[0; 12]);
-            // What stands behind a packet may go with it or not.
-            if let Some(end) = frame
-                .get(inner..)
-                .and_then(dissect)
-                .map(|it| inner + it.upper.end)
-                && end < frame.len()
-            {
-                frame.truncate(end);
-                let len = (end - udp) as u16;
-                put(&mut frame, udp + 4, &len.to_be_bytes());
-                let (at, total) = match udp == ETHERNET_AND_IPV4 {
-                    true => (16, len + 20),
-                    false => (18, len),
-                };
-                put(&mut frame, at, &total.to_be_bytes());
-            }
         }
         frame
     }
