@@ -498,15 +498,11 @@ impl Model {
 
     /// Keeps the port of a packet of this machine from being given to a pod's flow (specification, 2.4).
     fn reserve(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow {
-        let node = &self.state.node;
-        let own = if pkt.v6 {
-            node.masquerade6.map(IpAddr::V6)
-        } else {
-            node.masquerade4.map(IpAddr::V4)
-        };
+        let own = self.service_source(pkt.v6, false);
         let src = pkt.src();
         let Ok(tuple) = pkt.tuple() else { return Ok(()) };
-        let reserved = pkt.has_ports() && tuple.sport > node.nodeport_max || pkt.echo() == Some(false);
+        let reserved =
+            pkt.has_ports() && tuple.sport > self.state.node.nodeport_max || pkt.echo() == Some(false);
         if own != Some(src) || !reserved || pkt.is_icmp() && pkt.fragment.is_some() {
             return Ok(());
         }

@@ -27,7 +27,7 @@ pub(crate) fn reserves(snapshot: &Snapshot, packet: &Packet) -> bool {
         Upper::Echo => packet.part == Part::Whole && packet.is_echo_request(),
         Upper::IcmpError | Upper::TooBig | Upper::Other => false,
     };
-    number && own(snapshot, tuple.is_v6()) == Some(tuple.src())
+    number && towards_backends(snapshot, tuple.is_v6()) == Some(tuple.src())
 }
 
 /// The address that a new connection has to take on its way out, if any: one from an endpoint of ours to somewhere
@@ -61,8 +61,19 @@ pub(super) fn address(
     own(snapshot, out.is_v6()).filter(|_| !native && !knows)
 }
 
+/// The address that requests to services take on towards backends on other nodes, whether there is masquerading or not
+/// (specification, 3.6 step 4): the one that connections are masqueraded with, or else the node's first.
+pub(super) fn towards_backends(snapshot: &Snapshot, v6: bool) -> Option<IpAddr> {
+    let node = snapshot.node();
+    let first = match v6 {
+        true => node.first6.map(IpAddr::V6),
+        false => node.first4.map(IpAddr::V4),
+    };
+    own(snapshot, v6).or(first)
+}
+
 /// The address that connections of a family take on, if there is one.
-pub(super) fn own(snapshot: &Snapshot, v6: bool) -> Option<IpAddr> {
+fn own(snapshot: &Snapshot, v6: bool) -> Option<IpAddr> {
     let node = snapshot.node();
     match v6 {
         true => node.masquerade6.map(IpAddr::V6),
@@ -101,7 +112,8 @@ impl<P: BufPool> Core<P> {
         let served = out.dst() != there.dst() && !sender.is_inside();
         let wanted = match exit {
             _ if served && !is_local(rx.snapshot, out.dst()) => {
-                Some(own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
+                let own = towards_backends(rx.snapshot, out.is_v6());
+                Some(own.ok_or(Verdict::Drop(DropReason::NoNatPort))?)
             }
             Exit::Here(addr) => Some(addr),
             _ => address(rx.snapshot, packet, &meant, sender, path),

@@ -290,7 +290,8 @@ impl<P: BufPool> Core<P> {
         let own = match (answers, exit) {
             // Without an address for it nothing can come back.
             (Answers::ByUs, _) => {
-                Some(masquerade::own(rx.snapshot, out.is_v6()).ok_or(Verdict::Drop(DropReason::NoNatPort))?)
+                let own = masquerade::towards_backends(rx.snapshot, out.is_v6());
+                Some(own.ok_or(Verdict::Drop(DropReason::NoNatPort))?)
             }
             (Answers::Directly, _) => {
                 let flow = self.store_between(rx, packet, sender, &out)?;

@@ -259,6 +259,41 @@ fn from_outside_to_here_and_to_other_nodes() {
     }
 }
 
+/// 3.6 step 4: the source is the node's own address, whether what leaves the cluster is masqueraded or not.
+#[test]
+fn requests_to_other_nodes_come_from_this_one_without_masquerading_too() {
+    for (own, client, there) in [
+        (OWN4, "198.51.100.7", "198.51.101.9"),
+        (OWN6, "2001:db8:7::7", "2001:db8:8::9"),
+    ] {
+        let mut lab = lab();
+        let mut nodeport = service("ns/svc:p", Protocol::Tcp, (own, 30_080), &[(there, 8080)]);
+        nodeport.frontends[0].kind = FrontendType::NodePort;
+        nodeport.backends[0].local = false;
+        lab.apply(vec![
+            Change::PutNode(Box::new(Node {
+                addresses: vec![ip(own)],
+                ..Node::default()
+            })),
+            put(nodeport),
+        ]);
+        for flags in [SYN, ACK, ACK] {
+            let question = packet(6, (client, 4001), (own, 30_080), flags, (OURS[2], ROUTER));
+            let outcome = lab.one(UPLINK, &question);
+            let (port, sent) = outcome.only();
+            let (from, to) = ends(sent);
+            assert_eq!((port, from.0, to), (UPLINK, ip(own), end(there, 8080)));
+            let answer = packet(6, (there, 8080), (own, from.1), SYN | ACK, (OURS[2], ROUTER));
+            let outcome = lab.one(UPLINK, &answer);
+            let (port, sent) = outcome.only();
+            assert_eq!(
+                (port, ends(sent)),
+                (UPLINK, (end(own, 30_080), end(client, 4001)))
+            );
+        }
+    }
+}
+
 /// 3.6 step 2.
 #[test]
 fn what_is_not_for_the_outside() {

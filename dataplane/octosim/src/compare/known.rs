@@ -25,8 +25,6 @@ const OTHER_REASON: &[(u16, u16)] = &[
     // There is no tunnel to the gateway, and it could not have been sent either.
     (160, 196),
     (160, 136),
-    // The node has no address to send it on under to a backend elsewhere, and there is no way there either (3.6 steps 4 and 5).
-    (167, 169),
     // An SCTP port that cannot be changed: by a service before policy is asked (1.2 step 9 g), or at last.
     (133, 154),
     (181, 154),
