@@ -252,9 +252,16 @@ pub(crate) fn without_padding<const IPV6: bool, B: PacketBuf>(buf: &mut B) -> bo
     };
     match buf.len().checked_sub(end) {
         Some(0) => true,
-        Some(padding) => buf.trim_back(padding).is_ok(),
+        Some(padding) => cut(buf, padding),
         None => false,
     }
+}
+
+/// Apart, so that it costs nothing where there is no padding: only Ethernet's shortest frames have some.
+#[cold]
+#[inline(never)]
+fn cut<B: PacketBuf>(buf: &mut B, padding: usize) -> bool {
+    buf.trim_back(padding).is_ok()
 }
 
 /// Translates a packet if that is to be done, takes it a hop further, and sends it `onwards` to these Ethernet addresses unless it

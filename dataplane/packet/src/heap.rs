@@ -43,6 +43,7 @@ impl std::fmt::Debug for HeapBuf {
     }
 }
 
+// As easily inlined as packets in devices' buffers: instructions are counted with these.
 impl PacketBuf for HeapBuf {
     #[inline(always)]
     fn data(&self) -> &[u8] {
@@ -54,14 +55,22 @@ impl PacketBuf for HeapBuf {
         &mut self.bytes[self.start..self.end]
     }
 
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    #[inline(always)]
     fn headroom(&self) -> usize {
         self.start
     }
 
+    #[inline(always)]
     fn tailroom(&self) -> usize {
         self.bytes.len() - self.end
     }
 
+    #[inline(always)]
     fn prepend(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         let no_room = NoRoom {
             requested: n,
@@ -71,6 +80,7 @@ impl PacketBuf for HeapBuf {
         Ok(self.data_mut())
     }
 
+    #[inline(always)]
     fn append(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
         if n > self.tailroom() {
             return Err(NoRoom {
@@ -82,6 +92,7 @@ impl PacketBuf for HeapBuf {
         Ok(self.data_mut())
     }
 
+    #[inline(always)]
     fn trim_front(&mut self, n: usize) -> Result<(), NoRoom> {
         if n > self.len() {
             return Err(NoRoom {
@@ -93,6 +104,7 @@ impl PacketBuf for HeapBuf {
         Ok(())
     }
 
+    #[inline(always)]
     fn trim_back(&mut self, n: usize) -> Result<(), NoRoom> {
         if n > self.len() {
             return Err(NoRoom {
