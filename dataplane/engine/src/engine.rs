@@ -378,10 +378,7 @@ impl<P: BufPool> Core<P> {
 
     /// A number to choose with (xorshift64*): which backend, which port. Nothing secret depends on it.
     pub(crate) fn random(&mut self) -> u32 {
-        self.seed ^= self.seed >> 12;
-        self.seed ^= self.seed << 25;
-        self.seed ^= self.seed >> 27;
-        (self.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+        next_random(&mut self.seed)
     }
 
     /// Drops a packet and says why.
@@ -390,6 +387,14 @@ impl<P: BufPool> Core<P> {
         self.tell_drop(rx, reason, buf.data());
         out.discard(buf);
     }
+}
+
+/// The next number that follows from `seed`, which is never 0.
+pub(crate) fn next_random(seed: &mut u64) -> u32 {
+    *seed ^= *seed >> 12;
+    *seed ^= *seed << 25;
+    *seed ^= *seed >> 27;
+    (seed.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
 }
 
 /// Different in each engine.

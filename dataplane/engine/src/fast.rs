@@ -91,6 +91,7 @@ impl<P: BufPool> Core<P> {
         }
         // What is left if there was more than one way, or no room.
         if !burst.is_empty() {
+            self.fetch_services(rx, burst, &ports);
             self.one_by_one(rx, burst, &ports, &sealing, out);
         }
     }

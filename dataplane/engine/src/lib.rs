@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod ahead;
 mod arp;
 mod ask;
 mod connection;

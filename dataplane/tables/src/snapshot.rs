@@ -214,6 +214,11 @@ impl Snapshot {
         self.views.node.forwarding != Forwarding::Snat || self.views.services.asks_for_direct_return()
     }
 
+    /// Addresses and ports of services, of both families.
+    pub fn frontends(&self) -> usize {
+        self.views.services.len()
+    }
+
     /// The service at this IPv4 address (most significant byte first), port and protocol.
     pub fn frontend4(&self, addr: u32, port: u16, protocol: u8) -> Option<&Frontend> {
         self.views.services.frontend4(addr, port, protocol)

@@ -42,8 +42,8 @@ pub(crate) use store::copy;
 pub(crate) use translate::translate;
 pub(crate) use translation::{Translation, set_addresses6};
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
-use way::{Path, find, way};
-pub(crate) use way::{leaves_here, remote, sealing};
+use way::{Path, way};
+pub(crate) use way::{find, leaves_here, remote, sealing};
 
 use crate::drop_reason::DropReason;
 use crate::dsr::{Note, Told};

@@ -139,7 +139,8 @@ pub(crate) fn leaves_here(snapshot: &Snapshot, tuple: &Tuple) -> bool {
     )
 }
 
-pub(super) fn find(snapshot: &Snapshot, addr: IpAddr) -> u32 {
+/// Number of the target that packets to an address go to.
+pub(crate) fn find(snapshot: &Snapshot, addr: IpAddr) -> u32 {
     match addr {
         IpAddr::V4(addr) => snapshot.find4(addr.to_bits()),
         IpAddr::V6(addr) => snapshot.find6(addr.to_bits()),

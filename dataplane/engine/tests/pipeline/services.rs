@@ -443,3 +443,56 @@ fn sctp_gets_a_right_checksum_if_it_had_one() {
     );
     assert_eq!(lab.one(POD0, &frame([0x16, 0x16, 0x78, 0xdc])).dropped(), 154);
 }
+
+/// With more services than caches hold, what a burst needs of them is fetched ahead: each packet is treated as it is alone,
+/// broken ones among them.
+#[test]
+fn many_services_in_one_burst() {
+    let vip = |index: u16, v6: bool| match v6 {
+        false => format!("10.96.{}.{}", index >> 8, index & 0xff),
+        true => format!("fd96::{index:x}"),
+    };
+    let services = || {
+        let one = |(index, v6): (u16, bool)| {
+            let backend = if v6 { "fd00::2" } else { "10.0.0.2" };
+            // Every seventh has no backend.
+            let backends = [(backend, 1000 + index)];
+            let backends = if index % 7 == 0 { &[][..] } else { &backends[..] };
+            let name = format!("ns/svc-{index}-{v6}:p");
+            put(service(&name, Protocol::Udp, (&vip(index, v6), 80), backends))
+        };
+        (0..400)
+            .flat_map(|index| [(index, false), (index, true)])
+            .map(one)
+    };
+    let mut frames = Vec::new();
+    for index in 0..28 {
+        for (v6, client) in [(false, "10.0.0.1"), (true, "fd00::1")] {
+            let (to, sport) = (vip(13 * index, v6), 4000 + index);
+            let whole = packet(17, (client, sport), (&to, 80), 0, (OURS[0], EP1));
+            if index % 9 == 8 {
+                frames.push(whole[..usize::from(2 * index)].to_vec());
+            }
+            frames.push(whole);
+        }
+    }
+    let (mut together, mut alone) = (lab(), lab());
+    together.apply(services().collect());
+    alone.apply(services().collect());
+    for _ in 0..2 {
+        let burst = together.burst(POD0, &frames);
+        let mut sent = Vec::new();
+        let mut dropped = 0;
+        for frame in &frames {
+            let outcome = alone.one(POD0, frame);
+            dropped += outcome.drop_count();
+            sent.extend(outcome.sent);
+        }
+        let mut of_burst = burst.sent.clone();
+        of_burst.sort();
+        sent.sort();
+        assert!(sent.iter().filter(|(port, _)| *port == POD1).count() > 40);
+        assert_eq!((of_burst, burst.drop_count()), (sent, dropped));
+    }
+    assert_eq!(together.flows.len(), alone.flows.len());
+}

@@ -23,6 +23,13 @@ pub struct Backend {
     pub local: bool,
 }
 
+impl Backend {
+    /// Asks the CPU for it.
+    pub fn prefetch(&self) {
+        prefetch::read(self);
+    }
+}
+
 /// The backends of a service for clients of one scope (specification of the datapath, section 3.1).
 #[derive(Debug, Clone, Default)]
 pub struct BackendSet {
@@ -64,6 +71,12 @@ impl BackendSet {
             all,
             maglev,
         }
+    }
+
+    /// Asks the CPU for what says which backends these are.
+    pub fn prefetch(&self) {
+        prefetch::read(&self.count);
+        prefetch::read(&self.slots);
     }
 
     /// The backends in the order of slots; the first `count` may get new flows.

@@ -42,3 +42,14 @@ pub struct Frontend {
     /// Port of the proxy on this node that takes the flows; 0: none.
     pub proxy_port: u16,
 }
+
+impl Frontend {
+    /// Asks the CPU for what a new flow reads of it.
+    pub fn prefetch(&self) {
+        prefetch::read(&self.internal);
+        prefetch::read(&self.external);
+        prefetch::read(&self.addr);
+        prefetch::read(&self.affinity_seconds);
+        prefetch::read(&self.kind);
+    }
+}

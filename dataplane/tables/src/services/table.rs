@@ -21,6 +21,11 @@ pub(crate) struct ServiceTable {
 }
 
 impl ServiceTable {
+    /// Frontends of both families.
+    pub(crate) fn len(&self) -> usize {
+        self.frontends4.len() + self.frontends6.len()
+    }
+
     pub(crate) fn frontend4(&self, addr: u32, port: u16, protocol: u8) -> Option<&Frontend> {
         self.frontends4.get(&(addr, port, protocol)).map(Arc::as_ref)
     }
