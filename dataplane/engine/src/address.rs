@@ -1,6 +1,6 @@
 //! What may be forwarded by its address alone.
 
-use octoplane_tables::Snapshot;
+use octoplane_tables::Target;
 
 use crate::engine::Rx;
 
@@ -18,14 +18,7 @@ pub(crate) fn routable6(addr: u128) -> bool {
     addr >> 120 != 0xff && addr >> 118 != 0x3fa && addr > 1
 }
 
-/// Whether an endpoint behind the receiving port owns this source address (specification, 1.2 step 7).
-pub(crate) fn may_send4(snapshot: &Snapshot, src: u32, rx: &Rx<'_>) -> bool {
-    let owner = snapshot.route4(src);
-    owner.endpoint != 0 && owner.port == rx.port
-}
-
-/// The same for IPv6.
-pub(crate) fn may_send6(snapshot: &Snapshot, src: u128, rx: &Rx<'_>) -> bool {
-    let owner = snapshot.route6(src);
+/// Whether an endpoint behind the receiving port owns a source address that this target is of (specification, 1.2 step 7).
+pub(crate) fn may_send(owner: &Target, rx: &Rx<'_>) -> bool {
     owner.endpoint != 0 && owner.port == rx.port
 }

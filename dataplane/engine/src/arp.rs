@@ -78,5 +78,5 @@ fn taken(rx: &Rx<'_>, addr: Ipv4Addr) -> bool {
 
 /// Whether an endpoint behind the receiving port has this address.
 fn owned_by_sender(rx: &Rx<'_>, addr: Ipv4Addr) -> bool {
-    crate::address::may_send4(rx.snapshot, addr.to_bits(), rx)
+    crate::address::may_send(rx.snapshot.route4(addr.to_bits()), rx)
 }

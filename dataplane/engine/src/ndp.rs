@@ -96,7 +96,7 @@ impl<P: BufPool> Core<P> {
             Role::Host => Ok(ROUTER),
             Role::Pod if target == rx.snapshot.gateways().ipv6 => Ok(ROUTER),
             // Duplicate address detection: a pod may have its own address.
-            Role::Pod if crate::address::may_send6(rx.snapshot, target.to_bits(), rx) => {
+            Role::Pod if crate::address::may_send(rx.snapshot.route6(target.to_bits()), rx) => {
                 Err(Verdict::Consumed)
             }
             Role::Pod if action == Action::Deliver => Ok(OVERRIDE),

@@ -12,7 +12,7 @@ use octoplane_tables::model::{HOST_ENDPOINT, Role, Routing};
 use octoplane_tables::{Action, Target, identity};
 use zerocopy::FromBytes;
 
-use crate::address::{may_send4, may_send6, routable4, routable6};
+use crate::address::{may_send, routable4, routable6};
 use crate::connection::{self, FROM_TUNNEL, Packet, Sender, is_served};
 use crate::drop_reason::DropReason;
 use crate::dsr::Told;
@@ -121,7 +121,8 @@ impl<P: BufPool> Core<P> {
             return Drop(DropReason::L3Checksum);
         }
         let (src, dst) = (Ipv4Addr::from(header.src), Ipv4Addr::from(header.dst));
-        if rx.view.role == Role::Pod && !may_send4(rx.snapshot, src.to_bits(), rx) {
+        let owner = (rx.view.role == Role::Pod).then(|| rx.snapshot.route4(src.to_bits()));
+        if owner.is_some_and(|owner| !may_send(owner, rx)) {
             return Drop(DropReason::InvalidSource);
         }
         if !src.is_unspecified() && !routable4(src.to_bits()) {
@@ -140,7 +141,7 @@ impl<P: BufPool> Core<P> {
         if let Some(verdict) = esp(rx, packet, &target) {
             return verdict;
         }
-        let whose = self.whose(rx, buf.data(), &target, src.into());
+        let whose = self.whose(rx, buf.data(), &target, (src.into(), owner));
         if was_tunnelled(rx, whose.as_ref()) {
             return self.inner(rx, buf, sender(rx, src.into()).identity, Told::Nothing, rx.port);
         }
@@ -213,7 +214,8 @@ impl<P: BufPool> Core<P> {
             return self.neighbour_discovery(rx, buf, total);
         }
         let gateway = rx.snapshot.gateways().ipv6;
-        if rx.view.role == Role::Pod && !may_send6(rx.snapshot, src.to_bits(), rx) {
+        let owner = (rx.view.role == Role::Pod).then(|| rx.snapshot.route6(src.to_bits()));
+        if owner.is_some_and(|owner| !may_send(owner, rx)) {
             // A pod that pings a link-local gateway does so from its own link-local address, which no endpoint has.
             let local = src.is_unicast_link_local() && dst.is_unicast_link_local() && dst == gateway;
             return match kind {
@@ -238,7 +240,7 @@ impl<P: BufPool> Core<P> {
         if let Some(verdict) = esp(rx, packet, &target) {
             return verdict;
         }
-        let whose = self.whose(rx, buf.data(), &target, src.into());
+        let whose = self.whose(rx, buf.data(), &target, (src.into(), owner));
         if was_tunnelled(rx, whose.as_ref()) {
             return self.inner(rx, buf, sender(rx, src.into()).identity, Told::Nothing, rx.port);
         }
@@ -281,8 +283,15 @@ impl<P: BufPool> Core<P> {
     }
 
     /// Whether a packet belongs to a connection: one from an endpoint, to one or to a service, or the reply to one. `None`
-    /// for others, which are forwarded without memory.
-    fn whose(&mut self, rx: &Rx<'_>, frame: &[u8], target: &Target, src: IpAddr) -> Option<Whose> {
+    /// for others, which are forwarded without memory. `owner` is the target of the source's address if it has to be
+    /// an endpoint's.
+    fn whose(
+        &mut self,
+        rx: &Rx<'_>,
+        frame: &[u8],
+        target: &Target,
+        (src, owner): (IpAddr, Option<&Target>),
+    ) -> Option<Whose> {
         let read = |frame: &[u8]| match src {
             IpAddr::V4(_) => Packet::v4(frame),
             IpAddr::V6(_) => Packet::v6(frame),
@@ -316,12 +325,13 @@ impl<P: BufPool> Core<P> {
         let always =
             always || rx.view.role == Role::Host && forwarded && connection::reserves(rx.snapshot, &packet);
         // What no route forwards may be a service's. What the kernel sends is not held up for that.
-        let near_service = rx.snapshot.serves_block(packet.tuple.dst());
-        let held = match rx.view.role {
+        let (snapshot, dst) = (rx.snapshot, packet.tuple.dst());
+        let near_service = || snapshot.serves_block(dst);
+        let held = || match rx.view.role {
             Role::Host => rx.snapshot.policy(HOST_ENDPOINT).is_some(),
-            Role::Pod | Role::Uplink => !forwarded || near_service,
+            Role::Pod | Role::Uplink => !forwarded || near_service(),
         };
-        if (always || held)
+        if (always || held())
             && let Err(first) = self.find_ports(rx, frame, &mut packet)
         {
             return Some(Whose::Unknown(first));
@@ -332,14 +342,14 @@ impl<P: BufPool> Core<P> {
             }
             // Replies to what left under our address, or to an endpoint that reached itself, errors about them, and services.
             let known = match forwarded {
-                true => near_service && self.tells_of_known(frame, &packet),
+                true => near_service() && self.tells_of_known(frame, &packet),
                 false => self.knows(frame, &packet),
             };
             if !always && !known && !is_served(rx.snapshot, &packet.tuple) {
                 return None;
             }
         }
-        let sender = sender(rx, src);
+        let sender = owner.map_or_else(|| sender(rx, src), |owner| endpoint(rx, owner));
         Some(Whose::Connection(packet, sender))
     }
 
@@ -484,11 +494,7 @@ pub(crate) fn sender(rx: &Rx<'_>, src: IpAddr) -> Sender {
                 IpAddr::V4(src) => rx.snapshot.route4(src.to_bits()),
                 IpAddr::V6(src) => rx.snapshot.route6(src.to_bits()),
             };
-            Sender {
-                identity: owner.identity,
-                endpoint: owner.endpoint,
-                port: rx.port,
-            }
+            endpoint(rx, owner)
         }
         Role::Host => Sender {
             identity: identity::HOST,
@@ -504,6 +510,15 @@ pub(crate) fn sender(rx: &Rx<'_>, src: IpAddr) -> Sender {
             endpoint: 0,
             port: rx.port,
         },
+    }
+}
+
+/// The endpoint that a source address belongs to.
+fn endpoint(rx: &Rx<'_>, owner: &Target) -> Sender {
+    Sender {
+        identity: owner.identity,
+        endpoint: owner.endpoint,
+        port: rx.port,
     }
 }
 

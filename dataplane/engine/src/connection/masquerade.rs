@@ -9,7 +9,8 @@ use octoplane_tables::model::Routing;
 use octoplane_tables::{Action as Way, Snapshot, identity};
 
 use super::gateway::Exit;
-use super::service::{is_local, is_loopback_address};
+use super::place::Place;
+use super::service::is_loopback_address;
 use super::{Packet, Part, Path, Sender, Upper, remote, state, way};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
@@ -108,10 +109,11 @@ impl<P: BufPool> Core<P> {
             there.protocol(),
             there.zone(),
         );
-        let (path, exit) = way(rx, &meant, true, sender.identity).map_err(Verdict::Drop)?;
+        let place = Place::of(rx.snapshot, meant.dst());
+        let (path, exit) = way(rx, &meant, &place, true, sender.identity).map_err(Verdict::Drop)?;
         let served = out.dst() != there.dst() && !sender.is_inside();
         let wanted = match exit {
-            _ if served && !is_local(rx.snapshot, out.dst()) => {
+            _ if served && !place.is_endpoint() => {
                 let own = towards_backends(rx.snapshot, out.is_v6());
                 Some(own.ok_or(Verdict::Drop(DropReason::NoNatPort))?)
             }

@@ -11,6 +11,7 @@ mod gateway;
 mod leave;
 mod masquerade;
 mod packet;
+mod place;
 mod policy;
 mod proxy;
 mod related;
@@ -35,6 +36,7 @@ use leave::Leaving;
 pub(crate) use leave::one_hop_further;
 pub(crate) use masquerade::reserves;
 pub(crate) use packet::{Packet, Part, Upper, begins, tcp};
+use place::Place;
 pub(crate) use service::is_served;
 pub use state::Timeouts;
 pub(crate) use state::{Action, FROM_TUNNEL, Progress, flag, progress, resume as resume_connection, seen_in};
@@ -137,7 +139,8 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Verdict {
         let out = packet.tuple;
-        let way = match way(rx, &out, false, sender.identity) {
+        let place = Place::of(rx.snapshot, out.dst());
+        let way = match way(rx, &out, &place, false, sender.identity) {
             Ok((way, _)) => way,
             Err(reason) => return Verdict::Drop(reason),
         };
@@ -187,7 +190,8 @@ impl<P: BufPool> Core<P> {
             Some(flow) if flow.is_forward() => {
                 // Only what is allowed takes the place of what was.
                 let meant = self.meant_for(rx, packet, flow, sender);
-                let proxy = self.allowed(rx, packet, &meant, sender, false)?;
+                let place = Place::of(rx.snapshot, meant.dst());
+                let proxy = self.allowed(rx, packet, (&meant, &place), sender, false)?;
                 let moves = match self.proxy_of(flow) {
                     0 => {
                         proxy != 0
@@ -262,7 +266,8 @@ impl<P: BufPool> Core<P> {
         };
         // Where its answers will be found, by the time it is stored.
         self.flows.table().prefetch_tuple(&out.reverse());
-        let proxy = self.allowed(rx, packet, &out, sender, true)?;
+        let place = Place::of(rx.snapshot, out.dst());
+        let proxy = self.allowed(rx, packet, (&out, &place), sender, true)?;
         if let Told::Used(front) = told {
             // What a proxy answers would not be answered in the name of what the client used.
             return match proxy {
@@ -286,7 +291,7 @@ impl<P: BufPool> Core<P> {
             return Ok((flow, None));
         }
         self.note_gateway(rx, &out);
-        let (path, exit) = way(rx, &out, true, sender.identity).map_err(Verdict::Drop)?;
+        let (path, exit) = way(rx, &out, &place, true, sender.identity).map_err(Verdict::Drop)?;
         let own = match (answers, exit) {
             // Without an address for it nothing can come back.
             (Answers::ByUs, _) => {
@@ -337,7 +342,8 @@ impl<P: BufPool> Core<P> {
         let mut way = match decided {
             Some(way) => way,
             None => {
-                let decided = way(rx, &out, flow.is_forward(), sender.identity);
+                let place = Place::of(rx.snapshot, out.dst());
+                let decided = way(rx, &out, &place, flow.is_forward(), sender.identity);
                 decided.map_err(Verdict::Drop)?.0
             }
         };

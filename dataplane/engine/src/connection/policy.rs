@@ -1,12 +1,11 @@
 //! Who may talk to whom (specification, 1.2 step 12, 1.3 step 4, 1.5 step 9, 2.6).
 
-use std::net::IpAddr;
-
 use octoplane_flow::Tuple;
 use octoplane_packet::BufPool;
 use octoplane_tables::model::{AuthKey, HOST_ENDPOINT, Routing};
 use octoplane_tables::{Action as Way, Decision, EndpointPolicy, Snapshot, Verdict as Decided, identity};
 
+use super::place::Place;
 use super::service::is_loopback_address;
 use super::{Packet, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
@@ -43,12 +42,12 @@ impl<'a> Asked<'a> {
 impl<P: BufPool> Core<P> {
     /// Whether policy lets the sender send `packet`, which leaves as `out`: that of the sending endpoint, then that of the
     /// receiving one. The node itself has a policy as endpoints have. Returns the port of the proxy on this node that the
-    /// packet has to go through, or 0. `first`: whether the packet begins a connection.
+    /// packet has to go through, or 0. `place` is where it goes; `first`: whether the packet begins a connection.
     pub(super) fn allowed(
         &self,
         rx: &Rx<'_>,
         packet: &Packet,
-        out: &Tuple,
+        (out, place): (&Tuple, &Place<'_>),
         sender: Sender,
         first: bool,
     ) -> Result<u16, Verdict> {
@@ -79,7 +78,7 @@ impl<P: BufPool> Core<P> {
                 let asked = Asked {
                     egress: true,
                     local: sender.identity,
-                    remote: remote(snapshot, out.dst()).identity,
+                    remote: place.remote().identity,
                     ..asked
                 };
                 proxy = self.ask(rx, &asked, out, port, first).map_err(|reason| {
@@ -92,16 +91,11 @@ impl<P: BufPool> Core<P> {
                 })?;
             }
         }
-        let target = match out.dst() {
-            IpAddr::V4(dst) => snapshot.route4(dst.to_bits()),
-            IpAddr::V6(dst) => snapshot.route6(dst.to_bits()),
-        };
+        let target = place.target;
         let to = match target.action {
             Way::Deliver => Some(target.endpoint),
             // What the node says to itself is not asked about twice.
-            Way::Local | Way::Host | Way::Gateway
-                if from != Some(HOST_ENDPOINT) && is_own(snapshot, out.dst()) =>
-            {
+            Way::Local | Way::Host | Way::Gateway if from != Some(HOST_ENDPOINT) && is_own(place) => {
                 Some(HOST_ENDPOINT)
             }
             _ => None,
@@ -126,7 +120,9 @@ impl<P: BufPool> Core<P> {
 
     /// Whether policy lets the sender send a packet that goes where it says.
     pub(crate) fn may_send(&self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Result<(), Verdict> {
-        self.allowed(rx, packet, &packet.tuple, sender, false).map(|_| ())
+        let place = Place::of(rx.snapshot, packet.tuple.dst());
+        self.allowed(rx, packet, (&packet.tuple, &place), sender, false)
+            .map(|_| ())
     }
 
     /// What a policy says of a packet `out`, and does what follows from it but for dropping: returns the port of a proxy, or 0.
@@ -180,6 +176,6 @@ impl<P: BufPool> Core<P> {
 }
 
 /// Whether the host's policy guards an address (specification, 1.5 step 9).
-fn is_own(snapshot: &Snapshot, addr: IpAddr) -> bool {
-    remote(snapshot, addr).identity == identity::HOST
+fn is_own(place: &Place<'_>) -> bool {
+    place.remote().identity == identity::HOST
 }

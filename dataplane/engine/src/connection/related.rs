@@ -7,6 +7,7 @@ use octoplane_packet::checksum::{fold, sum};
 use octoplane_packet::headers::{IPV4_LEN, IPV6_LEN, icmp4, icmp6, protocol};
 use octoplane_tables::model::DsrDispatch;
 
+use super::place::Place;
 use super::translate::{adjust, translate_at};
 use super::{Leaving, Packet, Part, Sender, Upper, way};
 use crate::drop_reason::DropReason;
@@ -65,7 +66,8 @@ impl<P: BufPool> Core<P> {
             packet.tuple.zone(),
         );
         let ip = packet.l4 + ICMP_LEN;
-        let way = match way(rx, &out, false, sender.identity) {
+        let place = Place::of(rx.snapshot, out.dst());
+        let way = match way(rx, &out, &place, false, sender.identity) {
             Ok((way, _)) => way,
             Err(reason) => return Verdict::Drop(reason),
         };

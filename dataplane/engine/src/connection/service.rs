@@ -138,8 +138,8 @@ impl<P: BufPool> Core<P> {
             });
         };
         let Backend { addr, port, .. } = backend;
-        let elsewhere = !is_local(rx.snapshot, addr) && !is_own(rx.snapshot, addr);
-        if !inside && frontend.kind == FrontendType::HostPort && elsewhere {
+        let elsewhere = || !is_local(rx.snapshot, addr) && !is_own(rx.snapshot, addr);
+        if !inside && frontend.kind == FrontendType::HostPort && elsewhere() {
             // A port of this machine leads to nobody on another one (3.6 step 2).
             return Err(Verdict::Drop(DropReason::InvalidPacket));
         }

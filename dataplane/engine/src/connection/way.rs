@@ -8,6 +8,7 @@ use octoplane_tables::model::Routing;
 use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd};
 
 use super::gateway::{self, Exit};
+use super::place::Place;
 use crate::drop_reason::DropReason;
 use crate::engine::Rx;
 use crate::ipsec::{Framing, Ipsec, is_protected};
@@ -49,13 +50,18 @@ pub(crate) fn remote(snapshot: &Snapshot, addr: IpAddr) -> &Remote {
 /// Where packets with these addresses go: to an endpoint here, through the tunnel to its node, or as routed
 /// (specification, 1.2 step 14); and where they leave the cluster from if this is the direction of the connection's first
 /// packet.
-pub(super) fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Exit), DropReason> {
-    let (snapshot, dst) = (rx.snapshot, out.dst());
-    let target = find(snapshot, dst);
-    let action = snapshot.target(target).action;
+/// `place` is that of the destination.
+pub(super) fn way(
+    rx: &Rx<'_>,
+    out: &Tuple,
+    place: &Place<'_>,
+    forward: bool,
+    sender: u32,
+) -> Result<(Path, Exit), DropReason> {
+    let (snapshot, action) = (rx.snapshot, place.target.action);
     let local = matches!(action, Way::Deliver | Way::Local | Way::Gateway);
     let routed = Path {
-        number: target,
+        number: place.number,
         tunnel: false,
         encrypt: false,
         hop: false,
@@ -64,7 +70,7 @@ pub(super) fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Resul
         return Ok((routed, Exit::Anywhere));
     }
     if snapshot.node().routing == Routing::Tunnel {
-        let remote = remote(snapshot, dst);
+        let remote = place.remote();
         if remote.tunnel.is_some() && !remote.skip_tunnel {
             let path = Path {
                 number: remote.tunnel_end,
@@ -90,15 +96,15 @@ pub(super) fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Resul
             hop: true,
         },
         Exit::Here(_) => routed,
-        Exit::Anywhere => encrypted(rx, dst, sender).unwrap_or(routed),
+        Exit::Anywhere => encrypted(rx, place, sender).unwrap_or(routed),
     };
     Ok((path, exit))
 }
 
 /// The way to another node's endpoint if packets of this sender are encrypted on it (specification, 1.9).
-fn encrypted(rx: &Rx<'_>, dst: IpAddr, sender: u32) -> Option<Path> {
+fn encrypted(rx: &Rx<'_>, place: &Place<'_>, sender: u32) -> Option<Path> {
     rx.ipsec?;
-    let remote = remote(rx.snapshot, dst);
+    let remote = place.remote();
     (remote.tunnel.is_some() && remote.key != 0 && is_protected(sender)).then_some(Path {
         number: remote.tunnel_end,
         tunnel: false,
