@@ -24,6 +24,8 @@ pub(crate) enum Command {
     Curves(CurvesArgs),
     /// ESP in tunnel mode, with yardsticks on request.
     Esp(EspArgs),
+    /// What a lookup of an IPsec policy costs.
+    Policies(PoliciesArgs),
     /// The engine alone on heap buffers, for an instruction counter to watch.
     Instructions(InstructionArgs),
     /// One measurement in a process of its own; prints its result as one line of JSON.
@@ -178,6 +180,23 @@ pub(crate) struct CurvesArgs {
     /// Runs of each point; medians count.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
+    /// Form of the result.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+/// Options of `octobench policies`. With several values of an option, every combination is a case.
+#[derive(Debug, Args)]
+pub(crate) struct PoliciesArgs {
+    /// Policies.
+    #[arg(long, value_delimiter = ',', default_value = "1,100,10000", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) entries: Vec<u32>,
+    /// Combinations of what they look at.
+    #[arg(long, value_delimiter = ',', default_value = "1,8", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub(crate) shapes: Vec<u32>,
+    /// Rounds of 1,024 lookups.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..=10_000_000))]
+    pub(crate) rounds: u32,
     /// Form of the result.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,

@@ -34,6 +34,7 @@ fn main() -> anyhow::Result<()> {
         Command::Forward(args) => forward::run(&args),
         Command::Curves(args) => curves::run(&args),
         Command::Esp(args) => esp::run(&args),
+        Command::Policies(args) => esp::policies::run(&args),
         Command::Instructions(args) => instructions::run(&args),
         Command::Job { spec } => child::serve(&spec),
         Command::EspJob { spec } => esp::serve(&spec),

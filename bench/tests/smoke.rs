@@ -123,3 +123,32 @@ fn esp_in_software_and_by_a_device() {
     }
     check_esp("decrypt", "cryptodev:crypto_openssl", "ratio_crypto_perf");
 }
+
+#[test]
+fn a_policy_is_looked_for_once_a_shape() {
+    let output = Command::new(env!("CARGO_BIN_EXE_octobench"))
+        .args([
+            "policies",
+            "--entries",
+            "10,1000",
+            "--shapes",
+            "1,4",
+            "--rounds",
+            "20",
+        ])
+        .args(["--output", "json"])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows: Vec<_> = rows.as_array().unwrap().iter().collect();
+    let of = |row: &serde_json::Value| (row["policies"].as_u64(), row["shapes"].as_u64());
+    let expected =
+        [(10, 1), (1000, 1), (10, 4), (1000, 4)].map(|(policies, shapes)| (Some(policies), Some(shapes)));
+    assert!(rows.iter().copied().map(of).eq(expected), "{rows:?}");
+    assert!(rows.iter().all(|row| row["quiet"].as_f64().unwrap() > 0.0));
+}

@@ -4,6 +4,7 @@ mod bare;
 mod engine;
 mod path;
 mod perf;
+pub(crate) mod policies;
 mod report;
 mod sas;
 mod setup;
