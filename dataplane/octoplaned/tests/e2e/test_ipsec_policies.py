@@ -190,6 +190,43 @@ def test_rekey_loses_nothing(make):
     assert result.returncode != 0 and "which policy 1 names" in result.stderr
 
 
+def test_numbers_run_out_before_a_restart(make):
+    """RFC 4303, section 3.3.3: a number is not used twice, so there are no more when 32 bits are used up."""
+    lab, peer = make()
+    add_sa(lab, "outbound", 0x1001)
+    add_sa(lab, "inbound", 0x2001)
+    add_policies(lab)
+    peer.decrypts(0x1001)
+    peer.encrypts(0x2001)
+    reach(lab, "pod1", REMOTE)
+    assert lab.stop() == 0
+    # As if it had gone on for a long time.
+    used = lab.directory / "ipsec" / "sequence"
+    lines = used.read_text().splitlines(keepends=True)
+    (mine,) = [line for line in lines if " out " in line]
+    used.write_text("".join(lines).replace(mine, mine.rsplit(" ", 1)[0] + f" {2**32 - 2}\n"))
+    before = len(peer.opened)
+    lab.start()
+    lab.apply()
+    wait(lambda: pings(lab, "pod1", REMOTE, 1) == 0, text=lambda: told(lab, peer))
+    assert peer.numbers(0x1001)[before:] == [2**32 - 2, 2**32 - 1], told(lab, peer)
+
+    # Nothing but that one is missing after another restart, and the peer hears no more of it.
+    before = len(peer.opened)
+    assert lab.stop() == 0
+    lab.start()
+    lab.apply()
+    sas = {sa["spi"]: sa for sa in lab.json("ipsec", "sa", "list")}
+    assert set(sas) == {0x1001, 0x2001} and len(lab.json("ipsec", "policy", "list")) == 2
+    dropped = lab.drops().get(1008, 0)
+    assert pings(lab, "pod1", REMOTE, 2) == 0
+    assert lab.drops()[1008] == dropped + 2 and len(peer.opened) == before, told(lab, peer)
+    peer.decrypts(0x1002)
+    add_sa(lab, "outbound", 0x1002)
+    assert pings(lab, "pod1", REMOTE, 3) == 3, told(lab, peer)
+    assert peer.spis()[before:] == [0x1002] * 3
+
+
 def test_limits_are_told_and_kept(make):
     lab, peer = make()
     add_sa(lab, "outbound", 0x1001, "--soft-packets", 5, "--hard-packets", 8)
