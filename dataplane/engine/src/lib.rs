@@ -14,6 +14,7 @@ mod ahead;
 mod arp;
 mod ask;
 mod connection;
+mod departure;
 mod door;
 mod drop_reason;
 mod dsr;
@@ -43,6 +44,7 @@ mod stats;
 mod verdict;
 
 pub use connection::{Decided, DirectionView, FlowState, FlowView, Timeouts, describe};
+pub use departure::{Departure, PolicyOptions, TooBig, WayOut};
 pub use drop_reason::{Direction, DropReason};
 pub use engine::{BURST, Engine, EngineConfig, HostMac};
 pub use event::NeighbourEvent;

@@ -10,5 +10,5 @@ mod explain;
 mod flow;
 
 pub use event::{drop_message, event_message, verdict_message};
-pub use explain::{ExplainError, Live, Scratch, explain};
+pub use explain::{ExplainError, Live, Policies, Scratch, explain};
 pub use flow::{flow_message, tuple_message};

@@ -11,6 +11,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use octoplane_config::schema::Config;
 use octoplane_control::Server;
+use octoplane_observe::Policies;
 use octoplane_worker::{Command, Dataplane};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{debug, info, warn};
@@ -67,7 +68,13 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     let cni = Cni::new(config, &dataplane);
     let nodes = ipsec.as_deref().filter(|_| config.ipsec.key_file.is_some());
     let encrypted = nodes.map(Ipsec::engine);
-    let observed = Observed::new(Arc::clone(&dataplane), plan.engine.timeouts, encrypted);
+    let options = plan.ipsec.as_ref().and_then(|ipsec| ipsec.policies.clone());
+    let policies = ipsec.as_deref().zip(options);
+    let policies = policies.map(|(ipsec, options)| Policies {
+        reader: ipsec.engine().reader,
+        options,
+    });
+    let observed = Observed::new(Arc::clone(&dataplane), plan.engine.timeouts, encrypted, policies);
     let fetching = observed.start(Arc::clone(&stop)).context("events thread")?;
     let daemon = Arc::new(Daemon::new(
         Arc::clone(&dataplane),

@@ -9,7 +9,7 @@ use octoplane_api::v1;
 use octoplane_control::{EventHub, Observer, Wanted};
 use octoplane_convert::{Kind, Mistake};
 use octoplane_engine::{Interest, IpsecConfig, Monitor, Timeouts};
-use octoplane_observe::{ExplainError, Live, Scratch, event_message};
+use octoplane_observe::{ExplainError, Live, Policies, Scratch, event_message};
 use octoplane_worker::Dataplane;
 
 /// How often events are fetched: a worker's ring has room for what may come in five times as long.
@@ -22,17 +22,19 @@ pub(crate) struct Observed {
     dataplane: Arc<Dataplane>,
     timeouts: Timeouts,
     ipsec: Option<IpsecConfig>,
+    policies: Option<Policies>,
     hub: Arc<EventHub>,
     /// One explanation at a time: it costs as much as some thousand packets.
     scratch: Mutex<Scratch>,
 }
 
 impl Observed {
-    /// `ipsec`: what the workers were told of encryption.
+    /// `ipsec` and `policies`: what the workers were told of encryption.
     pub(crate) fn new(
         dataplane: Arc<Dataplane>,
         timeouts: Timeouts,
         ipsec: Option<IpsecConfig>,
+        policies: Option<Policies>,
     ) -> Arc<Self> {
         let monitors = monitors(&dataplane);
         let mut was_idle = true;
@@ -51,6 +53,7 @@ impl Observed {
             dataplane,
             timeouts,
             ipsec,
+            policies,
             hub,
             scratch: Mutex::default(),
         })
@@ -118,6 +121,7 @@ impl Observer for Observed {
             reader,
             memory: &self.dataplane.memory,
             ipsec: self.ipsec.clone(),
+            policies: self.policies.clone(),
             timeouts: self.timeouts,
             now: self.dataplane.clock.now(),
         };

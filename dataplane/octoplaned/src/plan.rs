@@ -4,10 +4,10 @@ use dpdk::eal::{EalOptions, IovaMode, LogLevel, Memory};
 use octoplane_config::IpsecTooBig;
 use octoplane_config::schema::{self, Config, PollMode};
 use octoplane_control::{Access, Server};
-use octoplane_engine::{EngineConfig, IpsecConfig, Timeouts};
+use octoplane_engine::{EngineConfig, IpsecConfig, PolicyOptions, Timeouts, TooBig};
 use octoplane_tables::model::Role;
 use octoplane_tables::{Capacity, Gateways};
-use octoplane_worker::{IpsecPlan, Plan, PolicyOptions, Poll, PortPlan, TooBig};
+use octoplane_worker::{IpsecPlan, Plan, Poll, PortPlan};
 
 /// How the EAL is started.
 pub(crate) fn eal(config: &Config) -> EalOptions {

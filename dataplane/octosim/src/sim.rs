@@ -317,6 +317,7 @@ impl Sim {
             reader,
             memory: &self.memory,
             ipsec: None,
+            policies: None,
             timeouts: self.setup.engine.timeouts,
             now: self.now,
         };

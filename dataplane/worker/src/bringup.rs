@@ -7,7 +7,7 @@ use crossbeam::queue::ArrayQueue;
 use dpdk::mempool::MempoolError;
 use dpdk::port::port_by_name;
 use dpdk::{Eal, Mempool, Port, PortError};
-use octoplane_engine::{EngineConfig, HostMac, IpsecConfig, Memory, NeighbourEvent};
+use octoplane_engine::{EngineConfig, HostMac, IpsecConfig, Memory, NeighbourEvent, PolicyOptions};
 use octoplane_flow::{FlowError, FlowTable, Kept, SegmentError};
 use octoplane_tables::model::PortId;
 use octoplane_tables::{Capacity, Gateways, SharedStore, Store, StoreError};
@@ -21,7 +21,6 @@ use crate::handoff::Handoff;
 use crate::hotplug::attach;
 use crate::ports::PortQueues;
 use crate::resume::{Connections, Missing, Remembered, Resume, ResumeError, remember, system_clock};
-use crate::spd::PolicyOptions;
 
 /// Packets that may wait in one worker's inbox.
 const INBOX: usize = 1024;

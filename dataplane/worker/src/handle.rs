@@ -8,7 +8,8 @@ use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use dpdk::{Eal, Mempool, lcore};
 use octoplane_engine::{
-    Engine, EngineConfig, HostMac, IpsecConfig, MemoryPart, Monitor, NeighbourEvent, WorkerStats,
+    Engine, EngineConfig, HostMac, IpsecConfig, MemoryPart, Monitor, NeighbourEvent, PolicyOptions,
+    WorkerStats,
 };
 use octoplane_tables::Reader;
 
@@ -20,7 +21,6 @@ use crate::handoff::Handoff;
 use crate::ipsec::{IpsecStage, IpsecStats};
 use crate::poll::PollLoop;
 use crate::ports::PortQueues;
-use crate::spd::PolicyOptions;
 use crate::stats::LoopStats;
 
 /// Commands that may wait for a worker.

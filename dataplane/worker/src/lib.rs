@@ -35,5 +35,4 @@ pub use hotplug::PortChangeError;
 pub use ipsec::{IpsecCounts, IpsecStage, IpsecStats};
 pub use ports::{PortQueues, Transmit};
 pub use resume::{Connections, Missing, Restore, Resume, ResumeError};
-pub use spd::{PolicyOptions, TooBig};
 pub use stats::{BURST_BUCKETS, LoopStats};

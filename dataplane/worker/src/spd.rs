@@ -4,44 +4,22 @@
 
 use dpdk::mempool::MbufAllocator;
 use dpdk::{ArrayVec, Mbuf};
-use octoplane_engine::{BURST, Counter, Direction, DropReason, Engine, MAX_PIECES, Output, PORT_QUEUE};
+use octoplane_engine::{
+    BURST, Counter, Departure, Direction, DropReason, Engine, MAX_PIECES, Output, PORT_QUEUE, PolicyOptions,
+    WayOut,
+};
 use octoplane_esp::view::{Action, Selected};
-use octoplane_esp::{Mode, Sa, SaId, Snapshot, ToEncrypt};
-use octoplane_packet::headers::{ETHERNET_LEN, ethertype, protocol};
-use octoplane_packet::{PacketBuf, Prefix};
+use octoplane_esp::{Snapshot, ToEncrypt};
+use octoplane_packet::PacketBuf;
+use octoplane_packet::headers::{ETHERNET_LEN, ethertype};
 use octoplane_tables::model::{MAX_PORTS, PortId, Role};
 
 use crate::ipsec::{IpsecStage, cookie, ethernet};
 
-/// ESP's protocol number.
-const ESP: u8 = 50;
 /// In the last word of a cookie: the packet is encrypted because of a policy, and finds its way by its new header.
 const BY_POLICY: u64 = 1 << 32;
 /// Errors about packets that were too large, at a time: more are not told.
 const ERRORS: usize = 64;
-
-/// What becomes of IPv4 packets that are too large to be encrypted, and whose senders allow to cut them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TooBig {
-    /// They are dropped, and their senders are told, as those of all other packets.
-    #[default]
-    Icmp,
-    /// They are cut, and the fragments encrypted; in transport mode, which takes whole packets only, it is the other way round (RFC
-    /// 4303, section 3.3.4).
-    Fragment,
-}
-
-/// What policies say besides what is programmed.
-#[derive(Debug, Clone, Default)]
-pub struct PolicyOptions {
-    /// What becomes of what is too large.
-    pub too_big: TooBig,
-    /// What leaves in the clear from one of these for the same is dropped (195): strict mode of the specification, 1.10. Own
-    /// packets are not, nor those to other nodes in a tunnel.
-    pub strict: Vec<Prefix>,
-    /// Other nodes have addresses there: nothing that is for them is dropped.
-    pub strict_nodes: bool,
-}
 
 /// What a worker needs to follow policies.
 pub(crate) struct Protection {
@@ -140,17 +118,6 @@ impl Routed {
             engine.forward(now, self.port, &mut self.burst, out);
         }
     }
-}
-
-/// What is to be done with a frame that is about to leave.
-enum Fate {
-    Send,
-    Drop(DropReason),
-    Encrypt(SaId),
-    /// In fragments of this size.
-    EncryptPieces(SaId, u16),
-    /// Its sender hears of this size.
-    Refuse(u16),
 }
 
 impl IpsecStage {
@@ -267,7 +234,7 @@ impl IpsecStage {
         if snapshot.spd.is_empty() && spd.options.strict.is_empty() {
             return;
         }
-        let mut route = Route::default();
+        let mut way = WayOut::default();
         for port in out.touched() {
             let settled = spd.settled.get_mut(usize::from(port));
             let (Some(settled), Some(Role::Uplink)) = (settled, engine.role(port)) else {
@@ -293,20 +260,21 @@ impl IpsecStage {
                     room -= 1;
                     self.seal.push(ToEncrypt { buf, sa, cookie });
                 };
-                let reason = match departure(snapshot, buf.data(), &spd.options, engine, &mut route) {
-                    Fate::Send => match out.send(port, buf) {
+                let reason = match departure(snapshot, buf.data(), &spd.options, engine, &mut way) {
+                    Departure::Plain => match out.send(port, buf) {
                         Ok(()) => continue,
                         Err(back) => {
                             buf = back;
                             DropReason::TxFull
                         }
                     },
-                    Fate::Drop(reason) => reason,
-                    Fate::Encrypt(sa) => {
+                    Departure::Drop(reason) => reason,
+                    Departure::Encrypt(sa) => {
                         encrypt(buf, sa, out, engine);
                         continue;
                     }
-                    Fate::EncryptPieces(sa, size) => match engine.cut(buf.data(), size, &mut spd.pieces) {
+                    Departure::EncryptPieces(sa, size) => match engine.cut(buf.data(), size, &mut spd.pieces)
+                    {
                         Ok(()) => {
                             for piece in spd.pieces.drain(..) {
                                 encrypt(piece, sa, out, engine);
@@ -319,7 +287,7 @@ impl IpsecStage {
                             reason
                         }
                     },
-                    Fate::Refuse(size) => {
+                    Departure::Refuse(size) => {
                         if !spd.errors.is_full()
                             && let Some(error) = engine.too_big(now, port, buf.data(), size, out)
                         {
@@ -355,7 +323,7 @@ fn arrival(snapshot: &Snapshot, frame: &[u8]) -> Arrival {
             false => Arrival::Drop(DropReason::InvalidPacket),
         };
     };
-    if may_be_esp(&selected) && snapshot.arrives_by(packet).is_some() {
+    if selected.may_be_esp() && snapshot.arrives_by(packet).is_some() {
         return Arrival::Esp(at);
     }
     if snapshot.spd_inbound.is_empty() || selected.is_neighbour_discovery {
@@ -368,86 +336,21 @@ fn arrival(snapshot: &Snapshot, frame: &[u8]) -> Arrival {
     }
 }
 
-fn may_be_esp(selected: &Selected) -> bool {
-    matches!(selected.query.protocol, ESP | protocol::UDP)
-}
-
-/// What is known of the way to a security association's other end; the same for most of a burst.
-#[derive(Default)]
-struct Route(Option<(SaId, Option<u16>)>);
-
-impl Route {
-    /// The largest IP packet on that way.
-    fn mtu(&mut self, sa: &Sa, engine: &mut Engine<MbufAllocator>) -> Option<u16> {
-        match self.0 {
-            Some((last, mtu)) if last == sa.id() => mtu,
-            _ => {
-                let mtu = engine.mtu_towards(sa.config().destination);
-                self.0 = Some((sa.id(), mtu));
-                mtu
-            }
-        }
-    }
-}
-
+/// What is to be done with a frame that is about to leave.
+#[inline]
 fn departure(
     snapshot: &Snapshot,
     frame: &[u8],
     options: &PolicyOptions,
     engine: &mut Engine<MbufAllocator>,
-    route: &mut Route,
-) -> Fate {
-    let Some(packet) = ip_at(frame)
+    way: &mut WayOut,
+) -> Departure {
+    let packet = ip_at(frame)
         .filter(|at| *at == ETHERNET_LEN)
-        .and_then(|at| frame.get(at..))
-    else {
-        return Fate::Send;
-    };
-    let Some(selected) = Selected::of(packet) else {
-        return Fate::Drop(DropReason::InvalidPacket);
-    };
-    if selected.is_neighbour_discovery || may_be_esp(&selected) && snapshot.is_own_esp(packet) {
-        return Fate::Send;
-    }
-    let query = &selected.query;
-    let tunnel = match snapshot.spd.lookup(query).map(|it| it.action) {
-        None | Some(Action::Bypass) => {
-            let (src, dst) = (query.source, query.destination);
-            let within = |prefix: &Prefix| prefix.contains(src) && prefix.contains(dst);
-            return match options.strict.iter().any(within)
-                && !engine.may_go_plain(src, dst, options.strict_nodes)
-            {
-                true => Fate::Drop(DropReason::Unencrypted),
-                false => Fate::Send,
-            };
-        }
-        Some(Action::Discard) => return Fate::Drop(DropReason::IpsecPolicy),
-        Some(Action::Protect(tunnel)) => tunnel,
-    };
-    let Some(sa) = snapshot.tunnel(tunnel).and_then(|id| snapshot.sa(id)) else {
-        return Fate::Drop(DropReason::NoSecurityAssociation);
-    };
-    let config = sa.config();
-    let transport = config.mode == Mode::Transport;
-    if transport && (Some(query.source), query.destination) != (config.source, config.destination) {
-        // It is for packets between its ends only (RFC 4301, section 4.1).
-        return Fate::Drop(DropReason::NoSecurityAssociation);
-    }
-    let Some(mtu) = route.mtu(sa, engine) else {
-        return Fate::Drop(DropReason::Unroutable);
-    };
-    let room = match transport {
-        true => usize::from(mtu).saturating_sub(sa.overhead(0)),
-        false => sa.max_len(mtu.into()),
-    };
-    if selected.len <= room {
-        return Fate::Encrypt(sa.id());
-    }
-    match (selected.may_cut && options.too_big == TooBig::Fragment, transport) {
-        (true, true) => Fate::Encrypt(sa.id()),
-        (true, false) => Fate::EncryptPieces(sa.id(), room as u16),
-        (false, _) => Fate::Refuse(room as u16),
-    }
+        .and_then(|at| frame.get(at..));
+    packet.map_or(Departure::Plain, |packet| {
+        engine.departs(snapshot, packet, options, way).1
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::ip::{self, Addr};
 use crate::sa::Sa;
 
 const DCCP: u8 = 33;
+const ESP: u8 = 50;
 /// Router solicitation, the first kind of ICMPv6 message that neighbours find each other by; redirect is the last.
 const ROUTER_SOLICITATION: u8 = 133;
 
@@ -35,6 +36,12 @@ fn unmap(addr: Addr, version: u8) -> IpAddr {
 }
 
 impl Selected {
+    /// Whether it may be ESP, by itself or in UDP.
+    #[inline]
+    pub fn may_be_esp(&self) -> bool {
+        matches!(self.query.protocol, ESP | protocol::UDP)
+    }
+
     /// Reads the IP packet that starts here; `None` if its headers make no sense.
     #[inline]
     pub fn of(packet: &[u8]) -> Option<Self> {

@@ -2,6 +2,7 @@
 
 mod answer;
 mod frame;
+mod policies;
 mod question;
 mod steps;
 
@@ -15,9 +16,12 @@ use octoplane_engine::{
 };
 use octoplane_flow::{FlowError, FlowTable, Tuple};
 use octoplane_packet::{HeapBuf, HeapPool};
+use octoplane_tables::model::Role;
 use octoplane_tables::{Reader, State};
 
 use crate::flow::{flow_message, tuple_message};
+use policies::Departs;
+pub use policies::Policies;
 use question::Question;
 
 /// Backends of a service that are tried.
@@ -35,6 +39,8 @@ pub struct Live<'a> {
     pub memory: &'a Memory,
     /// Encryption between nodes.
     pub ipsec: Option<IpsecConfig>,
+    /// Policies of IPsec, if they are followed.
+    pub policies: Option<Policies>,
     /// How long its connections are kept.
     pub timeouts: Timeouts,
     /// Nanoseconds of the workers' clock.
@@ -82,8 +88,19 @@ pub fn explain(
     let question = Question::read(live, request)?;
     let first = run(live, scratch, &question, 0)?;
     let mut steps = steps::messages(&live.state, &question, &first.trace.steps);
-    let answer = answer::message(&live.state, &question, &first.trace);
+    let mut answer = first.answer(live, &question);
     try_others(live, scratch, &question, &first.trace, &answer, &mut steps)?;
+    steps.extend(first.departs.as_ref().map(Departs::step));
+    if question.role == Role::Uplink
+        && question.tunnel.is_none()
+        && let Some((step, dropped)) = policies::arrives(live, &question.frame(first.known))
+    {
+        if let Some(dropped) = dropped {
+            (steps, answer) = (Vec::new(), dropped);
+        }
+        // Before anything else looks at it.
+        steps.insert(0, step);
+    }
     let table = &live.memory.flows;
     let connection = first.known.then(|| view(live, table, &question.tuple)).flatten();
     Ok(v1::Explanation {
@@ -139,7 +156,7 @@ fn try_others(
             0 => answer.clone(),
             number => {
                 let other = run(live, scratch, question, number as u32)?;
-                answer::message(&live.state, question, &other.trace)
+                other.answer(live, question)
             }
         });
     }
@@ -153,8 +170,20 @@ fn key(backend: &v1::Backend) -> (&str, u32) {
 /// What came of one attempt.
 struct Run {
     trace: Trace,
+    /// What policies of IPsec say then.
+    departs: Option<Departs>,
     /// Whether the packet belongs to a connection that is there.
     known: bool,
+}
+
+impl Run {
+    fn answer(&self, live: &Live<'_>, question: &Question) -> v1::ExplainAnswer {
+        let mut answer = answer::message(&live.state, question, &self.trace);
+        if let Some(departs) = &self.departs {
+            departs.correct(live, &mut answer);
+        }
+        answer
+    }
 }
 
 /// Takes the packet through an engine, which gets the backend of this number where any may be chosen.
@@ -197,6 +226,9 @@ fn run(
         let buf = HeapBuf::new(&question.frame(known));
         let trace = engine.explain(live.now, arrival, buf);
         let answer = engine.answer_to(&question.tuple);
+        let departs = trace
+            .as_ref()
+            .and_then(|trace| Departs::of(live, &mut engine, trace));
         scratch.0 = Some(engine.into_memory());
         let trace = trace.ok_or_else(|| {
             let name = live.state.port_set().name(question.port);
@@ -207,7 +239,13 @@ fn run(
         let other = answer.filter(|answer| table.find(table.hash(answer), answer).is_some() && !known);
         match other {
             Some(other) if !taken.contains(&other) && taken.len() < PORTS => taken.push(other),
-            _ => return Ok(Run { trace, known }),
+            _ => {
+                return Ok(Run {
+                    trace,
+                    departs,
+                    known,
+                });
+            }
         }
     }
 }

@@ -227,6 +227,44 @@ def test_numbers_run_out_before_a_restart(make):
     assert peer.spis()[before:] == [0x1002] * 3
 
 
+def test_explanations_ask_policies(make):
+    lab, peer = make()
+
+    def explain(*more, start=POD, to=REMOTE):
+        it = lab.json("explain", "--from", start, "--to", to, "--protocol", "icmp", *more)
+        return it["answer"], [step["text"] for step in it["steps"] if step["stage"] == "encryption"]
+
+    answer, said = explain()
+    assert (answer["outcome"], answer.get("encrypted", False), said) == ("sent", False, [])
+    add_sa(lab, "outbound", 0x1001)
+    add_sa(lab, "inbound", 0x2001)
+    add_policies(lab)
+    peer.decrypts(0x1001)
+    peer.encrypts(0x2001)
+    answer, said = explain()
+    assert (answer["outcome"], answer["encrypted"], answer["node"]) == ("sent", True, THEIRS), answer
+    assert len(said) == 1 and "policy 1" in said[0] and "0x1001" in said[0], said
+    assert pings(lab, "pod1", REMOTE, 1) == 1 and peer.spis() == [0x1001]
+    # Others are not in the policy; what comes in has to come by the other security association.
+    answer, said = explain(start="10.200.0.2")
+    assert (answer["outcome"], answer.get("encrypted", False), said) == ("sent", False, [])
+    answer, said = explain(start=REMOTE, to=POD)
+    assert answer["outcome"] == "delivered" and len(said) == 1 and "policy 2" in said[0], (answer, said)
+
+    # What transport mode is not for (only its own ends), and not at all: as the data plane does it.
+    add_sa(lab, "outbound", 0x1003, "--mode", "transport", src=POD, dst=REMOTE, reqid=7)
+    for action, code in [(("protect", "--reqid", 7), 1007), (("discard",), 1010)]:
+        lab.octoctl("ipsec", "policy", "add", "1", "outbound", *action, "--src", POD, "--dst", NET)
+        answer, said = explain(to="10.9.0.6")
+        assert (answer["outcome"], answer["code"]) == ("dropped", code) and len(said) == 1, (answer, said)
+        before = lab.drops().get(code, 0)
+        lab.ping("pod1", "10.9.0.6", 1)
+        wait(lambda: lab.drops().get(code, 0) == before + 1, text=lambda: told(lab, peer))
+    lab.octoctl("ipsec", "policy", "add", "2", "inbound", "discard", "--src", NET, "--dst", POD)
+    answer, said = explain(start=REMOTE, to=POD)
+    assert (answer["outcome"], answer["code"]) == ("dropped", 1010) and "policy 2" in said[0], (answer, said)
+
+
 def test_limits_are_told_and_kept(make):
     lab, peer = make()
     add_sa(lab, "outbound", 0x1001, "--soft-packets", 5, "--hard-packets", 8)
