@@ -361,49 +361,42 @@ impl FlowTable {
     #[inline(always)]
     fn find_in(&self, bucket: &[AtomicU64; LINE], hash: u64, tuple: &Tuple) -> Option<FlowRef> {
         // No branch a slot: hardly any has these bits of the hash.
-        let alike = bucket.iter().enumerate().fold(0, |alike, (index, slot)| {
-            alike | u32::from((slot.load(Ordering::Relaxed) ^ hash) >> 32 == 0) << index
+        let alike = bucket.iter().fold(false, |alike, slot| {
+            alike | ((slot.load(Ordering::Relaxed) ^ hash) >> 32 == 0)
         });
-        self.find_among(bucket, alike, hash, tuple)
-    }
-
-    /// The same of the slots of a bucket that have a bit in `alike`.
-    #[inline(always)]
-    fn find_among(
-        &self,
-        bucket: &[AtomicU64; LINE],
-        mut alike: u32,
-        hash: u64,
-        tuple: &Tuple,
-    ) -> Option<FlowRef> {
-        while alike != 0 {
-            let slot = bucket[alike.trailing_zeros() as usize % LINE].load(Ordering::Acquire);
-            alike &= alike - 1;
-            if slot >> 32 == hash >> 32 && slot as u32 != 0 {
-                let flow = FlowRef((slot as u32).wrapping_sub(1));
-                if self.arrives_as(flow, tuple) {
-                    return Some(flow);
-                }
-            }
+        if alike {
+            self.find_among(bucket, hash, tuple)
+        } else {
+            None
         }
-        None
     }
 
-    /// Looks for the direction with this tuple, and for slots that it could have.
+    /// The same of a bucket that has such a slot.
+    #[inline(never)]
+    fn find_among(&self, bucket: &[AtomicU64; LINE], hash: u64, tuple: &Tuple) -> Option<FlowRef> {
+        bucket.iter().find_map(|slot| {
+            let slot = slot.load(Ordering::Acquire);
+            let alike = slot >> 32 == hash >> 32 && slot as u32 != 0;
+            let flow = FlowRef((slot as u32).wrapping_sub(1));
+            (alike && self.arrives_as(flow, tuple)).then_some(flow)
+        })
+    }
+
+    /// Looks for the direction with this tuple, and how many slots it could have in each of its buckets.
     #[inline(always)]
     fn look(&self, hash: u64, tuple: &Tuple) -> Result<[(&[AtomicU64; LINE], u32); 2], FlowError> {
         let (Some(first), Some(second)) = (self.bucket(hash), self.second(hash)) else {
             return Err(FlowError::Full);
         };
         let mut buckets = [(first, 0), (second, 0)];
-        for (bucket, empty) in &mut buckets {
-            let mut alike = 0;
-            for (index, slot) in bucket.iter().enumerate() {
+        for (bucket, room) in &mut buckets {
+            let mut alike = false;
+            for slot in *bucket {
                 let slot = slot.load(Ordering::Relaxed);
-                alike |= u32::from((slot ^ hash) >> 32 == 0) << index;
-                *empty |= u32::from(slot == 0) << index;
+                alike |= (slot ^ hash) >> 32 == 0;
+                *room += u32::from(slot == 0);
             }
-            if let Some(taken) = self.find_among(bucket, alike, hash, tuple) {
+            if alike && let Some(taken) = self.find_among(bucket, hash, tuple) {
                 return Err(FlowError::Taken(taken));
             }
         }
@@ -509,10 +502,10 @@ impl FlowTable {
         let (Some(first), Some(second)) = (self.bucket(hash), self.second(hash)) else {
             return Err(FlowError::Full);
         };
-        self.publish_in([first, second].map(|bucket| (bucket, empty(bucket))), hash, flow)
+        self.publish_in([first, second].map(|bucket| (bucket, room(bucket))), hash, flow)
     }
 
-    /// The same in one of these slots, or others of these buckets if somebody else takes them meanwhile.
+    /// The same in one of these buckets, which had so many empty slots.
     #[inline]
     fn publish_in(
         &self,
@@ -523,22 +516,22 @@ impl FlowTable {
         let entry = hash >> 32 << 32 | u64::from(flow.0 + 1);
         // Lookups begin with the first, so it is taken while it is not crowded; then the one with more room, which keeps
         // both from being full while a quarter of all slots is free.
-        let more = first.1.count_ones();
-        let order = match more > CROWDED || more >= second.1.count_ones() {
-            true => [first, second],
-            false => [second, first],
+        let order = match first.1 > CROWDED || first.1 >= second.1 {
+            true => [first.0, second.0],
+            false => [second.0, first.0],
         };
-        for (bucket, mut empty) in order {
-            while empty != 0 {
-                let index = from_home(empty, hash);
+        for bucket in order {
+            // From the slot on that lookups read first.
+            for index in 0..LINE {
+                let slot = &bucket[(home(hash) + index) % LINE];
                 // Release: who finds the slot finds the record written.
-                if bucket[index]
-                    .compare_exchange(0, entry, Ordering::Release, Ordering::Relaxed)
-                    .is_ok()
+                if slot.load(Ordering::Relaxed) == 0
+                    && slot
+                        .compare_exchange(0, entry, Ordering::Release, Ordering::Relaxed)
+                        .is_ok()
                 {
                     return Ok(());
                 }
-                empty &= !(1 << index);
             }
         }
         Err(FlowError::Full)
@@ -593,19 +586,10 @@ fn home(hash: u64) -> usize {
     (hash >> 61) as usize
 }
 
-/// The first of these slots from the one on that [`FlowTable::candidate`] reads.
-#[inline(always)]
-fn from_home(slots: u32, hash: u64) -> usize {
-    let behind = slots & u32::MAX << home(hash);
-    let slots = if behind != 0 { behind } else { slots };
-    slots.trailing_zeros() as usize % LINE
-}
-
-/// Empty slots of a bucket, one bit each.
-fn empty(bucket: &[AtomicU64; LINE]) -> u32 {
-    bucket.iter().enumerate().fold(0, |empty, (index, slot)| {
-        empty | u32::from(slot.load(Ordering::Relaxed) == 0) << index
-    })
+/// Empty slots of a bucket.
+fn room(bucket: &[AtomicU64; LINE]) -> u32 {
+    let empty = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) == 0;
+    bucket.iter().filter(empty).count() as u32
 }
 
 /// Holds a lock for the few hundred nanoseconds of an insertion.
