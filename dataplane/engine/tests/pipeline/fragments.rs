@@ -219,3 +219,22 @@ fn policy_sees_the_port_of_every_fragment() {
         }
     }
 }
+
+/// A fragment that overtook the first one stays behind it when both wait for a neighbour: who comes next may have no patience
+/// (2.10).
+#[test]
+fn what_waited_for_the_first_one_leaves_behind_it() {
+    let mut lab = lab();
+    let whole = packet(17, ("10.0.0.1", 4000), ("192.0.2.9", 53), 0, (OURS[0], EP1));
+    let [first, second] = cut(&whole, 7);
+    assert!(lab.one(POD0, &second).sent.is_empty());
+    assert!(lab.one(POD0, &first).sent.is_empty());
+    assert!(lab.tick(2_000_000).sent.is_empty());
+    lab.apply(vec![neighbour("192.0.2.9", Some([2, 0, 0, 0, 1, 9]))]);
+    let sent = lab.tick(2_000_000).sent;
+    assert_eq!(sent.len(), 2);
+    assert_eq!(
+        ends(&join(&sent[0].1, &sent[1].1)),
+        (end("10.0.0.1", 4000), end("192.0.2.9", 53))
+    );
+}
