@@ -308,6 +308,13 @@ impl<P: BufPool> Core<P> {
         let mut packet = match read(frame) {
             Ok(packet) => packet,
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
+            // Which of the services at its address it is for cannot be told (3.6).
+            Err(reason)
+                if rx.view.role == Role::Uplink
+                    && destination(frame, src).is_some_and(|dst| rx.snapshot.serves(dst)) =>
+            {
+                return Some(Whose::Nobodys(reason));
+            }
             Err(_) => return None,
         };
         if target.action == Action::Deliver && connection::hears_ipip(rx, &packet) {
@@ -509,17 +516,23 @@ pub(crate) fn sender(rx: &Rx<'_>, src: IpAddr) -> Sender {
 
 /// Whether the way to where the kernel sends a packet is a tunnel (specification, 1.5, from_host).
 fn is_tunnelled(rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> bool {
-    let word = |at: usize| frame.get(at..).and_then(|rest| rest.first_chunk());
-    let dst = match src {
-        IpAddr::V4(_) => word(ETHERNET_LEN + 16).map(|dst: &[u8; 4]| IpAddr::from(*dst)),
-        IpAddr::V6(_) => frame
-            .get(ETHERNET_LEN + 24..)
-            .and_then(|rest| rest.first_chunk())
-            .map(|dst: &[u8; 16]| IpAddr::from(*dst)),
-    };
     rx.snapshot.node().routing == Routing::Tunnel
-        && dst.is_some_and(|dst| {
+        && destination(frame, src).is_some_and(|dst| {
             let remote = connection::remote(rx.snapshot, dst);
             remote.tunnel.is_some() && !remote.skip_tunnel
         })
+}
+
+/// Where a packet from `src` goes.
+fn destination(frame: &[u8], src: IpAddr) -> Option<IpAddr> {
+    match src {
+        IpAddr::V4(_) => {
+            let dst: &[u8; 4] = frame.get(ETHERNET_LEN + 16..)?.first_chunk()?;
+            Some((*dst).into())
+        }
+        IpAddr::V6(_) => {
+            let dst: &[u8; 16] = frame.get(ETHERNET_LEN + 24..)?.first_chunk()?;
+            Some((*dst).into())
+        }
+    }
 }
