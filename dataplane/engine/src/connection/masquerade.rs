@@ -124,7 +124,7 @@ impl<P: BufPool> Core<P> {
         let progress = state::Carried::of(self.flows.table(), flow);
         self.flows.remove(flow);
         let moved = match wanted {
-            Some(addr) => self.masquerade(rx, packet, sender, &meant, addr),
+            Some(addr) => self.masquerade(rx, packet, sender, &meant, addr, None),
             None => self.store_between(rx, packet, sender, &meant),
         };
         // What is refused leaves the connection as it was.
@@ -141,7 +141,7 @@ impl<P: BufPool> Core<P> {
     /// Stores a new connection under the node's address `own`, with a port that no other one to the same place has.
     ///
     /// A port is taken only with respect to one remote address and port. All of them are tried before the connection is
-    /// refused.
+    /// refused. One that left as `before` keeps its port if that is for the same place (2.4, "existing mapping").
     pub(super) fn masquerade(
         &mut self,
         rx: &Rx<'_>,
@@ -149,6 +149,7 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         out: &Tuple,
         own: IpAddr,
+        before: Option<Tuple>,
     ) -> Result<FlowRef, Verdict> {
         let icmp = match out.is_v6() {
             true => protocol::ICMPV6,
@@ -167,10 +168,14 @@ impl<P: BufPool> Core<P> {
         };
         // An identifier has all 16 bits. A reply to a ping that was not seen has its own in the place of the source port.
         let least = if echo { 0 } else { rx.snapshot.node().snat_min() };
-        let original = if echo {
-            out.sport() | out.dport()
-        } else {
-            out.sport()
+        let original = match before {
+            _ if echo => out.sport() | out.dport(),
+            Some(before)
+                if before.src() == own && (before.dst(), before.dport()) == (out.dst(), out.dport()) =>
+            {
+                before.sport()
+            }
+            _ => out.sport(),
         };
         let range = u32::from(u16::MAX - least) + 1;
         let first = if original >= least {

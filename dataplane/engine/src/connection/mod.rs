@@ -207,13 +207,20 @@ impl<P: BufPool> Core<P> {
             }
             // What a load balancer says is about a connection that begins at the other end.
             Some(_) if told != Told::Nothing => None,
-            known => known,
+            Some(flow) => {
+                self.node_allows(rx, packet, flow, sender)?;
+                Some(flow)
+            }
+            None => None,
         };
+        let mut before = None;
         let known = known.filter(|&flow| {
             let table = self.flows.table();
             let again = |half| progress(table, flow, &half, packet.upper, rx.second) == Progress::Again;
             let again = table.half(flow).is_some_and(again);
             if again {
+                before = flow.is_forward().then(|| self.outgoing(flow));
+                left = self.remember(flow);
                 self.flows.remove(flow);
             }
             !again
@@ -221,7 +228,7 @@ impl<P: BufPool> Core<P> {
         // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
         let (flow, way) = match known {
             Some(flow) => (flow, None),
-            None => match self.create(rx, packet, sender, told) {
+            None => match self.create(rx, packet, sender, told, before) {
                 Ok(made) => made,
                 Err(verdict) => {
                     // What is refused leaves no trace.
@@ -240,25 +247,28 @@ impl<P: BufPool> Core<P> {
     /// What is needed to put a connection back.
     fn remember(&self, flow: FlowRef) -> Option<(Tuple, Tuple, state::Carried)> {
         let table = self.flows.table();
+        let flow = if flow.is_forward() { flow } else { flow.other() };
         let (there, back) = (table.half(flow)?.tuple(), table.half(flow.other())?.tuple());
         Some((there, back, state::Carried::of(table, flow)))
     }
 
     /// Decides about the first packet of a connection, and stores it. Says where packets of its direction go, too, if that
-    /// was asked.
+    /// was asked. `before`: what its packets left as until it closed, if it begins anew: the choice of a backend and the port
+    /// outlive that (specification, 2.4, 3.3).
     fn create(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
         told: Told,
+        before: Option<Tuple>,
     ) -> Result<(FlowRef, Option<Path>), Verdict> {
         let (out, answers) = match told {
             Told::For(backend) => (
                 service::to_backend(rx.snapshot, &packet.tuple, backend),
                 Answers::Here,
             ),
-            Told::Nothing | Told::Used(_) => self.serve(rx, packet, sender)?,
+            Told::Nothing | Told::Used(_) => self.serve(rx, packet, sender, before)?,
         };
         // Where its answers will be found, by the time it is stored.
         self.flows.table().prefetch_tuple(&out.reverse());
@@ -304,7 +314,7 @@ impl<P: BufPool> Core<P> {
             (Answers::Here, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
         };
         if let Some(addr) = own {
-            let flow = self.masquerade(rx, packet, sender, &out, addr)?;
+            let flow = self.masquerade(rx, packet, sender, &out, addr, before)?;
             self.note(|| Step::Masquerade {
                 addr,
                 out: self.outgoing(flow),

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use octoplane_flow::Tuple;
+use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::BufPool;
-use octoplane_tables::model::{AuthKey, HOST_ENDPOINT, Routing};
+use octoplane_tables::model::{AuthKey, HOST_ENDPOINT, Role, Routing};
 use octoplane_tables::{Action as Way, Decision, EndpointPolicy, Snapshot, Verdict as Decided, identity};
 
 use super::service::is_loopback_address;
+use super::state::{Action, FROM_TUNNEL};
+use super::way::find;
 use super::{Packet, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
@@ -122,6 +124,54 @@ impl<P: BufPool> Core<P> {
             }
         }
         Ok(proxy)
+    }
+
+    /// Whether the node's policy lets it have what answers a connection that somebody else has begun in its name: that is none
+    /// of its own (specification, 1.5 step 9).
+    pub(super) fn node_allows(
+        &self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        flow: FlowRef,
+        sender: Sender,
+    ) -> Result<(), Verdict> {
+        let snapshot = rx.snapshot;
+        let Some(asked) = Asked::of(snapshot, HOST_ENDPOINT) else {
+            return Ok(());
+        };
+        let out = self.outgoing(flow);
+        let own = || {
+            let action = snapshot.target(find(snapshot, out.dst())).action;
+            matches!(action, Way::Local | Way::Host | Way::Gateway) && is_own(snapshot, out.dst())
+        };
+        if packet.upper == Upper::TooBig || sender.identity == identity::HOST || !own() {
+            return Ok(());
+        }
+        let begun = self
+            .flows
+            .table()
+            .half(flow.other())
+            .map(|half| Action::of(&half));
+        // Who began what another process has left behind is not known.
+        let known = begun.filter(|begun| *begun != Action::default());
+        let by_others = known.is_some_and(|Action { port, .. }| {
+            let view = snapshot.port(port);
+            port == FROM_TUNNEL || view.is_some_and(|view| view.role == Role::Uplink)
+        });
+        if !by_others {
+            return Ok(());
+        }
+        let port = match packet.upper {
+            Upper::Tcp(_) | Upper::Udp | Upper::Sctp => out.dport(),
+            _ => packet.port,
+        };
+        let asked = Asked {
+            local: identity::HOST,
+            remote: sender.identity,
+            ..asked
+        };
+        let allowed = self.ask(rx, &asked, &out, port, false);
+        allowed.map(|_| ()).map_err(Verdict::Drop)
     }
 
     /// Whether policy lets the sender send a packet that goes where it says.

@@ -234,3 +234,34 @@ fn the_kernels_ports_are_kept_for_it() {
     }
     assert!(lab.flows.is_empty());
 }
+
+/// 2.4, "existing mapping": a SYN on a connection that is closing makes it a new one (2.3), but its translation is still there.
+#[test]
+fn a_connection_that_begins_anew_keeps_its_port() {
+    const FIN: u8 = 1;
+    let mut lab = masquerading();
+    for sport in 1000..1032 {
+        let there = |flags| {
+            packet(
+                6,
+                ("10.0.0.1", sport),
+                ("198.51.100.7", 80),
+                flags,
+                (OURS[0], EP1),
+            )
+        };
+        let first = ends(lab.one(POD0, &there(SYN)).only().1).0;
+        let back = packet(
+            6,
+            ("198.51.100.7", 80),
+            (OWN4, first.1),
+            FIN | ACK,
+            (OURS[2], ROUTER),
+        );
+        assert_eq!(lab.one(UPLINK, &back).only().0, POD0);
+        assert_eq!(ends(lab.one(POD0, &there(SYN)).only().1).0, first);
+        // The other side knows it by that port still.
+        assert_eq!(lab.one(UPLINK, &back).only().0, POD0);
+    }
+    assert_eq!(lab.flows.len(), 32);
+}

@@ -294,3 +294,34 @@ fn the_node_as_a_client_of_services() {
         );
     }
 }
+
+/// 1.5 step 9: what answers somebody on the network who claims the node's address answers nothing that the node has said.
+#[test]
+fn answers_to_who_claims_the_nodes_address_are_for_its_policy() {
+    let mut lab = node();
+    let claimed = packet(6, (OWN4, 4000), ("10.0.0.1", 80), SYN, (OURS[2], ROUTER));
+    let own = packet(6, (OWN4, 4001), ("10.0.0.1", 80), SYN, (OURS[3], KERNEL));
+    let answer = |port| packet(6, ("10.0.0.1", 80), (OWN4, port), SYN | ACK, (OURS[0], EP1));
+    lab.apply(vec![policy(
+        HOST_ENDPOINT,
+        vec![
+            allow(Direction::Ingress, WORLD_IPV4, 22, 0),
+            allow(Direction::Egress, 0, 80, 0),
+        ],
+    )]);
+    assert_eq!(lab.one(UPLINK, &claimed).only().0, POD0);
+    for _ in 0..2 {
+        assert_eq!(
+            lab.one(POD0, &answer(4000)).drops,
+            vec![(133, Towards::Egress, 1)]
+        );
+    }
+    // What it has said itself is answered.
+    assert_eq!(lab.one(HOST, &own).only().0, POD0);
+    assert_eq!(lab.one(POD0, &answer(4001)).only().0, HOST);
+    // And without a policy nobody asks.
+    lab.apply(vec![Change::RemovePolicy {
+        endpoint: HOST_ENDPOINT,
+    }]);
+    assert_eq!(lab.one(POD0, &answer(4000)).only().0, HOST);
+}
