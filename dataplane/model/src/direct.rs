@@ -267,6 +267,7 @@ impl Model {
             frame,
             received: rx.received.clone(),
             tunnel: rx.tunnel,
+            vni: rx.vni,
             told: None,
             choices: &mut *rx.choices,
             out: &mut *rx.out,

@@ -44,6 +44,7 @@ struct Held {
     frame: Vec<u8>,
     received: Vec<u8>,
     tunnel: Option<IpAddr>,
+    vni: u32,
     pkt: Packet,
 }
 
@@ -143,6 +144,7 @@ impl Model {
             frame: rx.frame.clone(),
             received: rx.received.clone(),
             tunnel: rx.tunnel,
+            vni: rx.vni,
             pkt: pkt.clone(),
         });
         rx.out.held += 1;
@@ -166,6 +168,7 @@ impl Model {
             frame,
             received,
             tunnel,
+            vni: network,
             mut pkt,
             ..
         } in ready
@@ -178,6 +181,7 @@ impl Model {
                 frame,
                 received,
                 tunnel,
+                vni: network,
                 told: None,
                 choices: &mut *rx.choices,
                 out: &mut *rx.out,

@@ -84,6 +84,7 @@ impl Model {
         {
             return self.local_delivery(rx, pkt, &endpoint, identity::HOST, false);
         }
+        self.nat.before = self.ct.made;
         // The node's processes reach services as pods do (specification, 3.8: socket load balancing or the equivalent).
         let lb = self.balance(rx, pkt)?;
         let target = self.target(pkt.dst());
@@ -246,9 +247,12 @@ impl Model {
     /// Services for clients that are not pods here, and replies to them (specification, 3.6). Whether the packet was
     /// dealt with.
     pub(crate) fn nodeport_lb(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, src_id: u32) -> Flow<bool> {
-        if pkt.has_ports() && lb::is_frontend(&self.state, pkt.dst()) {
+        // What is for a service's address has to be readable, whatever else it is.
+        if lb::is_frontend(&self.state, pkt.dst()) {
             let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
-            if let Some(found) = lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol) {
+            if pkt.has_ports()
+                && let Some(found) = lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol)
+            {
                 return self.service(rx, pkt, &found, src_id);
             }
         }

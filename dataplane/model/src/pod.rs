@@ -52,7 +52,10 @@ impl Model {
             self.send_to(rx, pkt, &tuple, kept.backend, &mut done)?;
             return Ok(done);
         }
-        if found.is_none() && rx.port.role == Role::Pod && self.ct.get(&tuple, Kind::Out).is_none() {
+        // What goes on, either way, is no request.
+        let known =
+            self.ct.get(&tuple, Kind::Out).is_some() || self.ct.get(&tuple.reversed(), Kind::In).is_some();
+        if found.is_none() && rx.port.role == Role::Pod && !known {
             let node = &self.state.node;
             let remote = self
                 .ipcache(tuple.dst)
