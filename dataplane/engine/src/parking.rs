@@ -184,7 +184,8 @@ impl<P: BufPool> Core<P> {
                 break;
             };
             self.parking.fragments -= usize::from(matches!(awaited, Awaited::FirstFragment(_)));
-            let Some(view) = snapshot.port(rx_port).filter(|view| view.admin_up) else {
+            // What has waited in vain did so while its port was up.
+            let Some(view) = snapshot.port(rx_port).filter(|view| over || view.admin_up) else {
                 self.stats
                     .count_drop(DropReason::NoDevice, Direction::Ingress, 1, buf.len() as u64);
                 out.discard(buf);
@@ -202,7 +203,9 @@ impl<P: BufPool> Core<P> {
             };
             match (over, awaited, inner) {
                 (true, Awaited::Neighbour(..), inner) => {
-                    self.icmp_error(&rx, buf.data(), Error::HostUnreachable, inner.is_some(), out);
+                    if inner.is_some() || view.admin_up {
+                        self.icmp_error(&rx, buf.data(), Error::HostUnreachable, inner.is_some(), out);
+                    }
                     self.discard(&rx, DropReason::NoFib, buf, out);
                 }
                 (true, Awaited::FirstFragment(_), _) => {

@@ -230,7 +230,10 @@ impl Model {
         }
         let mut choices = First;
         let mut rx = Rx::waited(port, frame, waiting, &mut choices, &mut outcome);
-        let refused = Stop::Refuse(code::NO_FIB, rx.direction(), Told::HostUnreachable);
+        let refused = match rx.tunnel.is_some() || rx.port.admin_up {
+            true => Stop::Refuse(code::NO_FIB, rx.direction(), Told::HostUnreachable),
+            false => rx.drop(code::NO_FIB),
+        };
         self.conclude(&mut rx, Err(refused));
         outcome
     }

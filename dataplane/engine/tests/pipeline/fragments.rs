@@ -238,3 +238,14 @@ fn what_waited_for_the_first_one_leaves_behind_it() {
         (end("10.0.0.1", 4000), end("192.0.2.9", 53))
     );
 }
+
+/// The same when its port has gone down meanwhile: it waited in vain before.
+#[test]
+fn one_without_a_first_is_dropped_in_the_end_whatever_its_port_does() {
+    let mut lab = with_service();
+    let [_, second] = cut(&there("10.0.0.1", "10.96.0.10"), 7);
+    assert!(lab.one(POD0, &second).sent.is_empty());
+    lab.apply(vec![admin(POD0, false)]);
+    let outcome = lab.tick(10 * SECOND);
+    assert_eq!(outcome.drops, vec![(175, Direction::Egress, 1)]);
+}
