@@ -42,7 +42,7 @@ pub(crate) use store::copy;
 pub(crate) use translate::translate;
 pub(crate) use translation::{Translation, set_addresses6};
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
-use way::{Path, find, way};
+use way::{Path, find, way, way_back};
 pub(crate) use way::{leaves_here, remote, sealing};
 
 use crate::drop_reason::DropReason;
@@ -326,6 +326,12 @@ impl<P: BufPool> Core<P> {
         Ok((flow, Some(path).filter(|_| flow.is_forward())))
     }
 
+    /// Whether packets of a direction come out of a tunnel.
+    fn came_by_tunnel(&self, flow: FlowRef) -> bool {
+        let half = self.flows.table().half(flow);
+        half.is_some_and(|half| Action::of(&half).port == FROM_TUNNEL)
+    }
+
     /// What packets of a direction look like when they leave.
     pub(crate) fn outgoing(&self, flow: FlowRef) -> Tuple {
         let table = self.flows.table();
@@ -347,7 +353,13 @@ impl<P: BufPool> Core<P> {
         let mut way = match decided {
             Some(way) => way,
             None => {
-                let decided = way(rx, &out, flow.is_forward(), sender.identity);
+                let decided = match flow.is_forward() {
+                    true => way(rx, &out, true, sender.identity),
+                    false => {
+                        let from_tunnel = sender.endpoint != 0 && self.came_by_tunnel(flow.other());
+                        way_back(rx, &out, false, sender.identity, from_tunnel)
+                    }
+                };
                 decided.map_err(Verdict::Drop)?.0
             }
         };

@@ -50,6 +50,17 @@ pub(crate) fn remote(snapshot: &Snapshot, addr: IpAddr) -> &Remote {
 /// (specification, 1.2 step 14); and where they leave the cluster from if this is the direction of the connection's first
 /// packet.
 pub(super) fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Result<(Path, Exit), DropReason> {
+    way_back(rx, out, forward, sender, false)
+}
+
+/// The same, back into the tunnel if what is answered came `from_tunnel` (1.2 step 14.7).
+pub(super) fn way_back(
+    rx: &Rx<'_>,
+    out: &Tuple,
+    forward: bool,
+    sender: u32,
+    from_tunnel: bool,
+) -> Result<(Path, Exit), DropReason> {
     let (snapshot, dst) = (rx.snapshot, out.dst());
     let target = find(snapshot, dst);
     let action = snapshot.target(target).action;
@@ -65,7 +76,7 @@ pub(super) fn way(rx: &Rx<'_>, out: &Tuple, forward: bool, sender: u32) -> Resul
     }
     if snapshot.node().routing == Routing::Tunnel {
         let remote = remote(snapshot, dst);
-        if remote.tunnel.is_some() && !remote.skip_tunnel {
+        if remote.tunnel.is_some() && (from_tunnel || !remote.skip_tunnel) {
             let path = Path {
                 number: remote.tunnel_end,
                 tunnel: true,
