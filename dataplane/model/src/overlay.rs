@@ -294,6 +294,13 @@ impl Model {
                         self.transmit(rx, pkt, &exit)
                     }
                     Target::Blackhole => Err(rx.drop(code::UNROUTABLE)),
+                    // Who is on another node is sent what answers it.
+                    Target::Unknown if self.tunnel_peer(pkt.dst(), false).is_some() => {
+                        let Some(peer) = self.tunnel_peer(pkt.dst(), false) else {
+                            return Err(rx.drop(code::NO_TUNNEL_ENDPOINT));
+                        };
+                        self.encapsulate(rx, pkt, peer, src_id, Direction::Ingress)
+                    }
                     _ => self.up(rx, pkt, src_id),
                 }
             }

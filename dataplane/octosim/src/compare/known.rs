@@ -33,13 +33,20 @@ const OTHER_REASON: &[(u16, u16)] = &[
     (136, 154),
 ];
 
-/// Whether two sets of drops (code: number) are of packets that were dropped for one reason or another.
+/// Whether two sets of drops (code: number) are of packets that were dropped for one reason or another, apart from those on which
+/// they agree.
 pub(super) fn other_reason(engine: &BTreeMap<u16, u64>, model: &BTreeMap<u16, u64>) -> bool {
-    let only = |drops: &BTreeMap<u16, u64>| match drops.iter().collect::<Vec<_>>().as_slice() {
-        [(code, count)] => Some((**code, **count)),
-        _ => None,
+    let only = |drops: &BTreeMap<u16, u64>, others: &BTreeMap<u16, u64>| {
+        let more = |(code, count): (&u16, &u64)| {
+            let more = count.saturating_sub(others.get(code).copied().unwrap_or(0));
+            (more > 0).then_some((*code, more))
+        };
+        match drops.iter().filter_map(more).collect::<Vec<_>>().as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        }
     };
-    only(engine)
-        .zip(only(model))
+    only(engine, model)
+        .zip(only(model, engine))
         .is_some_and(|((here, one), (there, other))| one == other && OTHER_REASON.contains(&(here, there)))
 }
