@@ -176,7 +176,9 @@ impl<P: BufPool> Core<P> {
                 let (fragment, is_icmp) = (header.is_fragment(), header.protocol == protocol::ICMP);
                 // A later fragment does not say what it is a part of.
                 let later = header.flags_fragment.get() & Ipv4::OFFSET != 0;
-                let echo = is_icmp && (later || packet.get(len) == Some(&icmp4::ECHO_REQUEST));
+                // What stands behind the packet is none of it.
+                let kind = packet.get(len).filter(|_| total > len);
+                let echo = is_icmp && (later || kind == Some(&icmp4::ECHO_REQUEST));
                 self.ours(rx, &target, echo, fragment, |core| {
                     core.answer_echo4(rx, buf, len, total)
                 })
@@ -201,7 +203,7 @@ impl<P: BufPool> Core<P> {
             });
         }
         // Neighbour discovery comes before the source check: a pod asks from its link-local address, too.
-        let kind = if header.next_header == protocol::ICMPV6 {
+        let kind = if header.next_header == protocol::ICMPV6 && total > IPV6_LEN {
             packet.get(IPV6_LEN).copied()
         } else {
             None
@@ -270,7 +272,10 @@ impl<P: BufPool> Core<P> {
                     .get(IPV6_LEN + 2..IPV6_LEN + 4)
                     .is_some_and(|at| at[0] != 0 || at[1] & 0xf8 != 0);
                 let echo = match fragment {
-                    true => later || packet.get(IPV6_LEN + 8) == Some(&icmp6::ECHO_REQUEST),
+                    true => {
+                        let first = packet.get(IPV6_LEN + 8).filter(|_| total > IPV6_LEN + 8);
+                        later || first == Some(&icmp6::ECHO_REQUEST)
+                    }
                     false => kind == Some(icmp6::ECHO_REQUEST),
                 };
                 self.ours(rx, &target, echo, fragment, |core| {
