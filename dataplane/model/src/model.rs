@@ -410,6 +410,7 @@ impl Model {
 
     /// Does something with a packet; if it is refused, no flow knows of it afterwards.
     pub(crate) fn without_trace(&mut self, run: impl FnOnce(&mut Self) -> Way) -> Way {
+        self.nat.before = self.ct.made;
         let before = (self.ct.clone(), self.nat.clone(), self.affinity.clone());
         let result = run(self);
         if let Err(Stop::Drop(code, _) | Stop::Refuse(code, ..)) = result

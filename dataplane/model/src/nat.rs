@@ -44,7 +44,7 @@ pub(crate) struct Nat {
     pub(crate) mappings: Vec<Mapping>,
     /// Whether the packet that is being looked at got a source.
     pub(crate) given: bool,
-    /// How many entries had been made when the kernel's last packet came.
+    /// How many entries had been made when it came.
     pub(crate) before: u64,
 }
 

@@ -84,7 +84,6 @@ impl Model {
         {
             return self.local_delivery(rx, pkt, &endpoint, identity::HOST, false);
         }
-        self.nat.before = self.ct.made;
         // The node's processes reach services as pods do (specification, 3.8: socket load balancing or the equivalent).
         let lb = self.balance(rx, pkt)?;
         let target = self.target(pkt.dst());

@@ -288,19 +288,19 @@ impl Model {
                 }
                 self.host_ingress(rx, pkt, src_id)?;
                 match target {
+                    // Who is on another node is sent what answers it.
+                    Target::Exit(_) | Target::Unknown if self.tunnel_peer(pkt.dst(), false).is_some() => {
+                        let Some(peer) = self.tunnel_peer(pkt.dst(), false) else {
+                            return Err(rx.drop(code::NO_TUNNEL_ENDPOINT));
+                        };
+                        self.encapsulate(rx, pkt, peer, src_id, Direction::Ingress)
+                    }
                     Target::Exit(exit) => {
                         self.fits(pkt, (&exit.port, exit.mtu), Direction::Ingress)?;
                         pkt.set_ttl(pkt.ttl() - 1);
                         self.transmit(rx, pkt, &exit)
                     }
                     Target::Blackhole => Err(rx.drop(code::UNROUTABLE)),
-                    // Who is on another node is sent what answers it.
-                    Target::Unknown if self.tunnel_peer(pkt.dst(), false).is_some() => {
-                        let Some(peer) = self.tunnel_peer(pkt.dst(), false) else {
-                            return Err(rx.drop(code::NO_TUNNEL_ENDPOINT));
-                        };
-                        self.encapsulate(rx, pkt, peer, src_id, Direction::Ingress)
-                    }
                     _ => self.up(rx, pkt, src_id),
                 }
             }
