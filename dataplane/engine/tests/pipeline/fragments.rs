@@ -249,3 +249,14 @@ fn one_without_a_first_is_dropped_in_the_end_whatever_its_port_does() {
     let outcome = lab.tick(10 * SECOND);
     assert_eq!(outcome.drops, vec![(175, Direction::Egress, 1)]);
 }
+
+/// RFC 8200, section 4.5: a fragment header has eight bytes; what stands behind the packet is not its identification.
+#[test]
+fn a_fragment_header_that_is_cut_off() {
+    for kept in 1..8 {
+        let mut lab = with_service();
+        let [_, mut second] = cut(&there("fd00::1", "fd00::2"), 7);
+        put16(&mut second, 18, kept);
+        assert_eq!(lab.one(POD0, &second).drops, vec![(156, Direction::Egress, 1)]);
+    }
+}
