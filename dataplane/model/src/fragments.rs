@@ -106,32 +106,7 @@ impl Model {
         if !self.needs_ports(rx, pkt, vni) {
             return Ok(true);
         }
-        if !pkt.later_fragment() {
-            // Who needs ports that are not there drops it.
-            let Ok(tuple) = pkt.tuple() else {
-                return Ok(true);
-            };
-            let ports = Ports {
-                protocol: pkt.protocol,
-                sport: tuple.sport,
-                dport: tuple.dport,
-                kind: pkt.icmp().map(|(kind, _)| kind),
-                since: self.now,
-            };
-            if self.fragments.known.insert(key, ports).is_none() {
-                self.fragments.order.push_back(key);
-            }
-            if self.fragments.order.len() > self.fragments.bound
-                && let Some(oldest) = self.fragments.order.pop_front()
-            {
-                self.fragments.known.remove(&oldest);
-            }
-            return Ok(true);
-        }
-        if let Some(known) = self.fragments.known.get(&key) {
-            pkt.protocol = known.protocol;
-            pkt.ports = Some((known.sport, known.dport));
-            pkt.kind = known.kind;
+        if self.recall(pkt, vni) {
             return Ok(true);
         }
         if self.fragments.held.len() >= self.fragments.bound {
@@ -149,6 +124,40 @@ impl Model {
         });
         rx.out.held += 1;
         Ok(false)
+    }
+
+    /// Remembers the ports of a first fragment, or gives a later one those of its packet. `false`: nobody knows them.
+    pub(crate) fn recall(&mut self, pkt: &mut Packet, vni: Option<u32>) -> bool {
+        let Some(key) = key(pkt, vni) else { return true };
+        if !pkt.later_fragment() {
+            // Who needs ports that are not there drops it.
+            let Ok(tuple) = pkt.tuple() else {
+                return true;
+            };
+            let ports = Ports {
+                protocol: pkt.protocol,
+                sport: tuple.sport,
+                dport: tuple.dport,
+                kind: pkt.icmp().map(|(kind, _)| kind),
+                since: self.now,
+            };
+            if self.fragments.known.insert(key, ports).is_none() {
+                self.fragments.order.push_back(key);
+            }
+            if self.fragments.order.len() > self.fragments.bound
+                && let Some(oldest) = self.fragments.order.pop_front()
+            {
+                self.fragments.known.remove(&oldest);
+            }
+            return true;
+        }
+        if let Some(known) = self.fragments.known.get(&key) {
+            pkt.protocol = known.protocol;
+            pkt.ports = Some((known.sport, known.dport));
+            pkt.kind = known.kind;
+            return true;
+        }
+        false
     }
 
     /// Lets the fragments go on that waited for the first fragment `pkt`.
