@@ -156,7 +156,8 @@ impl<P: BufPool> Core<P> {
         if frontend.affinity_seconds > 0 {
             self.stay(rx, &tuple, frontend, &backend);
         }
-        let src = match (addr == tuple.src(), addr) {
+        // Only who is here can reach itself (1.2 step 9 f); others stay who they are (3.6 step 3).
+        let src = match (inside && addr == tuple.src(), addr) {
             (true, IpAddr::V4(_)) => LOOPBACK4.into(),
             (true, IpAddr::V6(_)) => LOOPBACK6.into(),
             (false, _) => tuple.src(),

@@ -537,3 +537,17 @@ fn requests_to_other_nodes_do_not_take_the_kernels_ports() {
     assert_eq!((from.0, to), (ip(OWN4), end(backend.0, backend.1)));
     assert_ne!(from.1, 40_000);
 }
+
+/// 3.6 step 3: the client's address is preserved, whoever claims it; the loopback address is for endpoints here (1.2 step 9 f).
+#[test]
+fn nobody_reaches_itself_from_outside() {
+    for (own, client) in [(OWN4, "10.0.0.1"), (OWN6, "fd00::1")] {
+        let mut lab = lab();
+        let mut nodeport = service("ns/svc:p", Protocol::Tcp, (own, 30_080), &[(client, 8080)]);
+        nodeport.frontends[0].kind = FrontendType::NodePort;
+        lab.apply(vec![put(nodeport)]);
+        let question = packet(6, (client, 4000), (own, 30_080), SYN, (OURS[2], ROUTER));
+        let (from, to) = ends(lab.one(UPLINK, &question).only().1);
+        assert_eq!((from, to), (end(client, 4000), end(client, 8080)));
+    }
+}
