@@ -208,7 +208,7 @@ impl<P: BufPool> Core<P> {
             // What a load balancer says is about a connection that begins at the other end.
             Some(_) if told != Told::Nothing => None,
             Some(flow) => {
-                self.node_allows(rx, packet, flow, sender)?;
+                self.receiver_allows(rx, packet, flow, sender)?;
                 Some(flow)
             }
             None => None,

@@ -126,9 +126,9 @@ impl<P: BufPool> Core<P> {
         Ok(proxy)
     }
 
-    /// Whether the node's policy lets it have what answers a connection that somebody else has begun in its name: that is none
-    /// of its own (specification, 1.5 step 9).
-    pub(super) fn node_allows(
+    /// Whether the receiver's policy, an endpoint's or the node's, lets it have what answers a connection that somebody else has
+    /// begun in its name: that is none of its own (specification, 1.3 step 1, 1.5 step 9).
+    pub(super) fn receiver_allows(
         &self,
         rx: &Rx<'_>,
         packet: &Packet,
@@ -136,37 +136,38 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
     ) -> Result<(), Verdict> {
         let snapshot = rx.snapshot;
-        let Some(asked) = Asked::of(snapshot, HOST_ENDPOINT) else {
-            return Ok(());
-        };
-        let out = self.outgoing(flow);
-        let own = || {
-            let action = snapshot.target(find(snapshot, out.dst())).action;
-            matches!(action, Way::Local | Way::Host | Way::Gateway) && is_own(snapshot, out.dst())
-        };
-        if packet.upper == Upper::TooBig || sender.identity == identity::HOST || !own() {
-            return Ok(());
-        }
-        let begun = self
-            .flows
-            .table()
-            .half(flow.other())
-            .map(|half| Action::of(&half));
+        let begun = self.flows.table().half(flow.other());
         // Who began what another process has left behind is not known.
-        let known = begun.filter(|begun| *begun != Action::default());
+        let known = begun
+            .map(|half| Action::of(&half))
+            .filter(|begun| *begun != Action::default());
         let by_others = known.is_some_and(|Action { port, .. }| {
             let view = snapshot.port(port);
             port == FROM_TUNNEL || view.is_some_and(|view| view.role == Role::Uplink)
         });
-        if !by_others {
+        if !by_others || packet.upper == Upper::TooBig {
             return Ok(());
         }
+        let out = self.outgoing(flow);
+        let target = snapshot.target(find(snapshot, out.dst()));
+        let (to, local) = match target.action {
+            Way::Deliver => (target.endpoint, target.identity),
+            Way::Local | Way::Host | Way::Gateway
+                if sender.identity != identity::HOST && is_own(snapshot, out.dst()) =>
+            {
+                (HOST_ENDPOINT, identity::HOST)
+            }
+            _ => return Ok(()),
+        };
+        let Some(asked) = Asked::of(snapshot, to) else {
+            return Ok(());
+        };
         let port = match packet.upper {
             Upper::Tcp(_) | Upper::Udp | Upper::Sctp => out.dport(),
             _ => packet.port,
         };
         let asked = Asked {
-            local: identity::HOST,
+            local,
             remote: sender.identity,
             ..asked
         };

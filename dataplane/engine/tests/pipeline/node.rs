@@ -325,3 +325,25 @@ fn answers_to_who_claims_the_nodes_address_are_for_its_policy() {
     }]);
     assert_eq!(lab.one(POD0, &answer(4000)).only().0, HOST);
 }
+
+/// 1.3 step 1: nor does what answers somebody who claims an endpoint's address answer that endpoint.
+#[test]
+fn answers_to_who_claims_an_endpoints_address_are_for_its_policy() {
+    let mut lab = node();
+    lab.apply(vec![policy(
+        2,
+        vec![allow(Direction::Ingress, WORLD_IPV4, 22, 0)],
+    )]);
+    let plain = packet(6, ("10.0.0.2", 4000), ("10.0.0.1", 80), SYN, (OURS[2], ROUTER));
+    let tunnelled = wrapped(5000, TunnelProtocol::Vxlan, &plain, 0);
+    let answer = packet(6, ("10.0.0.1", 80), ("10.0.0.2", 4000), SYN | ACK, (OURS[0], EP1));
+    for claimed in [&plain, &tunnelled] {
+        assert_eq!(lab.one(UPLINK, claimed).only().0, POD0);
+        assert_eq!(lab.one(POD0, &answer).dropped(), 133);
+    }
+    // What it has said itself is answered.
+    let own = packet(6, ("10.0.0.2", 4001), ("10.0.0.1", 80), SYN, (OURS[1], EP2));
+    assert_eq!(lab.one(POD1, &own).only().0, POD0);
+    let answer = packet(6, ("10.0.0.1", 80), ("10.0.0.2", 4001), SYN | ACK, (OURS[0], EP1));
+    assert_eq!(lab.one(POD0, &answer).only().0, POD1);
+}
