@@ -81,6 +81,26 @@ fn own(snapshot: &Snapshot, v6: bool) -> Option<IpAddr> {
     }
 }
 
+/// Whether what is changed in a packet that is masqueraded is the identifier of a ping, as opposed to a port.
+///
+/// # Errors
+/// It has neither (specification, 2.4).
+fn number_is_identifier(packet: &Packet) -> Result<bool, Verdict> {
+    let icmp = match packet.tuple.is_v6() {
+        true => protocol::ICMPV6,
+        false => protocol::ICMP,
+    };
+    if packet.tuple.protocol() == icmp && packet.part != Part::Whole {
+        // What could be changed is in one of its fragments only.
+        return Err(Verdict::Drop(DropReason::InvalidPacket));
+    }
+    match packet.upper {
+        Upper::Tcp(_) | Upper::Udp | Upper::Sctp => Ok(false),
+        Upper::Echo => Ok(true),
+        Upper::IcmpError | Upper::TooBig | Upper::Other => Err(Verdict::Drop(DropReason::NatProtocol)),
+    }
+}
+
 impl<P: BufPool> Core<P> {
     /// The connection, under the address that it has to leave under by the tables as they are: with a new port if that is not the
     /// one it has (specification, 2.4). Where it goes and how far it got stays.
@@ -119,7 +139,11 @@ impl<P: BufPool> Core<P> {
             _ => address(rx.snapshot, packet, &meant, sender, path),
         };
         if wanted.unwrap_or_else(|| there.src()) == out.src() {
-            return Ok(flow);
+            // Other messages without an identifier are not the ping's whose identifier is 0.
+            return match out.src() == there.src() {
+                true => Ok(flow),
+                false => number_is_identifier(packet).map(|_| flow),
+            };
         }
         let progress = state::Carried::of(self.flows.table(), flow);
         self.flows.remove(flow);
@@ -151,21 +175,7 @@ impl<P: BufPool> Core<P> {
         own: IpAddr,
         before: Option<Tuple>,
     ) -> Result<FlowRef, Verdict> {
-        let icmp = match out.is_v6() {
-            true => protocol::ICMPV6,
-            false => protocol::ICMP,
-        };
-        if out.protocol() == icmp && packet.part != Part::Whole {
-            // What could be changed is in one of its fragments only (2.4).
-            return Err(Verdict::Drop(DropReason::InvalidPacket));
-        }
-        let echo = match packet.upper {
-            Upper::Tcp(_) | Upper::Udp | Upper::Sctp => false,
-            Upper::Echo => true,
-            Upper::IcmpError | Upper::TooBig | Upper::Other => {
-                return Err(Verdict::Drop(DropReason::NatProtocol));
-            }
-        };
+        let echo = number_is_identifier(packet)?;
         // An identifier has all 16 bits. A reply to a ping that was not seen has its own in the place of the source port.
         let least = if echo { 0 } else { rx.snapshot.node().snat_min() };
         let original = match before {

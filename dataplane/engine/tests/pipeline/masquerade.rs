@@ -265,3 +265,27 @@ fn a_connection_that_begins_anew_keeps_its_port() {
     }
     assert_eq!(lab.flows.len(), 32);
 }
+
+/// 2.4: of ICMP only whole pings are masqueraded, whatever went before.
+#[test]
+fn what_has_no_identifier_is_no_ping() {
+    let mut lab = masquerading();
+    let message = |kind| {
+        ip4("10.0.0.1", "198.51.100.7")
+            .payload(1, icmp4(kind, 0, [0; 4], b"ping"))
+            .frame(OURS[0], EP1)
+    };
+    assert_eq!(lab.one(POD0, &message(8)).only().0, UPLINK);
+    // A timestamp request (RFC 792), an error about nothing.
+    for kind in [13, 3] {
+        assert_eq!(lab.one(POD0, &message(kind)).dropped(), 168);
+    }
+    let mut first = message(8);
+    // "More fragments", and the checksum anew.
+    first[20..22].copy_from_slice(&[0x20, 0]);
+    first[24..26].fill(0);
+    let sum = internet_checksum(&first[14..34]);
+    first[24..26].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(lab.one(POD0, &first).dropped(), 134);
+    assert_eq!(lab.one(POD0, &message(8)).only().0, UPLINK);
+}
