@@ -113,10 +113,10 @@ impl<P: BufPool> Core<P> {
         }
     }
 
-    /// The direction of a connection that has left under the node's address, if a packet from outside answers it at the address that
-    /// its sender has: a reply all the same (specification, 2.3).
+    /// The direction of a connection that has left under the node's address, if a packet from outside, or the kernel's, answers it at
+    /// the address that its sender has: a reply all the same (specification, 2.3).
     fn answered_around(&self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Option<FlowRef> {
-        if rx.view.role != Role::Uplink || sender.port == FROM_TUNNEL {
+        if rx.view.role == Role::Pod || sender.port == FROM_TUNNEL {
             return None;
         }
         let table = self.flows.table();

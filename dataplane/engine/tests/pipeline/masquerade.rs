@@ -289,3 +289,30 @@ fn what_has_no_identifier_is_no_ping() {
     assert_eq!(lab.one(POD0, &first).dropped(), 134);
     assert_eq!(lab.one(POD0, &message(8)).only().0, UPLINK);
 }
+
+/// 2.3: a reply is one, whichever way it comes: here around the translation, from the kernel or from the network.
+#[test]
+fn answers_around_the_translation() {
+    for (port, mac) in [(HOST, KERNEL), (UPLINK, ROUTER)] {
+        let mut lab = Plan {
+            host: true,
+            ..Plan::default()
+        }
+        .lab();
+        lab.apply(vec![Change::PutNode(Box::new(Node {
+            masquerade4: Some(OWN4.parse().unwrap()),
+            ..Node::default()
+        }))]);
+        let remote = ("198.51.100.7", 80);
+        let there = packet(6, ("10.0.0.1", 4000), remote, SYN, (OURS[0], EP1));
+        assert_eq!(ends(lab.one(POD0, &there).only().1).0.0, ip(OWN4));
+        let ours = OURS[usize::from(port)];
+        let back = packet(6, remote, ("10.0.0.1", 4000), SYN | ACK, (ours, mac));
+        let outcome = lab.one(port, &back);
+        let (to, sent) = outcome.only();
+        assert_eq!(
+            (to, ends(sent)),
+            (POD0, (end(remote.0, remote.1), end("10.0.0.1", 4000)))
+        );
+    }
+}
