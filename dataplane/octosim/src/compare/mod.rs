@@ -281,6 +281,9 @@ impl Comparison {
                     (self.model, self.parked) = (attempt.model, attempt.parked);
                     leftovers.engine.iter().for_each(|it| self.sim.forget(it));
                     leftovers.model.iter().for_each(|it| self.model.forget(it));
+                    if !engine.drops.is_empty() {
+                        self.forget_new(&connections, &before);
+                    }
                     return Ok(outcome.sent);
                 }
                 Err(difference) => first.get_or_insert(difference),
@@ -298,6 +301,21 @@ impl Comparison {
         match first {
             Some(difference) => Err(difference.into()),
             None => Ok(outcome.sent),
+        }
+    }
+
+    /// Has both forget connections that both have made of packets of which some were dropped: what those leave behind is not
+    /// compared.
+    fn forget_new(
+        &mut self,
+        engine: &BTreeMap<Connection, octoplane_flow::Tuple>,
+        before: &BTreeSet<Connection>,
+    ) {
+        for (it, tuple) in connections::of_model(&self.model) {
+            if let Some(here) = engine.get(&it).filter(|_| !before.contains(&it)) {
+                self.sim.forget(here);
+                self.model.forget(&tuple);
+            }
         }
     }
 
