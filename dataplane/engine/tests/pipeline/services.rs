@@ -551,3 +551,23 @@ fn nobody_reaches_itself_from_outside() {
         assert_eq!((from, to), (end(client, 4000), end(client, 8080)));
     }
 }
+
+/// 1.2 step 13: what the backend has said before by itself, or the client by another service, does not keep a client from it.
+#[test]
+fn connections_between_the_same_ends_give_way() {
+    let mut lab = lab();
+    let vip = |name, addr| service(name, Protocol::Tcp, (addr, 80), &[("10.0.0.2", 8080)]);
+    lab.apply(vec![
+        put(vip("ns/one:p", "10.96.0.10")),
+        put(vip("ns/two:p", "10.96.0.11")),
+    ]);
+    let stray = packet(6, ("10.0.0.2", 8080), ("10.0.0.1", 4000), ACK, (OURS[1], EP2));
+    assert_eq!(lab.one(POD1, &stray).only().0, POD0);
+    for vip in ["10.96.0.10", "10.96.0.11", "10.96.0.10"] {
+        let request = packet(6, ("10.0.0.1", 4000), (vip, 80), SYN, (OURS[0], EP1));
+        let outcome = lab.one(POD0, &request);
+        assert_eq!(ends(outcome.only().1).1, end("10.0.0.2", 8080));
+        assert_eq!(ends(lab.one(POD1, &stray).only().1).0, end(vip, 80));
+    }
+    assert_eq!(lab.flows.len(), 1);
+}
