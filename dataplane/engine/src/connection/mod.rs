@@ -185,16 +185,14 @@ impl<P: BufPool> Core<P> {
         let mut left = None;
         let known = match known {
             Some(flow) if flow.is_forward() => {
-                // Only what is allowed takes the place of what was.
-                let meant = self.meant_for(rx, packet, flow, sender);
-                let proxy = self.allowed(rx, packet, &meant, sender, false)?;
-                let moves = match self.proxy_of(flow) {
-                    0 => {
-                        proxy != 0
-                            || self.has_to_move(rx, packet, flow, sender)
-                            || self.is_told_otherwise(packet, flow, told)
-                    }
-                    now => proxy != now,
+                let now = self.proxy_of(flow);
+                let elsewhere = now == 0
+                    && (self.has_to_move(rx, packet, flow, sender)
+                        || self.is_told_otherwise(packet, flow, told));
+                // Policy comes behind the choice of a backend (1.2 steps 9 and 12): who needs another one is asked about then.
+                let moves = elsewhere || {
+                    let meant = self.meant_for(rx, packet, flow, sender);
+                    self.allowed(rx, packet, &meant, sender, false)? != now
                 };
                 match moves {
                     true => {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use octoplane_esp::Sa;
 use octoplane_flow::Tuple;
 use octoplane_tables::model::Routing;
-use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd};
+use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
 use super::gateway::{self, Exit};
 use crate::drop_reason::DropReason;
@@ -89,7 +89,8 @@ pub(super) fn way_back(
     if matches!(action, Way::Host | Way::Blackhole | Way::PortDown) {
         return Ok((routed, Exit::Anywhere));
     }
-    let exit = match forward {
+    // Endpoints leave by gateways, not this machine.
+    let exit = match forward && sender != identity::HOST {
         true => gateway::exit(snapshot, out)?,
         false => Exit::Anywhere,
     };

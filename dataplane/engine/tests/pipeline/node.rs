@@ -4,8 +4,9 @@
 use octoplane_engine::Direction as Towards;
 use octoplane_packet::HeapPool;
 use octoplane_tables::model::{
-    BackendState, Change, Direction, FrontendType, IpcacheEntry, Node, Policy, PolicyEntry, PolicyKey,
-    PolicyValue, Protocol, Routing, Service, ServiceBackend, ServiceFrontend, Tunnel, TunnelProtocol,
+    BackendState, Change, Direction, EgressGateway, EgressGatewayRule, EgressKey, FrontendType, IpcacheEntry,
+    Node, Policy, PolicyEntry, PolicyKey, PolicyValue, Protocol, Routing, Service, ServiceBackend,
+    ServiceFrontend, Tunnel, TunnelProtocol,
 };
 
 use crate::common::bytes::{be16, ip};
@@ -346,4 +347,57 @@ fn answers_to_who_claims_an_endpoints_address_are_for_its_policy() {
     assert_eq!(lab.one(POD1, &own).only().0, POD0);
     let answer = packet(6, ("10.0.0.1", 80), ("10.0.0.2", 4001), SYN | ACK, (OURS[0], EP1));
     assert_eq!(lab.one(POD0, &answer).only().0, POD1);
+}
+
+/// 1.2 steps 9 and 12: a service comes before policy for who went to its address before, too.
+#[test]
+fn a_service_without_backends_comes_before_policy() {
+    let mut lab = node();
+    let frame = packet(6, ("10.0.0.1", 4000), ("10.96.0.10", 80), SYN, (OURS[0], EP1));
+    lab.one(POD0, &frame).only();
+    let mut service = Service::new("ns/svc:p", Protocol::Tcp);
+    service.frontends.push(ServiceFrontend {
+        addr: ip("10.96.0.10"),
+        port: 80,
+        kind: FrontendType::ClusterIp,
+    });
+    lab.apply(vec![
+        Change::PutService(Box::new(service)),
+        policy(1, vec![allow(Direction::Egress, 1, 22, 0)]),
+    ]);
+    assert_eq!(lab.one(POD0, &frame).drops, vec![(158, Towards::Egress, 1)]);
+}
+
+/// 1.6 step 5: gateways are for endpoints; what the node sends, whatever its source, leaves from here.
+#[test]
+fn the_node_leaves_by_no_egress_gateway() {
+    let mut lab = node();
+    let mut service = Service::new("ns/svc:p", Protocol::Tcp);
+    service.frontends.push(ServiceFrontend {
+        addr: ip("10.96.0.10"),
+        port: 80,
+        kind: FrontendType::ClusterIp,
+    });
+    service.backends.push(ServiceBackend {
+        addr: ip("198.51.100.9"),
+        port: 8080,
+        weight: 1,
+        state: BackendState::Active,
+        local: false,
+    });
+    lab.apply(vec![
+        Change::PutService(Box::new(service)),
+        Change::PutEgressGateway(EgressGatewayRule {
+            key: EgressKey {
+                source: "10.0.0.0/24".parse().unwrap(),
+                destination: "0.0.0.0/0".parse().unwrap(),
+            },
+            gateway: EgressGateway::Missing,
+            egress_ip: None,
+        }),
+    ]);
+    let frame = packet(6, ("10.0.0.9", 4000), ("10.96.0.10", 80), SYN, (OURS[3], KERNEL));
+    let outcome = lab.one(HOST, &frame);
+    let (port, sent) = outcome.only();
+    assert_eq!((port, ends(sent).1), (UPLINK, end("198.51.100.9", 8080)));
 }
