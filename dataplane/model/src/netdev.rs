@@ -249,7 +249,10 @@ impl Model {
         // What is for a service's address has to be readable, whatever else it is.
         if lb::is_frontend(&self.state, pkt.dst()) {
             let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+            // What answers a flow of this machine is no request.
+            let known = self.ct.get(&tuple.reversed(), Kind::Out).is_some();
             if pkt.has_ports()
+                && !known
                 && let Some(found) = lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol)
             {
                 return self.service(rx, pkt, &found, src_id);

@@ -43,6 +43,10 @@ impl Model {
             Err(_) if rx.port.role == Role::Host => return Ok(done),
             Err(code) => return Err(rx.drop(code)),
         };
+        // What answers a flow is no request.
+        if self.ct.get(&tuple.reversed(), Kind::In).is_some() {
+            return Ok(done);
+        }
         let mut found = lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol);
         if found.is_none()
             && let Some(kept) = self.kept(&tuple)
@@ -52,10 +56,7 @@ impl Model {
             self.send_to(rx, pkt, &tuple, kept.backend, &mut done)?;
             return Ok(done);
         }
-        // What goes on, either way, is no request.
-        let known =
-            self.ct.get(&tuple, Kind::Out).is_some() || self.ct.get(&tuple.reversed(), Kind::In).is_some();
-        if found.is_none() && rx.port.role == Role::Pod && !known {
+        if found.is_none() && rx.port.role == Role::Pod && self.ct.get(&tuple, Kind::Out).is_none() {
             let node = &self.state.node;
             let remote = self
                 .ipcache(tuple.dst)

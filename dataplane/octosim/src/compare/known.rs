@@ -25,6 +25,9 @@ const OTHER_REASON: &[(u16, u16)] = &[
     // There is no tunnel to the gateway, and it could not have been sent either.
     (160, 196),
     (160, 136),
+    // What a load balancer says in it cannot be read, and the port of the endpoint that it is for is down (which the
+    // specification does not know).
+    (206, 134),
     // An SCTP port that cannot be changed: by a service before policy is asked (1.2 step 9 g), or at last.
     (133, 154),
     (181, 154),
