@@ -262,7 +262,11 @@ impl<P: BufPool> Engine<P> {
                 }
                 // Where the kernel's packets may belong to connections, they are looked up like endpoints'.
                 let node = snapshot.node();
-                let masquerade = node.masquerade4.is_some() || node.masquerade6.is_some();
+                // Its ports are kept for it where its address is others', too: that of masquerading, or the first one.
+                let masquerade = node.masquerade4.is_some()
+                    || node.masquerade6.is_some()
+                    || node.first4.is_some()
+                    || node.first6.is_some();
                 let tunnel = node.routing == Routing::Tunnel;
                 match tunnel || masquerade || snapshot.policy(HOST_ENDPOINT).is_some() {
                     true => {

@@ -114,7 +114,10 @@ impl<P: BufPool> Core<P> {
             && !leaves_here(rx.snapshot, &packet.tuple)
         {
             // A tunnel leads to endpoints and to this machine, not through it.
-            return Drop(DropReason::Unroutable);
+            return match (target.action, target.endpoint) {
+                (Action::PortDown, 1..) => Drop(DropReason::NoDevice),
+                _ => Drop(DropReason::Unroutable),
+            };
         }
         let sender = Sender {
             identity: connection::refined(rx.snapshot, identity, packet.tuple.src()),

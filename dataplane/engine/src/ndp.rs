@@ -85,12 +85,17 @@ impl<P: BufPool> Core<P> {
 
     /// Whether a solicitation for `target` is answered, and with which flags.
     fn answer_for(&self, rx: &Rx<'_>, src: Ipv6Addr, target: Ipv6Addr) -> Result<u8, Verdict> {
-        let action = rx.snapshot.route6(target.to_bits()).action;
+        let known = rx.snapshot.route6(target.to_bits());
+        let is_endpoint = match known.action {
+            Action::Deliver => true,
+            Action::PortDown => known.endpoint != 0,
+            _ => false,
+        };
         match rx.view.role {
             Role::Uplink if rx.view.addresses.contains(&IpAddr::V6(target)) => Ok(ROUTER | OVERRIDE),
             Role::Uplink => Err(Verdict::Consumed),
             // The kernel checks whether it may have an address (RFC 4862, section 5.4): only what is taken is answered.
-            Role::Host if src.is_unspecified() && !matches!(action, Action::Deliver | Action::Gateway) => {
+            Role::Host if src.is_unspecified() && !is_endpoint && known.action != Action::Gateway => {
                 Err(Verdict::Consumed)
             }
             Role::Host => Ok(ROUTER),
@@ -99,7 +104,8 @@ impl<P: BufPool> Core<P> {
             Role::Pod if crate::address::may_send(rx.snapshot.route6(target.to_bits()), rx) => {
                 Err(Verdict::Consumed)
             }
-            Role::Pod if action == Action::Deliver => Ok(OVERRIDE),
+            // Whether its port is up or down (5.3).
+            Role::Pod if is_endpoint => Ok(OVERRIDE),
             // A link-local address is the pod's own business: nobody else is on its link.
             Role::Pod if target.is_unicast_link_local() => Err(Verdict::Consumed),
             Role::Pod => Err(Verdict::Drop(DropReason::UnknownL3Target)),

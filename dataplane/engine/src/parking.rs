@@ -151,17 +151,16 @@ impl<P: BufPool> Core<P> {
         }
         self.parking.look = now.saturating_add(LOOK_NS);
         self.parking.revision = snapshot.revision();
-        // Those that have to go on waiting come back at the end, in the same order.
-        let all = self.parking.waiting.len();
-        for done in 0..all {
+        // Those that have to go on waiting keep their places; what waits anew, now for something else, comes behind them: a
+        // fragment behind the first one of its packet.
+        let mut at = 0;
+        for _ in 0..self.parking.waiting.len() {
             if out.is_crowded(ROOM) {
-                // The others' turn is when the queues have been emptied; those that came back keep their place before them.
-                let back = self.parking.waiting.len() + done - all;
-                self.parking.waiting.rotate_right(back);
+                // The others' turn is when the queues have been emptied.
                 self.parking.revision = u64::MAX;
                 break;
             }
-            let Some(parked) = self.parking.waiting.pop_front() else {
+            let Some(parked) = self.parking.waiting.get(at) else {
                 break;
             };
             let over = now.saturating_sub(parked.born) >= self.parking.timeout;
@@ -170,19 +169,23 @@ impl<P: BufPool> Core<P> {
                 Awaited::FirstFragment(key) => look && self.first_fragment_seen(key),
             };
             if !over && !ready {
-                self.parking.waiting.push_back(parked);
+                at += 1;
                 continue;
             }
-            let Parked {
+            let Some(Parked {
                 buf,
                 rx_port,
                 born,
                 awaited,
                 inner,
                 decrypted,
-            } = parked;
+            }) = self.parking.waiting.remove(at)
+            else {
+                break;
+            };
             self.parking.fragments -= usize::from(matches!(awaited, Awaited::FirstFragment(_)));
-            let Some(view) = snapshot.port(rx_port).filter(|view| view.admin_up) else {
+            // What has waited in vain did so while its port was up.
+            let Some(view) = snapshot.port(rx_port).filter(|view| over || view.admin_up) else {
                 self.stats
                     .count_drop(DropReason::NoDevice, Direction::Ingress, 1, buf.len() as u64);
                 out.discard(buf);
@@ -200,7 +203,9 @@ impl<P: BufPool> Core<P> {
             };
             match (over, awaited, inner) {
                 (true, Awaited::Neighbour(..), inner) => {
-                    self.icmp_error(&rx, buf.data(), Error::HostUnreachable, inner.is_some(), out);
+                    if inner.is_some() || view.admin_up {
+                        self.icmp_error(&rx, buf.data(), Error::HostUnreachable, inner.is_some(), out);
+                    }
                     self.discard(&rx, DropReason::NoFib, buf, out);
                 }
                 (true, Awaited::FirstFragment(_), _) => {

@@ -177,7 +177,9 @@ impl<P: BufPool> Core<P> {
                 let (fragment, is_icmp) = (header.is_fragment(), header.protocol == protocol::ICMP);
                 // A later fragment does not say what it is a part of.
                 let later = header.flags_fragment.get() & Ipv4::OFFSET != 0;
-                let echo = is_icmp && (later || packet.get(len) == Some(&icmp4::ECHO_REQUEST));
+                // What stands behind the packet is none of it.
+                let kind = packet.get(len).filter(|_| total > len);
+                let echo = is_icmp && (later || kind == Some(&icmp4::ECHO_REQUEST));
                 self.ours(rx, &target, echo, fragment, |core| {
                     core.answer_echo4(rx, buf, len, total)
                 })
@@ -202,7 +204,7 @@ impl<P: BufPool> Core<P> {
             });
         }
         // Neighbour discovery comes before the source check: a pod asks from its link-local address, too.
-        let kind = if header.next_header == protocol::ICMPV6 {
+        let kind = if header.next_header == protocol::ICMPV6 && total > IPV6_LEN {
             packet.get(IPV6_LEN).copied()
         } else {
             None
@@ -272,7 +274,10 @@ impl<P: BufPool> Core<P> {
                     .get(IPV6_LEN + 2..IPV6_LEN + 4)
                     .is_some_and(|at| at[0] != 0 || at[1] & 0xf8 != 0);
                 let echo = match fragment {
-                    true => later || packet.get(IPV6_LEN + 8) == Some(&icmp6::ECHO_REQUEST),
+                    true => {
+                        let first = packet.get(IPV6_LEN + 8).filter(|_| total > IPV6_LEN + 8);
+                        later || first == Some(&icmp6::ECHO_REQUEST)
+                    }
                     false => kind == Some(icmp6::ECHO_REQUEST),
                 };
                 self.ours(rx, &target, echo, fragment, |core| {
@@ -317,6 +322,13 @@ impl<P: BufPool> Core<P> {
         let mut packet = match read(frame) {
             Ok(packet) => packet,
             Err(reason) if always => return Some(Whose::Nobodys(reason)),
+            // Which of the services at its address it is for cannot be told (3.6).
+            Err(reason)
+                if rx.view.role == Role::Uplink
+                    && destination(frame, src).is_some_and(|dst| rx.snapshot.serves(dst)) =>
+            {
+                return Some(Whose::Nobodys(reason));
+            }
             Err(_) => return None,
         };
         if target.action == Action::Deliver && connection::hears_ipip(rx, &packet) {
@@ -524,17 +536,23 @@ fn endpoint(rx: &Rx<'_>, owner: &Target) -> Sender {
 
 /// Whether the way to where the kernel sends a packet is a tunnel (specification, 1.5, from_host).
 fn is_tunnelled(rx: &Rx<'_>, frame: &[u8], src: IpAddr) -> bool {
-    let word = |at: usize| frame.get(at..).and_then(|rest| rest.first_chunk());
-    let dst = match src {
-        IpAddr::V4(_) => word(ETHERNET_LEN + 16).map(|dst: &[u8; 4]| IpAddr::from(*dst)),
-        IpAddr::V6(_) => frame
-            .get(ETHERNET_LEN + 24..)
-            .and_then(|rest| rest.first_chunk())
-            .map(|dst: &[u8; 16]| IpAddr::from(*dst)),
-    };
     rx.snapshot.node().routing == Routing::Tunnel
-        && dst.is_some_and(|dst| {
+        && destination(frame, src).is_some_and(|dst| {
             let remote = connection::remote(rx.snapshot, dst);
             remote.tunnel.is_some() && !remote.skip_tunnel
         })
+}
+
+/// Where a packet from `src` goes.
+fn destination(frame: &[u8], src: IpAddr) -> Option<IpAddr> {
+    match src {
+        IpAddr::V4(_) => {
+            let dst: &[u8; 4] = frame.get(ETHERNET_LEN + 16..)?.first_chunk()?;
+            Some((*dst).into())
+        }
+        IpAddr::V6(_) => {
+            let dst: &[u8; 16] = frame.get(ETHERNET_LEN + 24..)?.first_chunk()?;
+            Some((*dst).into())
+        }
+    }
 }

@@ -279,6 +279,16 @@ impl Conntrack {
         entry.expires = now + lifetime(tuple, kind, entry.seen_non_syn);
         entry.flags_seen = [if is_tcp { flags | tcp::SYN } else { 0 }, 0];
         entry.last = now;
+        // Where both ends are here, the entry of the one begins where that of the other stands (README).
+        let twin = self.entries.get(&(*tuple, kind.opposite()));
+        if kind != Kind::Service
+            && let Some(twin) = twin.filter(|twin| twin.expires > now)
+        {
+            entry.expires = twin.expires;
+            entry.seen_non_syn = twin.seen_non_syn;
+            entry.flags_seen = twin.flags_seen;
+            (entry.rx_closing, entry.tx_closing) = (twin.tx_closing, twin.rx_closing);
+        }
         self.made += 1;
         entry.number = self.made;
         let more = usize::from(!self.entries.contains_key(&(*tuple, kind)));

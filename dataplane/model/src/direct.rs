@@ -267,12 +267,15 @@ impl Model {
             frame,
             received: rx.received.clone(),
             tunnel: rx.tunnel,
+            vni: rx.vni,
             told: None,
             choices: &mut *rx.choices,
             out: &mut *rx.out,
         };
+        let first = pkt.clone();
         let result = self.delivered(&mut rx, &mut pkt, backend, ecn);
         self.conclude(&mut rx, result);
+        self.release_fragments(&mut rx, &first, None);
         Ok(())
     }
 
@@ -284,9 +287,11 @@ impl Model {
         if !routable(pkt.src()) || !routable(pkt.dst()) {
             return Err(rx.drop(code::INVALID));
         }
-        if pkt.later_fragment() {
+        // One that overtook its first one does not wait: it would not be known again for what it is.
+        if !self.recall(pkt, None) {
             return Err(rx.drop(code::FRAG_NOT_FOUND));
         }
+        let tuple = pkt.tuple().unwrap_or(tuple);
         let src_id = match self.identity(pkt.src()) {
             identity::HOST => 0,
             id => id,

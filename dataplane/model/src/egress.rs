@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::config::{Direction, EgressRule, EgressVia};
+use crate::conntrack::Kind;
 use crate::fib::{Target, identity};
 use crate::model::{Model, Rx};
 use crate::outcome::{Flow, Stop, Told, code};
@@ -57,6 +58,11 @@ impl Model {
     pub(crate) fn egress_here(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet) -> Flow<bool> {
         // Routes to the kernel, and its own addresses, are no way out of the cluster.
         if !matches!(self.target(pkt.dst()), Target::Exit(_) | Target::Unknown) {
+            return Ok(false);
+        }
+        // What answers somebody does not leave by itself (1.6 step 5).
+        let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
+        if self.ct.get(&tuple.reversed(), Kind::Out).is_some() {
             return Ok(false);
         }
         let dst_id = self.identity(pkt.dst());

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::config::{Direction, Endpoint, IpcacheEntry, Mac, Port, Prefix, Role, RouteTarget};
 use crate::model::{Model, Rx};
-use crate::outcome::{Flow, Stop, Told, code};
+use crate::outcome::{Flow, Stop, Told, Waiting, code};
 use crate::wire::{ICMP6, Packet, be16, byte, put, sum};
 
 /// Reserved identities (specification, section 4).
@@ -175,7 +175,14 @@ impl Model {
     pub(crate) fn transmit(&self, rx: &mut Rx<'_>, pkt: &Packet, exit: &Exit) -> Flow {
         let Some(mac) = exit.mac else {
             rx.out.waits.push((exit.port.name.clone(), exit.next_hop));
-            rx.out.waiting.push((rx.port.name.clone(), rx.received.clone()));
+            rx.out.waiting.push(Waiting {
+                port: rx.port.name.clone(),
+                frame: match rx.tunnel {
+                    Some(_) => rx.frame.clone(),
+                    None => rx.received.clone(),
+                },
+                tunnel: rx.tunnel.map(|node| (node, rx.vni)),
+            });
             return Ok(());
         };
         self.send(rx, pkt, &exit.port, mac, exit.mtu);

@@ -44,6 +44,7 @@ struct Held {
     frame: Vec<u8>,
     received: Vec<u8>,
     tunnel: Option<IpAddr>,
+    vni: u32,
     pkt: Packet,
 }
 
@@ -105,10 +106,33 @@ impl Model {
         if !self.needs_ports(rx, pkt, vni) {
             return Ok(true);
         }
+        if self.recall(pkt, vni) {
+            return Ok(true);
+        }
+        if self.fragments.held.len() >= self.fragments.bound {
+            return Err(rx.drop(code::FRAG_NOT_FOUND));
+        }
+        self.fragments.held.push(Held {
+            key,
+            since: self.now,
+            port: rx.port.clone(),
+            frame: rx.frame.clone(),
+            received: rx.received.clone(),
+            tunnel: rx.tunnel,
+            vni: rx.vni,
+            pkt: pkt.clone(),
+        });
+        rx.out.held += 1;
+        Ok(false)
+    }
+
+    /// Remembers the ports of a first fragment, or gives a later one those of its packet. `false`: nobody knows them.
+    pub(crate) fn recall(&mut self, pkt: &mut Packet, vni: Option<u32>) -> bool {
+        let Some(key) = key(pkt, vni) else { return true };
         if !pkt.later_fragment() {
             // Who needs ports that are not there drops it.
             let Ok(tuple) = pkt.tuple() else {
-                return Ok(true);
+                return true;
             };
             let ports = Ports {
                 protocol: pkt.protocol,
@@ -125,28 +149,15 @@ impl Model {
             {
                 self.fragments.known.remove(&oldest);
             }
-            return Ok(true);
+            return true;
         }
         if let Some(known) = self.fragments.known.get(&key) {
             pkt.protocol = known.protocol;
             pkt.ports = Some((known.sport, known.dport));
             pkt.kind = known.kind;
-            return Ok(true);
+            return true;
         }
-        if self.fragments.held.len() >= self.fragments.bound {
-            return Err(rx.drop(code::FRAG_NOT_FOUND));
-        }
-        self.fragments.held.push(Held {
-            key,
-            since: self.now,
-            port: rx.port.clone(),
-            frame: rx.frame.clone(),
-            received: rx.received.clone(),
-            tunnel: rx.tunnel,
-            pkt: pkt.clone(),
-        });
-        rx.out.held += 1;
-        Ok(false)
+        false
     }
 
     /// Lets the fragments go on that waited for the first fragment `pkt`.
@@ -166,6 +177,7 @@ impl Model {
             frame,
             received,
             tunnel,
+            vni: network,
             mut pkt,
             ..
         } in ready
@@ -178,6 +190,7 @@ impl Model {
                 frame,
                 received,
                 tunnel,
+                vni: network,
                 told: None,
                 choices: &mut *rx.choices,
                 out: &mut *rx.out,

@@ -329,6 +329,17 @@ impl Model {
         if affinity > 0 {
             self.affinity.insert(key, (backend, now));
         }
+        // What its client had begun with the address itself is over.
+        for kind in [Kind::Out, Kind::In] {
+            if self
+                .ct
+                .get(tuple, kind)
+                .is_some_and(|entry| entry.rev_nat.is_none())
+            {
+                self.ct.entries.remove(&(*tuple, kind));
+                self.nat.mappings.retain(|known| known.original != *tuple);
+            }
+        }
         Ok(Chosen { backend })
     }
 

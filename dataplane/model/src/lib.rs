@@ -30,6 +30,6 @@ pub use conntrack::{Entry, Kind, timeout};
 pub use lb::{BackendId, FrontendId};
 pub use model::{Flow, Model, Options};
 pub use nat::Mapping;
-pub use outcome::{Outcome, Punt, PuntTo, Verdict, code};
+pub use outcome::{Outcome, Punt, PuntTo, Verdict, Waiting, code};
 pub use related::Connection;
 pub use wire::Tuple;

@@ -12,7 +12,7 @@ use crate::fragments::Fragments;
 use crate::icmp::Limiter;
 use crate::lb::{BackendId, FrontendId};
 use crate::nat::Nat;
-use crate::outcome::{Flow as Way, Outcome, Punt, PuntTo, Stop, Told, code};
+use crate::outcome::{Flow as Way, Outcome, Punt, PuntTo, Stop, Told, Waiting, code};
 use crate::wire::{Packet, Tuple, be16, byte, put};
 
 /// What the model is told once.
@@ -76,13 +76,35 @@ pub(crate) struct Rx<'a> {
     pub(crate) received: Vec<u8>,
     /// The node it came from in a tunnel; `frame` is the inner one then.
     pub(crate) tunnel: Option<IpAddr>,
+    /// The tunnel's VNI.
+    pub(crate) vni: u32,
     /// What the client used, as an option of the tunnel says.
     pub(crate) told: Option<(IpAddr, u16)>,
     pub(crate) choices: &'a mut dyn Choices,
     pub(crate) out: &'a mut Outcome,
 }
 
-impl Rx<'_> {
+impl<'a> Rx<'a> {
+    /// One that has waited.
+    fn waited(
+        port: Port,
+        frame: Vec<u8>,
+        waiting: &Waiting,
+        choices: &'a mut dyn Choices,
+        out: &'a mut Outcome,
+    ) -> Self {
+        Self {
+            port,
+            received: frame.clone(),
+            frame,
+            tunnel: waiting.tunnel.map(|(node, _)| node),
+            vni: waiting.tunnel.map_or(0, |(_, vni)| vni),
+            told: None,
+            choices,
+            out,
+        }
+    }
+
     /// Which way it goes, seen from the endpoints.
     pub(crate) fn direction(&self) -> Direction {
         if self.port.role == Role::Pod {
@@ -190,39 +212,28 @@ impl Model {
         self.fragments.held()
     }
 
-    /// Gives up a frame that came in by a port and has waited for a neighbour in vain (RFC 1812, 5.2.7.1; RFC 4443, 3.1).
-    pub fn give_up(&mut self, port: &str, frame: &[u8]) -> Outcome {
+    /// Gives up a packet that has waited for a neighbour in vain (RFC 1812, 5.2.7.1; RFC 4443, 3.1).
+    pub fn give_up(&mut self, waiting: &Waiting) -> Outcome {
         let mut outcome = Outcome::default();
-        let Some(port) = self.ports.iter().find(|known| known.name == port).cloned() else {
+        let Some(port) = self
+            .ports
+            .iter()
+            .find(|known| known.name == waiting.port)
+            .cloned()
+        else {
             outcome.drops.push((code::NO_DEVICE, Direction::Ingress));
             return outcome;
         };
-        let mut frame = frame.to_vec();
+        let mut frame = waiting.frame.clone();
         while matches!(be16(&frame, 12), 0x8100 | 0x88a8) && frame.len() > 16 {
             frame.drain(12..16);
         }
-        let mut rx = Rx {
-            port,
-            received: frame.clone(),
-            frame,
-            tunnel: None,
-            told: None,
-            choices: &mut First,
-            out: &mut outcome,
+        let mut choices = First;
+        let mut rx = Rx::waited(port, frame, waiting, &mut choices, &mut outcome);
+        let refused = match rx.tunnel.is_some() || rx.port.admin_up {
+            true => Stop::Refuse(code::NO_FIB, rx.direction(), Told::HostUnreachable),
+            false => rx.drop(code::NO_FIB),
         };
-        let outer = Packet::parse(
-            be16(&rx.frame, 12) == 0x86dd,
-            rx.frame.get(14..).unwrap_or_default(),
-        );
-        if rx.port.role == Role::Uplink
-            && let Ok(outer) = outer
-            && self.is_tunnel(&outer)
-        {
-            // It is about what was in the tunnel.
-            rx.tunnel = Some(outer.src());
-            rx.frame = self.inside(&outer);
-        }
-        let refused = Stop::Refuse(code::NO_FIB, rx.direction(), Told::HostUnreachable);
         self.conclude(&mut rx, Err(refused));
         outcome
     }
@@ -232,11 +243,35 @@ impl Model {
         self.receive_with(port, frame, &mut First)
     }
 
-    /// The same for one that came before and waited. It says nothing new about who sent it.
-    pub fn retry_with(&mut self, port: &str, frame: &[u8], choices: &mut dyn Choices) -> Outcome {
+    /// The same for one that came before and waited. It says nothing new about who sent it; what came out of a tunnel does not
+    /// go back into it.
+    pub fn retry_with(&mut self, waiting: &Waiting, choices: &mut dyn Choices) -> Outcome {
         let kernel = self.host_mac;
-        let outcome = self.receive_with(port, frame, choices);
+        let outcome = match waiting.tunnel {
+            None => self.receive_with(&waiting.port, &waiting.frame, choices),
+            Some((_, vni)) => self.retry_inner(waiting, vni, choices),
+        };
         self.host_mac = kernel;
+        outcome
+    }
+
+    fn retry_inner(&mut self, waiting: &Waiting, vni: u32, choices: &mut dyn Choices) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut ports = self.ports.iter();
+        let Some(port) = ports
+            .find(|known| known.name == waiting.port && known.admin_up)
+            .cloned()
+        else {
+            outcome.drops.push((code::NO_DEVICE, Direction::Ingress));
+            return outcome;
+        };
+        let mut rx = Rx::waited(port, waiting.frame.clone(), waiting, choices, &mut outcome);
+        let v6 = be16(&rx.frame, 12) == 0x86dd;
+        let result = match Packet::parse(v6, rx.frame.get(14..).unwrap_or_default()) {
+            Ok(mut pkt) => self.inner(&mut rx, &mut pkt, vni),
+            Err(code) => Err(rx.drop(code)),
+        };
+        self.conclude(&mut rx, result);
         outcome
     }
 
@@ -253,6 +288,7 @@ impl Model {
             frame: frame.to_vec(),
             received: frame.to_vec(),
             tunnel: None,
+            vni: 0,
             told: None,
             choices,
             out: &mut outcome,
@@ -374,6 +410,7 @@ impl Model {
 
     /// Does something with a packet; if it is refused, no flow knows of it afterwards.
     pub(crate) fn without_trace(&mut self, run: impl FnOnce(&mut Self) -> Way) -> Way {
+        self.nat.before = self.ct.made;
         let before = (self.ct.clone(), self.nat.clone(), self.affinity.clone());
         let result = run(self);
         if let Err(Stop::Drop(code, _) | Stop::Refuse(code, ..)) = result

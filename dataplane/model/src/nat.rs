@@ -44,6 +44,8 @@ pub(crate) struct Nat {
     pub(crate) mappings: Vec<Mapping>,
     /// Whether the packet that is being looked at got a source.
     pub(crate) given: bool,
+    /// How many entries had been made when it came.
+    pub(crate) before: u64,
 }
 
 impl Nat {
@@ -65,7 +67,12 @@ impl Model {
         if !pkt.has_ports() && pkt.echo().is_none() {
             return Err(fail(code::NAT_PROTOCOL));
         }
-        if needs_ct {
+        // A packet that a flow begins with is its first one only once, whoever asks.
+        let begins = self
+            .ct
+            .get(&tuple, Kind::Out)
+            .is_some_and(|entry| entry.number > self.nat.before);
+        if needs_ct && !begins {
             let filter = (Scope::Forward, Filter::Any);
             let flags = pkt.tcp_flags();
             let (status, _) = self.ct.lookup(self.now, &tuple, Kind::Out, filter, flags);

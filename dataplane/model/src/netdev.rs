@@ -246,9 +246,15 @@ impl Model {
     /// Services for clients that are not pods here, and replies to them (specification, 3.6). Whether the packet was
     /// dealt with.
     pub(crate) fn nodeport_lb(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, src_id: u32) -> Flow<bool> {
-        if pkt.has_ports() && lb::is_frontend(&self.state, pkt.dst()) {
+        // What is for a service's address has to be readable, whatever else it is.
+        if lb::is_frontend(&self.state, pkt.dst()) {
             let tuple = pkt.tuple().map_err(|code| rx.drop(code))?;
-            if let Some(found) = lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol) {
+            // What answers a flow of this machine is no request.
+            let known = self.ct.get(&tuple.reversed(), Kind::Out).is_some();
+            if pkt.has_ports()
+                && !known
+                && let Some(found) = lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol)
+            {
                 return self.service(rx, pkt, &found, src_id);
             }
         }

@@ -90,6 +90,17 @@ pub struct Verdict {
     pub cookie: u32,
 }
 
+/// A packet that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The port that received it.
+    pub port: String,
+    /// The frame, out of its tunnel if it came in one.
+    pub frame: Vec<u8>,
+    /// The node that it came from in a tunnel, and the VNI.
+    pub tunnel: Option<(IpAddr, u32)>,
+}
+
 /// What becomes of a frame.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -103,8 +114,8 @@ pub struct Outcome {
     pub verdicts: Vec<Verdict>,
     /// Packets that wait for the Ethernet address of this neighbour on this port; the model forgets them.
     pub waits: Vec<(String, IpAddr)>,
-    /// The same packets: the port that received them, and the frame.
-    pub waiting: Vec<(String, Vec<u8>)>,
+    /// The same packets.
+    pub waiting: Vec<Waiting>,
     /// Frames that ended here as they should.
     pub consumed: usize,
     /// Fragments that now wait for their first one.

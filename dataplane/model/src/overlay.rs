@@ -145,17 +145,6 @@ impl Model {
             && be16(pkt.payload(), 2) == tunnel.udp_port()
     }
 
-    /// The frame that is in a tunnel packet.
-    pub(crate) fn inside(&self, outer: &Packet) -> Vec<u8> {
-        let udp = outer.payload();
-        let options = match self.state.node.tunnel.protocol {
-            TunnelProtocol::Vxlan => 0,
-            TunnelProtocol::Geneve => usize::from(byte(udp, 8) & 0x3f) * 4,
-        };
-        let end = usize::from(be16(udp, 4)).min(udp.len());
-        udp.get(16 + options..end).unwrap_or_default().to_vec()
-    }
-
     /// Takes a packet out of the tunnel.
     pub(crate) fn decapsulate(&mut self, rx: &mut Rx<'_>, outer: &Packet) -> Flow {
         if outer.fragment.is_some() {
@@ -194,7 +183,7 @@ impl Model {
         if frame.len() < 14 {
             return Err(rx.drop(code::INVALID));
         }
-        let frame = frame.to_vec();
+        let mut frame = frame.to_vec();
         let v6 = match be16(&frame, 12) {
             0x0800 => false,
             0x86dd => true,
@@ -218,12 +207,15 @@ impl Model {
         let mut pkt = Packet::parse(v6, frame.get(14..).unwrap_or_default()).map_err(|code| rx.drop(code))?;
         if ecn != pkt.ecn() {
             pkt.set_ecn(ecn);
+            // It comes out of the tunnel with it (RFC 6040, 4.2): what is said about it later quotes it so.
+            put(&mut frame, 14, &pkt.bytes);
         }
         let mut rx = Rx {
             port: rx.port.clone(),
             frame,
             received: rx.received.clone(),
             tunnel: Some(outer.src()),
+            vni,
             told,
             choices: &mut *rx.choices,
             out: &mut *rx.out,
@@ -233,7 +225,8 @@ impl Model {
         Ok(())
     }
 
-    fn inner(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, vni: u32) -> Flow {
+    /// What has come out of a tunnel.
+    pub(crate) fn inner(&mut self, rx: &mut Rx<'_>, pkt: &mut Packet, vni: u32) -> Flow {
         if !self.fragment_of(rx, pkt, Some(vni))? {
             return Ok(());
         }
@@ -295,6 +288,13 @@ impl Model {
                 }
                 self.host_ingress(rx, pkt, src_id)?;
                 match target {
+                    // Who is on another node is sent what answers it.
+                    Target::Exit(_) | Target::Unknown if self.tunnel_peer(pkt.dst(), false).is_some() => {
+                        let Some(peer) = self.tunnel_peer(pkt.dst(), false) else {
+                            return Err(rx.drop(code::NO_TUNNEL_ENDPOINT));
+                        };
+                        self.encapsulate(rx, pkt, peer, src_id, Direction::Ingress)
+                    }
                     Target::Exit(exit) => {
                         self.fits(pkt, (&exit.port, exit.mtu), Direction::Ingress)?;
                         pkt.set_ttl(pkt.ttl() - 1);

@@ -43,6 +43,10 @@ impl Model {
             Err(_) if rx.port.role == Role::Host => return Ok(done),
             Err(code) => return Err(rx.drop(code)),
         };
+        // What answers a flow is no request.
+        if self.ct.get(&tuple.reversed(), Kind::In).is_some() {
+            return Ok(done);
+        }
         let mut found = lb::find(&self.state, tuple.dst, tuple.dport, tuple.protocol);
         if found.is_none()
             && let Some(kept) = self.kept(&tuple)
@@ -323,7 +327,14 @@ impl Model {
         let Some(port) = self.ports.iter().find(|port| port.name == endpoint.port).cloned() else {
             return Err(rx.drop(code::NO_DEVICE));
         };
-        self.fits(pkt, (&port, port.mtu), rx.direction())?;
+        if let Err(stop) = self.fits(pkt, (&port, port.mtu), rx.direction()) {
+            // It was heard all the same.
+            if let Ok(tuple) = pkt.tuple() {
+                let any = (Scope::Both, Filter::Any);
+                self.ct.lookup(self.now, &tuple, Kind::In, any, pkt.tcp_flags());
+            }
+            return Err(stop);
+        }
         pkt.set_ttl(pkt.ttl() - 1);
         self.pod_ingress(rx, pkt, endpoint, src_id, from_tunnel)?;
         self.send(rx, pkt, &port, endpoint.mac, port.mtu);

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use crate::config::{Dispatch, Role};
-use crate::conntrack::Kind;
+use crate::conntrack::{Entry, Kind};
 use crate::fib::Target;
 use crate::lb;
 use crate::model::{Model, Rx};
@@ -50,6 +50,16 @@ impl Model {
                 // Nor does one of what answers another flow.
                 Kind::In => {
                     let back = tuple.reversed();
+                    // Nor one of what answers under another name.
+                    let answers = entries.iter().any(|((asked, kind), entry)| {
+                        *kind == Kind::Out
+                            && (asked.src, asked.sport, asked.protocol)
+                                == (back.src, back.sport, back.protocol)
+                            && meant(entry) == Some((back.dst, back.dport))
+                    });
+                    if answers {
+                        return false;
+                    }
                     let request = entries.get(&(back, Kind::In));
                     !entries.contains_key(&(*tuple, Kind::Out))
                         && !entries.contains_key(&(back, Kind::Out))
@@ -62,10 +72,7 @@ impl Model {
                 if entry.loopback {
                     arrives.src = tuple.dst;
                 }
-                let meant = entry
-                    .nat
-                    .or_else(|| entry.rev_nat.map(|id| (id.address, id.port)));
-                if let Some((addr, port)) = meant {
+                if let Some((addr, port)) = meant(entry) {
                     (arrives.dst, arrives.dport) = (addr, port);
                 }
                 let mapping = self
@@ -172,4 +179,11 @@ impl Model {
         let frame = self.reframe(rx, pkt);
         self.punt(rx, frame, src_id, otherwise)
     }
+}
+
+/// What a flow's client used in place of its backend.
+fn meant(entry: &Entry) -> Option<(IpAddr, u16)> {
+    entry
+        .nat
+        .or_else(|| entry.rev_nat.map(|id| (id.address, id.port)))
 }

@@ -10,7 +10,7 @@ use octoplane_engine::{
     BURST, Direction, DropReason, Engine, Event, EventKind, FlowView, HostMac, Interest, Memory,
     NeighbourEvent, Output, PolicyVerdict, WorkerStats, describe,
 };
-use octoplane_flow::{FlowError, FlowTable, Hasher, Tuple};
+use octoplane_flow::{FlowError, FlowRef, FlowTable, Hasher, Tuple};
 use octoplane_observe::{ExplainError, Live, Scratch, explain};
 use octoplane_packet::{HeapBuf, HeapPool, PacketBuf};
 use octoplane_state::{Mistake, State as File};
@@ -332,7 +332,10 @@ impl Sim {
     /// Ends the connection whose first packet arrived with this tuple, as `octoctl flow flush` does.
     pub fn forget(&mut self, forward: &Tuple) {
         let table = &self.flows;
-        if let Some(flow) = table.find(table.hash(forward), forward) {
+        // Nothing arrives with the tuple of one of which only the answers come by.
+        let stored = |flow: &FlowRef| table.half(*flow).is_some_and(|half| half.tuple() == *forward);
+        let found = table.find(table.hash(forward), forward);
+        if let Some(flow) = found.or_else(|| table.iter().find(stored)) {
             table.end_soon(flow, forward);
             self.engine.expire(self.now, table.capacity() as usize);
         }

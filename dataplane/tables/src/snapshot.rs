@@ -240,6 +240,11 @@ impl Snapshot {
         self.views.services.wildcard6(addr)
     }
 
+    /// Whether a service answers at this address, at whatever port and by whatever protocol.
+    pub fn serves(&self, addr: IpAddr) -> bool {
+        self.views.services.at(addr)
+    }
+
     /// Whether a service may answer at one of the 256 addresses that differ from this one in the last byte only, other than
     /// at addresses of the node: packets to them are looked at more closely.
     pub fn serves_block(&self, addr: IpAddr) -> bool {

@@ -13,6 +13,7 @@ use octoplane_tables::model::{DsrDispatch, Role};
 use octoplane_tables::{Snapshot, identity};
 
 use super::gateway::is_world;
+use super::store::MOST_IN_THE_WAY;
 use super::{Packet, Part, Path, Sender, Upper, begins, remote, service};
 use crate::address::{routable4, routable6};
 use crate::drop_reason::DropReason;
@@ -99,9 +100,6 @@ impl<P: BufPool> Core<P> {
         Err(Verdict::Drop(DropReason::CtInsertion))
     }
 }
-
-/// Connections that can be in the way of one: one with each of its tuples, and one that another worker has made meanwhile.
-const MOST_IN_THE_WAY: usize = 4;
 
 /// Whether a load balancer says something with this packet: with the first one of TCP, with all others.
 fn tells(packet: &Packet) -> bool {

@@ -82,6 +82,26 @@ fn own(snapshot: &Snapshot, v6: bool) -> Option<IpAddr> {
     }
 }
 
+/// Whether what is changed in a packet that is masqueraded is the identifier of a ping, as opposed to a port.
+///
+/// # Errors
+/// It has neither (specification, 2.4).
+fn number_is_identifier(packet: &Packet) -> Result<bool, Verdict> {
+    let icmp = match packet.tuple.is_v6() {
+        true => protocol::ICMPV6,
+        false => protocol::ICMP,
+    };
+    if packet.tuple.protocol() == icmp && packet.part != Part::Whole {
+        // What could be changed is in one of its fragments only.
+        return Err(Verdict::Drop(DropReason::InvalidPacket));
+    }
+    match packet.upper {
+        Upper::Tcp(_) | Upper::Udp | Upper::Sctp => Ok(false),
+        Upper::Echo => Ok(true),
+        Upper::IcmpError | Upper::TooBig | Upper::Other => Err(Verdict::Drop(DropReason::NatProtocol)),
+    }
+}
+
 impl<P: BufPool> Core<P> {
     /// The connection, under the address that it has to leave under by the tables as they are: with a new port if that is not the
     /// one it has (specification, 2.4). Where it goes and how far it got stays.
@@ -121,12 +141,16 @@ impl<P: BufPool> Core<P> {
             _ => address(rx.snapshot, packet, &meant, sender, path),
         };
         if wanted.unwrap_or_else(|| there.src()) == out.src() {
-            return Ok(flow);
+            // Other messages without an identifier are not the ping's whose identifier is 0.
+            return match out.src() == there.src() {
+                true => Ok(flow),
+                false => number_is_identifier(packet).map(|_| flow),
+            };
         }
         let progress = state::Carried::of(self.flows.table(), flow);
         self.flows.remove(flow);
         let moved = match wanted {
-            Some(addr) => self.masquerade(rx, packet, sender, &meant, addr),
+            Some(addr) => self.masquerade(rx, packet, sender, &meant, addr, None),
             None => self.store_between(rx, packet, sender, &meant),
         };
         // What is refused leaves the connection as it was.
@@ -143,7 +167,7 @@ impl<P: BufPool> Core<P> {
     /// Stores a new connection under the node's address `own`, with a port that no other one to the same place has.
     ///
     /// A port is taken only with respect to one remote address and port. All of them are tried before the connection is
-    /// refused.
+    /// refused. One that left as `before` keeps its port if that is for the same place (2.4, "existing mapping").
     pub(super) fn masquerade(
         &mut self,
         rx: &Rx<'_>,
@@ -151,28 +175,19 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         out: &Tuple,
         own: IpAddr,
+        before: Option<Tuple>,
     ) -> Result<FlowRef, Verdict> {
-        let icmp = match out.is_v6() {
-            true => protocol::ICMPV6,
-            false => protocol::ICMP,
-        };
-        if out.protocol() == icmp && packet.part != Part::Whole {
-            // What could be changed is in one of its fragments only (2.4).
-            return Err(Verdict::Drop(DropReason::InvalidPacket));
-        }
-        let echo = match packet.upper {
-            Upper::Tcp(_) | Upper::Udp | Upper::Sctp => false,
-            Upper::Echo => true,
-            Upper::IcmpError | Upper::TooBig | Upper::Other => {
-                return Err(Verdict::Drop(DropReason::NatProtocol));
-            }
-        };
+        let echo = number_is_identifier(packet)?;
         // An identifier has all 16 bits. A reply to a ping that was not seen has its own in the place of the source port.
         let least = if echo { 0 } else { rx.snapshot.node().snat_min() };
-        let original = if echo {
-            out.sport() | out.dport()
-        } else {
-            out.sport()
+        let original = match before {
+            _ if echo => out.sport() | out.dport(),
+            Some(before)
+                if before.src() == own && (before.dst(), before.dport()) == (out.dst(), out.dport()) =>
+            {
+                before.sport()
+            }
+            _ => out.sport(),
         };
         let range = u32::from(u16::MAX - least) + 1;
         let first = if original >= least {

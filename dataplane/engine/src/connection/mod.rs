@@ -44,7 +44,7 @@ pub(crate) use store::copy;
 pub(crate) use translate::translate;
 pub(crate) use translation::{Translation, set_addresses6};
 pub use view::{Decided, DirectionView, FlowState, FlowView, describe};
-use way::{Path, way};
+use way::{Path, way, way_back};
 pub(crate) use way::{find, leaves_here, remote, sealing};
 
 use crate::drop_reason::DropReason;
@@ -115,10 +115,10 @@ impl<P: BufPool> Core<P> {
         }
     }
 
-    /// The direction of a connection that has left under the node's address, if a packet from outside answers it at the address that
-    /// its sender has: a reply all the same (specification, 2.3).
+    /// The direction of a connection that has left under the node's address, if a packet from outside, or the kernel's, answers it at
+    /// the address that its sender has: a reply all the same (specification, 2.3).
     fn answered_around(&self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Option<FlowRef> {
-        if rx.view.role != Role::Uplink || sender.port == FROM_TUNNEL {
+        if rx.view.role == Role::Pod || sender.port == FROM_TUNNEL {
             return None;
         }
         let table = self.flows.table();
@@ -188,17 +188,15 @@ impl<P: BufPool> Core<P> {
         let mut left = None;
         let known = match known {
             Some(flow) if flow.is_forward() => {
-                // Only what is allowed takes the place of what was.
-                let meant = self.meant_for(rx, packet, flow, sender);
-                let place = Place::of(rx.snapshot, meant.dst());
-                let proxy = self.allowed(rx, packet, (&meant, &place), sender, false)?;
-                let moves = match self.proxy_of(flow) {
-                    0 => {
-                        proxy != 0
-                            || self.has_to_move(rx, packet, flow, sender)
-                            || self.is_told_otherwise(packet, flow, told)
-                    }
-                    now => proxy != now,
+                let now = self.proxy_of(flow);
+                let elsewhere = now == 0
+                    && (self.has_to_move(rx, packet, flow, sender)
+                        || self.is_told_otherwise(packet, flow, told));
+                // Policy comes behind the choice of a backend (1.2 steps 9 and 12): who needs another one is asked about then.
+                let moves = elsewhere || {
+                    let meant = self.meant_for(rx, packet, flow, sender);
+                    let place = Place::of(rx.snapshot, meant.dst());
+                    self.allowed(rx, packet, (&meant, &place), sender, false)? != now
                 };
                 match moves {
                     true => {
@@ -211,13 +209,20 @@ impl<P: BufPool> Core<P> {
             }
             // What a load balancer says is about a connection that begins at the other end.
             Some(_) if told != Told::Nothing => None,
-            known => known,
+            Some(flow) => {
+                self.receiver_allows(rx, packet, flow, sender)?;
+                Some(flow)
+            }
+            None => None,
         };
+        let mut before = None;
         let known = known.filter(|&flow| {
             let table = self.flows.table();
             let again = |half| progress(table, flow, &half, packet.upper, rx.second) == Progress::Again;
             let again = table.half(flow).is_some_and(again);
             if again {
+                before = flow.is_forward().then(|| self.outgoing(flow));
+                left = self.remember(flow);
                 self.flows.remove(flow);
             }
             !again
@@ -225,7 +230,7 @@ impl<P: BufPool> Core<P> {
         // The packet that a connection begins with counts as its SYN, whatever it is (specification, 2.3).
         let (flow, way) = match known {
             Some(flow) => (flow, None),
-            None => match self.create(rx, packet, sender, told) {
+            None => match self.create(rx, packet, sender, told, before) {
                 Ok(made) => made,
                 Err(verdict) => {
                     // What is refused leaves no trace.
@@ -244,25 +249,28 @@ impl<P: BufPool> Core<P> {
     /// What is needed to put a connection back.
     fn remember(&self, flow: FlowRef) -> Option<(Tuple, Tuple, state::Carried)> {
         let table = self.flows.table();
+        let flow = if flow.is_forward() { flow } else { flow.other() };
         let (there, back) = (table.half(flow)?.tuple(), table.half(flow.other())?.tuple());
         Some((there, back, state::Carried::of(table, flow)))
     }
 
     /// Decides about the first packet of a connection, and stores it. Says where packets of its direction go, too, if that
-    /// was asked.
+    /// was asked. `before`: what its packets left as until it closed, if it begins anew: the choice of a backend and the port
+    /// outlive that (specification, 2.4, 3.3).
     fn create(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
         told: Told,
+        before: Option<Tuple>,
     ) -> Result<(FlowRef, Option<Path>), Verdict> {
         let (out, answers) = match told {
             Told::For(backend) => (
                 service::to_backend(rx.snapshot, &packet.tuple, backend),
                 Answers::Here,
             ),
-            Told::Nothing | Told::Used(_) => self.serve(rx, packet, sender)?,
+            Told::Nothing | Told::Used(_) => self.serve(rx, packet, sender, before)?,
         };
         // Where its answers will be found, by the time it is stored.
         self.flows.table().prefetch_tuple(&out.reverse());
@@ -309,7 +317,7 @@ impl<P: BufPool> Core<P> {
             (Answers::Here, _) => masquerade::address(rx.snapshot, packet, &out, sender, path),
         };
         if let Some(addr) = own {
-            let flow = self.masquerade(rx, packet, sender, &out, addr)?;
+            let flow = self.masquerade(rx, packet, sender, &out, addr, before)?;
             self.note(|| Step::Masquerade {
                 addr,
                 out: self.outgoing(flow),
@@ -319,6 +327,12 @@ impl<P: BufPool> Core<P> {
         let flow = self.store_between(rx, packet, sender, &out)?;
         // Answers go back another way.
         Ok((flow, Some(path).filter(|_| flow.is_forward())))
+    }
+
+    /// Whether packets of a direction come out of a tunnel.
+    fn came_by_tunnel(&self, flow: FlowRef) -> bool {
+        let half = self.flows.table().half(flow);
+        half.is_some_and(|half| Action::of(&half).port == FROM_TUNNEL)
     }
 
     /// What packets of a direction look like when they leave.
@@ -343,7 +357,13 @@ impl<P: BufPool> Core<P> {
             Some(way) => way,
             None => {
                 let place = Place::of(rx.snapshot, out.dst());
-                let decided = way(rx, &out, &place, flow.is_forward(), sender.identity);
+                let decided = match flow.is_forward() {
+                    true => way(rx, &out, &place, true, sender.identity),
+                    false => {
+                        let from_tunnel = sender.endpoint != 0 && self.came_by_tunnel(flow.other());
+                        way_back(rx, &out, &place, false, sender.identity, from_tunnel)
+                    }
+                };
                 decided.map_err(Verdict::Drop)?.0
             }
         };

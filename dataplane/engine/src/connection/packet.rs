@@ -115,7 +115,7 @@ impl Packet {
             let units = match (next, rest) {
                 // Hop-by-hop, routing, destination options, mobility.
                 (0 | 43 | 60 | 135, &[_, units, ..]) => usize::from(units) * 8 + 8,
-                (protocol::FRAGMENT, &[_, _, high, low, ..]) => {
+                (protocol::FRAGMENT, &[_, _, high, low, _, _, _, _, ..]) => {
                     let offset = u16::from_be_bytes([high, low]);
                     fragment = Some(l4);
                     part = match (offset & !7, offset & 1) {

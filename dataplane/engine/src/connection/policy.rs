@@ -1,12 +1,13 @@
 //! Who may talk to whom (specification, 1.2 step 12, 1.3 step 4, 1.5 step 9, 2.6).
 
-use octoplane_flow::Tuple;
+use octoplane_flow::{FlowRef, Tuple};
 use octoplane_packet::BufPool;
-use octoplane_tables::model::{AuthKey, HOST_ENDPOINT, Routing};
+use octoplane_tables::model::{AuthKey, HOST_ENDPOINT, Role, Routing};
 use octoplane_tables::{Action as Way, Decision, EndpointPolicy, Snapshot, Verdict as Decided, identity};
 
 use super::place::Place;
 use super::service::is_loopback_address;
+use super::state::{Action, FROM_TUNNEL};
 use super::{Packet, Sender, Upper, remote};
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
@@ -116,6 +117,54 @@ impl<P: BufPool> Core<P> {
             }
         }
         Ok(proxy)
+    }
+
+    /// Whether the receiver's policy, an endpoint's or the node's, lets it have what answers a connection that somebody else has
+    /// begun in its name: that is none of its own (specification, 1.3 step 1, 1.5 step 9).
+    pub(super) fn receiver_allows(
+        &self,
+        rx: &Rx<'_>,
+        packet: &Packet,
+        flow: FlowRef,
+        sender: Sender,
+    ) -> Result<(), Verdict> {
+        let snapshot = rx.snapshot;
+        let begun = self.flows.table().half(flow.other());
+        // Who began what another process has left behind is not known.
+        let known = begun
+            .map(|half| Action::of(&half))
+            .filter(|begun| *begun != Action::default());
+        let by_others = known.is_some_and(|Action { port, .. }| {
+            let view = snapshot.port(port);
+            port == FROM_TUNNEL || view.is_some_and(|view| view.role == Role::Uplink)
+        });
+        if !by_others || packet.upper == Upper::TooBig {
+            return Ok(());
+        }
+        let out = self.outgoing(flow);
+        let place = Place::of(snapshot, out.dst());
+        let target = place.target;
+        let (to, local) = match target.action {
+            Way::Deliver => (target.endpoint, target.identity),
+            Way::Local | Way::Host | Way::Gateway if sender.identity != identity::HOST && is_own(&place) => {
+                (HOST_ENDPOINT, identity::HOST)
+            }
+            _ => return Ok(()),
+        };
+        let Some(asked) = Asked::of(snapshot, to) else {
+            return Ok(());
+        };
+        let port = match packet.upper {
+            Upper::Tcp(_) | Upper::Udp | Upper::Sctp => out.dport(),
+            _ => packet.port,
+        };
+        let asked = Asked {
+            local,
+            remote: sender.identity,
+            ..asked
+        };
+        let allowed = self.ask(rx, &asked, &out, port, false);
+        allowed.map(|_| ()).map_err(Verdict::Drop)
     }
 
     /// Whether policy lets the sender send a packet that goes where it says.

@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 /// ICMP type, code, checksum and a word.
 const ICMP_LEN: usize = 8;
 /// Most extension headers with options in a quoted packet.
-const MAX_OPTIONS: usize = 4;
+const MAX_OPTIONS: usize = 8;
 
 impl<P: BufPool> Core<P> {
     /// The direction in which an ICMP error travels, and the packet that it quotes; `None` if it is no error, or about

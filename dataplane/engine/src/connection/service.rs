@@ -76,12 +76,14 @@ fn wildcard(snapshot: &Snapshot, tuple: &Tuple) -> bool {
 
 impl<P: BufPool> Core<P> {
     /// What the first packet of a connection becomes: itself, or a packet to a backend if it is for a service; and whether
-    /// who answers it: where the backend is on another node and the client is not ours, not somebody here.
+    /// who answers it: where the backend is on another node and the client is not ours, not somebody here. `before`: what
+    /// the connection left as until it closed.
     pub(super) fn serve(
         &mut self,
         rx: &Rx<'_>,
         packet: &Packet,
         sender: Sender,
+        before: Option<Tuple>,
     ) -> Result<(Tuple, Answers), Verdict> {
         let tuple = packet.tuple;
         if !matches!(packet.upper, Upper::Tcp(_) | Upper::Udp | Upper::Sctp) {
@@ -100,7 +102,15 @@ impl<P: BufPool> Core<P> {
                 Ok((tuple, Answers::Here))
             };
         };
-        let affine = self.affine(rx, &tuple, frontend, inside);
+        let set = match inside {
+            true => &frontend.internal,
+            false => &frontend.external,
+        };
+        // The choice outlives the connection that it was made for (3.3).
+        let chosen = before
+            .and_then(|out| set.at(out.dst(), out.dport()))
+            .filter(|backend| backend.state == BackendState::Active);
+        let affine = chosen.or_else(|| self.affine(rx, &tuple, frontend, inside));
         let with = affine.is_some();
         let backend = if inside {
             let random = self.choice();
@@ -146,7 +156,8 @@ impl<P: BufPool> Core<P> {
         if frontend.affinity_seconds > 0 {
             self.stay(rx, &tuple, frontend, &backend);
         }
-        let src = match (addr == tuple.src(), addr) {
+        // Only who is here can reach itself (1.2 step 9 f); others stay who they are (3.6 step 3).
+        let src = match (inside && addr == tuple.src(), addr) {
             (true, IpAddr::V4(_)) => LOOPBACK4.into(),
             (true, IpAddr::V6(_)) => LOOPBACK6.into(),
             (false, _) => tuple.src(),

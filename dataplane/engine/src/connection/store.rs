@@ -10,8 +10,12 @@ use crate::engine::{Core, Rx};
 use crate::fragment_ports;
 use crate::verdict::Verdict;
 
+/// Connections that can be in the way of one: one with each of its tuples, and one that another worker has made meanwhile.
+pub(super) const MOST_IN_THE_WAY: usize = 4;
+
 impl<P: BufPool> Core<P> {
-    /// Stores a connection whose packets leave as `out`.
+    /// Stores a connection whose packets leave as `out`. One between the same ends that its answers could be taken for, without a
+    /// service or by another one, gives way to it (specification, 1.2 step 13, "recreate").
     pub(super) fn store_between(
         &mut self,
         rx: &Rx<'_>,
@@ -19,12 +23,29 @@ impl<P: BufPool> Core<P> {
         sender: Sender,
         out: &Tuple,
     ) -> Result<FlowRef, Verdict> {
-        match self.store(rx, packet, sender, [&packet.tuple, &out.reverse()]) {
-            Ok(flow) => Ok(flow),
-            // Another worker was faster, or the reply came first.
-            Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => Ok(flow),
-            Err(_) => Err(Verdict::Drop(DropReason::CtInsertion)),
+        for _ in 0..MOST_IN_THE_WAY {
+            match self.store(rx, packet, sender, [&packet.tuple, &out.reverse()]) {
+                Ok(flow) => return Ok(flow),
+                // Another worker was faster, or the reply came first.
+                Err(FlowError::Taken(flow)) if self.is_between(flow, &packet.tuple, out) => return Ok(flow),
+                Err(FlowError::Taken(flow)) if self.gives_way(flow) => {
+                    self.flows.remove(flow);
+                }
+                Err(_) => break,
+            }
         }
+        Err(Verdict::Drop(DropReason::CtInsertion))
+    }
+
+    /// Whether a connection may be ended for another one between the same ends: its packets leave under their sender's address,
+    /// and go where they say or to a backend here or elsewhere that answers through this node.
+    fn gives_way(&self, flow: FlowRef) -> bool {
+        let forward = if flow.is_forward() { flow } else { flow.other() };
+        let there = self.flows.table().half(forward).map(|half| half.tuple());
+        let plain = there.is_some_and(|there| {
+            there.zone() != Tuple::ANSWERS_ONLY && there.src() == self.outgoing(forward).src()
+        });
+        plain && !self.is_direct(forward) && self.proxy_of(forward) == 0
     }
 
     /// Whether a direction has this tuple on the one side and that one on the other.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use octoplane_esp::Sa;
 use octoplane_flow::Tuple;
 use octoplane_tables::model::Routing;
-use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd};
+use octoplane_tables::{Action as Way, Remote, Snapshot, Target, TunnelEnd, identity};
 
 use super::gateway::{self, Exit};
 use super::place::Place;
@@ -58,6 +58,18 @@ pub(super) fn way(
     forward: bool,
     sender: u32,
 ) -> Result<(Path, Exit), DropReason> {
+    way_back(rx, out, place, forward, sender, false)
+}
+
+/// The same, back into the tunnel if what is answered came `from_tunnel` (1.2 step 14.7).
+pub(super) fn way_back(
+    rx: &Rx<'_>,
+    out: &Tuple,
+    place: &Place<'_>,
+    forward: bool,
+    sender: u32,
+    from_tunnel: bool,
+) -> Result<(Path, Exit), DropReason> {
     let (snapshot, action) = (rx.snapshot, place.target.action);
     let local = matches!(action, Way::Deliver | Way::Local | Way::Gateway);
     let routed = Path {
@@ -71,7 +83,7 @@ pub(super) fn way(
     }
     if snapshot.node().routing == Routing::Tunnel {
         let remote = place.remote();
-        if remote.tunnel.is_some() && !remote.skip_tunnel {
+        if remote.tunnel.is_some() && (from_tunnel || !remote.skip_tunnel) {
             let path = Path {
                 number: remote.tunnel_end,
                 tunnel: true,
@@ -84,7 +96,8 @@ pub(super) fn way(
     if matches!(action, Way::Host | Way::Blackhole | Way::PortDown) {
         return Ok((routed, Exit::Anywhere));
     }
-    let exit = match forward {
+    // Endpoints leave by gateways, not this machine.
+    let exit = match forward && sender != identity::HOST {
         true => gateway::exit(snapshot, out)?,
         false => Exit::Anywhere,
     };

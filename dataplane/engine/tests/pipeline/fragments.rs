@@ -219,3 +219,44 @@ fn policy_sees_the_port_of_every_fragment() {
         }
     }
 }
+
+/// A fragment that overtook the first one stays behind it when both wait for a neighbour: who comes next may have no patience
+/// (2.10).
+#[test]
+fn what_waited_for_the_first_one_leaves_behind_it() {
+    let mut lab = lab();
+    let whole = packet(17, ("10.0.0.1", 4000), ("192.0.2.9", 53), 0, (OURS[0], EP1));
+    let [first, second] = cut(&whole, 7);
+    assert!(lab.one(POD0, &second).sent.is_empty());
+    assert!(lab.one(POD0, &first).sent.is_empty());
+    assert!(lab.tick(2_000_000).sent.is_empty());
+    lab.apply(vec![neighbour("192.0.2.9", Some([2, 0, 0, 0, 1, 9]))]);
+    let sent = lab.tick(2_000_000).sent;
+    assert_eq!(sent.len(), 2);
+    assert_eq!(
+        ends(&join(&sent[0].1, &sent[1].1)),
+        (end("10.0.0.1", 4000), end("192.0.2.9", 53))
+    );
+}
+
+/// The same when its port has gone down meanwhile: it waited in vain before.
+#[test]
+fn one_without_a_first_is_dropped_in_the_end_whatever_its_port_does() {
+    let mut lab = with_service();
+    let [_, second] = cut(&there("10.0.0.1", "10.96.0.10"), 7);
+    assert!(lab.one(POD0, &second).sent.is_empty());
+    lab.apply(vec![admin(POD0, false)]);
+    let outcome = lab.tick(10 * SECOND);
+    assert_eq!(outcome.drops, vec![(175, Direction::Egress, 1)]);
+}
+
+/// RFC 8200, section 4.5: a fragment header has eight bytes; what stands behind the packet is not its identification.
+#[test]
+fn a_fragment_header_that_is_cut_off() {
+    for kept in 1..8 {
+        let mut lab = with_service();
+        let [_, mut second] = cut(&there("fd00::1", "fd00::2"), 7);
+        put16(&mut second, 18, kept);
+        assert_eq!(lab.one(POD0, &second).drops, vec![(156, Direction::Egress, 1)]);
+    }
+}

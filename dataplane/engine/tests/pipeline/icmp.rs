@@ -406,3 +406,26 @@ fn without_buffers_the_packet_is_dropped_all_the_same() {
     put16(&mut frame, 24, 0);
     assert_eq!(lab.one(POD0, &frame).dropped(), 153);
 }
+
+/// What stands behind an IP packet without any ICMP in it does not make it a ping.
+#[test]
+fn padding_is_no_ping() {
+    let mut lab = lab();
+    for (mut frame, kind) in [
+        (
+            ip4("198.51.100.7", OWN4)
+                .payload(1, Vec::new())
+                .frame(OURS[2], ROUTER),
+            8,
+        ),
+        (
+            ip6("2001:db8:7::7", OWN6)
+                .payload(58, Vec::new())
+                .frame(OURS[2], ROUTER),
+            128,
+        ),
+    ] {
+        frame.extend([kind, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(lab.one(UPLINK, &frame).dropped(), 164);
+    }
+}

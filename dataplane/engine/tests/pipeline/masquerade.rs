@@ -234,3 +234,85 @@ fn the_kernels_ports_are_kept_for_it() {
     }
     assert!(lab.flows.is_empty());
 }
+
+/// 2.4, "existing mapping": a SYN on a connection that is closing makes it a new one (2.3), but its translation is still there.
+#[test]
+fn a_connection_that_begins_anew_keeps_its_port() {
+    const FIN: u8 = 1;
+    let mut lab = masquerading();
+    for sport in 1000..1032 {
+        let there = |flags| {
+            packet(
+                6,
+                ("10.0.0.1", sport),
+                ("198.51.100.7", 80),
+                flags,
+                (OURS[0], EP1),
+            )
+        };
+        let first = ends(lab.one(POD0, &there(SYN)).only().1).0;
+        let back = packet(
+            6,
+            ("198.51.100.7", 80),
+            (OWN4, first.1),
+            FIN | ACK,
+            (OURS[2], ROUTER),
+        );
+        assert_eq!(lab.one(UPLINK, &back).only().0, POD0);
+        assert_eq!(ends(lab.one(POD0, &there(SYN)).only().1).0, first);
+        // The other side knows it by that port still.
+        assert_eq!(lab.one(UPLINK, &back).only().0, POD0);
+    }
+    assert_eq!(lab.flows.len(), 32);
+}
+
+/// 2.4: of ICMP only whole pings are masqueraded, whatever went before.
+#[test]
+fn what_has_no_identifier_is_no_ping() {
+    let mut lab = masquerading();
+    let message = |kind| {
+        ip4("10.0.0.1", "198.51.100.7")
+            .payload(1, icmp4(kind, 0, [0; 4], b"ping"))
+            .frame(OURS[0], EP1)
+    };
+    assert_eq!(lab.one(POD0, &message(8)).only().0, UPLINK);
+    // A timestamp request (RFC 792), an error about nothing.
+    for kind in [13, 3] {
+        assert_eq!(lab.one(POD0, &message(kind)).dropped(), 168);
+    }
+    let mut first = message(8);
+    // "More fragments", and the checksum anew.
+    first[20..22].copy_from_slice(&[0x20, 0]);
+    first[24..26].fill(0);
+    let sum = internet_checksum(&first[14..34]);
+    first[24..26].copy_from_slice(&sum.to_be_bytes());
+    assert_eq!(lab.one(POD0, &first).dropped(), 134);
+    assert_eq!(lab.one(POD0, &message(8)).only().0, UPLINK);
+}
+
+/// 2.3: a reply is one, whichever way it comes: here around the translation, from the kernel or from the network.
+#[test]
+fn answers_around_the_translation() {
+    for (port, mac) in [(HOST, KERNEL), (UPLINK, ROUTER)] {
+        let mut lab = Plan {
+            host: true,
+            ..Plan::default()
+        }
+        .lab();
+        lab.apply(vec![Change::PutNode(Box::new(Node {
+            masquerade4: Some(OWN4.parse().unwrap()),
+            ..Node::default()
+        }))]);
+        let remote = ("198.51.100.7", 80);
+        let there = packet(6, ("10.0.0.1", 4000), remote, SYN, (OURS[0], EP1));
+        assert_eq!(ends(lab.one(POD0, &there).only().1).0.0, ip(OWN4));
+        let ours = OURS[usize::from(port)];
+        let back = packet(6, remote, ("10.0.0.1", 4000), SYN | ACK, (ours, mac));
+        let outcome = lab.one(port, &back);
+        let (to, sent) = outcome.only();
+        assert_eq!(
+            (to, ends(sent)),
+            (POD0, (end(remote.0, remote.1), end("10.0.0.1", 4000)))
+        );
+    }
+}

@@ -346,3 +346,15 @@ fn the_tests_own_checksum() {
         !0xddf2
     );
 }
+
+/// Specification of the datapath, 5.3: an endpoint is one whether its port is up or down.
+#[test]
+fn an_endpoint_whose_port_is_down_is_answered_for() {
+    let mut lab = lab();
+    lab.apply(vec![admin(POD1, false)]);
+    let outcome = lab.one(POD0, &ask("fd00::1", "fd00::2", EP1));
+    assert_eq!(
+        flags(outcome.only().1, POD0, "fd00::1", "fd00::2"),
+        (SOLICITED | OVERRIDE, EP1)
+    );
+}

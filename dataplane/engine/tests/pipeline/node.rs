@@ -4,8 +4,9 @@
 use octoplane_engine::Direction as Towards;
 use octoplane_packet::HeapPool;
 use octoplane_tables::model::{
-    BackendState, Change, Direction, FrontendType, IpcacheEntry, Node, Policy, PolicyEntry, PolicyKey,
-    PolicyValue, Protocol, Routing, Service, ServiceBackend, ServiceFrontend, Tunnel, TunnelProtocol,
+    BackendState, Change, Direction, EgressGateway, EgressGatewayRule, EgressKey, FrontendType, IpcacheEntry,
+    Node, Policy, PolicyEntry, PolicyKey, PolicyValue, Protocol, Routing, Service, ServiceBackend,
+    ServiceFrontend, Tunnel, TunnelProtocol,
 };
 
 use crate::common::bytes::{be16, ip};
@@ -293,4 +294,110 @@ fn the_node_as_a_client_of_services() {
             (HOST, (end("10.96.0.10", 80), end(OWN4, 4000)))
         );
     }
+}
+
+/// 1.5 step 9: what answers somebody on the network who claims the node's address answers nothing that the node has said.
+#[test]
+fn answers_to_who_claims_the_nodes_address_are_for_its_policy() {
+    let mut lab = node();
+    let claimed = packet(6, (OWN4, 4000), ("10.0.0.1", 80), SYN, (OURS[2], ROUTER));
+    let own = packet(6, (OWN4, 4001), ("10.0.0.1", 80), SYN, (OURS[3], KERNEL));
+    let answer = |port| packet(6, ("10.0.0.1", 80), (OWN4, port), SYN | ACK, (OURS[0], EP1));
+    lab.apply(vec![policy(
+        HOST_ENDPOINT,
+        vec![
+            allow(Direction::Ingress, WORLD_IPV4, 22, 0),
+            allow(Direction::Egress, 0, 80, 0),
+        ],
+    )]);
+    assert_eq!(lab.one(UPLINK, &claimed).only().0, POD0);
+    for _ in 0..2 {
+        assert_eq!(
+            lab.one(POD0, &answer(4000)).drops,
+            vec![(133, Towards::Egress, 1)]
+        );
+    }
+    // What it has said itself is answered.
+    assert_eq!(lab.one(HOST, &own).only().0, POD0);
+    assert_eq!(lab.one(POD0, &answer(4001)).only().0, HOST);
+    // And without a policy nobody asks.
+    lab.apply(vec![Change::RemovePolicy {
+        endpoint: HOST_ENDPOINT,
+    }]);
+    assert_eq!(lab.one(POD0, &answer(4000)).only().0, HOST);
+}
+
+/// 1.3 step 1: nor does what answers somebody who claims an endpoint's address answer that endpoint.
+#[test]
+fn answers_to_who_claims_an_endpoints_address_are_for_its_policy() {
+    let mut lab = node();
+    lab.apply(vec![policy(
+        2,
+        vec![allow(Direction::Ingress, WORLD_IPV4, 22, 0)],
+    )]);
+    let plain = packet(6, ("10.0.0.2", 4000), ("10.0.0.1", 80), SYN, (OURS[2], ROUTER));
+    let tunnelled = wrapped(5000, TunnelProtocol::Vxlan, &plain, 0);
+    let answer = packet(6, ("10.0.0.1", 80), ("10.0.0.2", 4000), SYN | ACK, (OURS[0], EP1));
+    for claimed in [&plain, &tunnelled] {
+        assert_eq!(lab.one(UPLINK, claimed).only().0, POD0);
+        assert_eq!(lab.one(POD0, &answer).dropped(), 133);
+    }
+    // What it has said itself is answered.
+    let own = packet(6, ("10.0.0.2", 4001), ("10.0.0.1", 80), SYN, (OURS[1], EP2));
+    assert_eq!(lab.one(POD1, &own).only().0, POD0);
+    let answer = packet(6, ("10.0.0.1", 80), ("10.0.0.2", 4001), SYN | ACK, (OURS[0], EP1));
+    assert_eq!(lab.one(POD0, &answer).only().0, POD1);
+}
+
+/// 1.2 steps 9 and 12: a service comes before policy for who went to its address before, too.
+#[test]
+fn a_service_without_backends_comes_before_policy() {
+    let mut lab = node();
+    let frame = packet(6, ("10.0.0.1", 4000), ("10.96.0.10", 80), SYN, (OURS[0], EP1));
+    lab.one(POD0, &frame).only();
+    let mut service = Service::new("ns/svc:p", Protocol::Tcp);
+    service.frontends.push(ServiceFrontend {
+        addr: ip("10.96.0.10"),
+        port: 80,
+        kind: FrontendType::ClusterIp,
+    });
+    lab.apply(vec![
+        Change::PutService(Box::new(service)),
+        policy(1, vec![allow(Direction::Egress, 1, 22, 0)]),
+    ]);
+    assert_eq!(lab.one(POD0, &frame).drops, vec![(158, Towards::Egress, 1)]);
+}
+
+/// 1.6 step 5: gateways are for endpoints; what the node sends, whatever its source, leaves from here.
+#[test]
+fn the_node_leaves_by_no_egress_gateway() {
+    let mut lab = node();
+    let mut service = Service::new("ns/svc:p", Protocol::Tcp);
+    service.frontends.push(ServiceFrontend {
+        addr: ip("10.96.0.10"),
+        port: 80,
+        kind: FrontendType::ClusterIp,
+    });
+    service.backends.push(ServiceBackend {
+        addr: ip("198.51.100.9"),
+        port: 8080,
+        weight: 1,
+        state: BackendState::Active,
+        local: false,
+    });
+    lab.apply(vec![
+        Change::PutService(Box::new(service)),
+        Change::PutEgressGateway(EgressGatewayRule {
+            key: EgressKey {
+                source: "10.0.0.0/24".parse().unwrap(),
+                destination: "0.0.0.0/0".parse().unwrap(),
+            },
+            gateway: EgressGateway::Missing,
+            egress_ip: None,
+        }),
+    ]);
+    let frame = packet(6, ("10.0.0.9", 4000), ("10.96.0.10", 80), SYN, (OURS[3], KERNEL));
+    let outcome = lab.one(HOST, &frame);
+    let (port, sent) = outcome.only();
+    assert_eq!((port, ends(sent).1), (UPLINK, end("198.51.100.9", 8080)));
 }

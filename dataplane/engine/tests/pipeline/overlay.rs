@@ -441,3 +441,44 @@ fn padding_is_not_taken_to_another_node() {
         }
     }
 }
+
+/// 1.2 step 14.7: what answers a packet out of the tunnel goes back into it, where what begins here does not use it, too.
+#[test]
+fn answers_go_back_into_the_tunnel_that_others_do_not_use() {
+    for (server, client, prefix) in [
+        ("10.0.0.1", "10.1.0.7", "10.1.0.0/16"),
+        ("fd00::1", "fd01::7", "fd01::/64"),
+    ] {
+        let mut lab = tunnelled(TunnelProtocol::Vxlan, PEER4);
+        lab.apply(vec![Change::PutIpcache(IpcacheEntry {
+            prefix: prefix.parse().unwrap(),
+            identity: 5000,
+            tunnel: Some(ip(PEER4)),
+            key: 0,
+            skip_tunnel: true,
+        })]);
+        let tunnelled = |frame: &[u8]| frame[23] == 17 && be16(frame, 36) == 8472;
+        for flags in [SYN, ACK, ACK] {
+            let inner = packet(6, (client, 4000), (server, 80), flags, ([7; 6], [9; 6]));
+            let outcome = lab.one(UPLINK, &wrapped(5000, TunnelProtocol::Vxlan, &inner, 0));
+            assert_eq!(outcome.only().0, POD0);
+            let answer = packet(6, (server, 80), (client, 4000), ACK, (OURS[0], EP1));
+            assert!(tunnelled(lab.one(POD0, &answer).only().1));
+        }
+        let request = packet(6, (server, 4001), (client, 80), SYN, (OURS[0], EP1));
+        assert!(!tunnelled(lab.one(POD0, &request).only().1));
+    }
+}
+
+/// What is for an endpoint behind a port that is down says so (206), whichever way it came.
+#[test]
+fn an_endpoint_whose_port_is_down() {
+    let mut lab = tunnelled(TunnelProtocol::Vxlan, PEER4);
+    lab.apply(vec![admin(POD0, false)]);
+    for client in ["10.1.0.7", "198.51.100.7"] {
+        let plain = packet(6, (client, 4000), ("10.0.0.1", 80), SYN, (OURS[2], ROUTER));
+        for frame in [&wrapped(5000, TunnelProtocol::Vxlan, &plain, 0), &plain] {
+            assert_eq!(lab.one(UPLINK, frame).dropped(), 206);
+        }
+    }
+}

@@ -156,3 +156,22 @@ fn what_is_no_error_about_a_packet_is_subject_to_policy() {
         assert_eq!(outcome.drop_count(), u64::from(!passes), "{kind}");
     }
 }
+
+/// As many extension headers as a packet may have, its quotation may have, too.
+#[test]
+fn about_packets_with_many_extension_headers() {
+    let mut lab = closed();
+    for count in [1, 4, 7] {
+        // Destination options with padding (RFC 8200, section 4.2), and UDP behind them.
+        let mut chain: Vec<u8> = (1..=count)
+            .flat_map(|at| [if at == count { 17 } else { 60 }, 0, 1, 4, 0, 0, 0, 0])
+            .collect();
+        chain.extend([0x04, 0xd2, 0, 80, 0, 8, 0, 0]);
+        let frame = ip6("fd00::1", "fd00::2").payload(60, chain).frame(OURS[0], EP1);
+        let left = lab.one(POD0, &frame).only().1.to_vec();
+        let error = ip6("fd00::2", "fd00::1")
+            .icmp(1, 4, [0; 4], &left[14..])
+            .frame(OURS[1], EP2);
+        assert_eq!(lab.one(POD1, &error).only().0, POD0, "{count} headers");
+    }
+}

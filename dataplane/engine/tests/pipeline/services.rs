@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use octoplane_engine::Direction;
 use octoplane_tables::model::{
     BackendState, Change, FrontendType, IpcacheEntry, NoBackend, Node, Protocol, Service, ServiceBackend,
     ServiceFrontend,
@@ -495,4 +496,131 @@ fn many_services_in_one_burst() {
         assert_eq!((of_burst, burst.drop_count()), (sent, dropped));
     }
     assert_eq!(together.flows.len(), alone.flows.len());
+}
+
+/// 3.3: the choice of a backend outlives the connection that it was made for, unless the backend takes no new ones.
+#[test]
+fn a_connection_that_begins_anew_keeps_its_backend() {
+    const FIN: u8 = 1;
+    let mut lab = lab();
+    let mut two = service(
+        "ns/svc:p",
+        Protocol::Tcp,
+        ("10.96.0.10", 80),
+        &[("10.0.0.2", 8080), ("10.0.0.3", 8080)],
+    );
+    lab.apply(vec![put(two.clone())]);
+    let there = |sport, flags| packet(6, ("10.0.0.1", sport), ("10.96.0.10", 80), flags, (OURS[0], EP1));
+    for sport in 1000..1032 {
+        let backend = ends(lab.one(POD0, &there(sport, SYN)).only().1).1;
+        lab.one(POD0, &there(sport, FIN | ACK));
+        assert_eq!(ends(lab.one(POD0, &there(sport, SYN)).only().1).1, backend);
+        lab.one(POD0, &there(sport, FIN | ACK));
+    }
+    two.backends[0].state = BackendState::Terminating;
+    lab.apply(vec![put(two)]);
+    for sport in 1000..1032 {
+        let backend = ends(lab.one(POD0, &there(sport, SYN)).only().1).1;
+        assert_eq!(backend, end("10.0.0.3", 8080));
+    }
+}
+
+/// 3.6: which service's it is cannot be told, so it is nobody's; elsewhere the kernel may see what it makes of it.
+#[test]
+fn what_cannot_be_read_is_no_services() {
+    let mut lab = Plan {
+        host: true,
+        default_routes: false,
+        ..Plan::default()
+    }
+    .lab();
+    lab.apply(vec![put(service(
+        "ns/svc:p",
+        Protocol::Tcp,
+        ("10.96.0.10", 80),
+        &[("10.0.0.2", 8080)],
+    ))]);
+    for (protocol, len) in [(6, 19), (17, 7), (1, 7)] {
+        let frame = |to| {
+            let part = vec![0; len];
+            ip4("198.51.100.7", to)
+                .payload(protocol, part)
+                .frame(OURS[2], ROUTER)
+        };
+        assert_eq!(
+            lab.one(UPLINK, &frame("10.96.0.10")).drops,
+            vec![(135, Direction::Ingress, 1)]
+        );
+        assert_eq!(lab.one(UPLINK, &frame("10.96.0.11")).only().0, HOST);
+    }
+}
+
+/// 2.4: the kernel's ports are kept for it where requests to backends on other nodes take the node's first address, too.
+#[test]
+fn requests_to_other_nodes_do_not_take_the_kernels_ports() {
+    let mut lab = Plan {
+        host: true,
+        ..Plan::default()
+    }
+    .lab();
+    let backend = ("198.51.101.9", 8080);
+    let mut nodeport = service("ns/svc:p", Protocol::Tcp, (OWN4, 30_080), &[backend]);
+    nodeport.frontends[0].kind = FrontendType::NodePort;
+    nodeport.backends[0].local = false;
+    lab.apply(vec![
+        Change::PutNode(Box::new(Node {
+            addresses: vec![ip(OWN4)],
+            ..Node::default()
+        })),
+        put(nodeport),
+    ]);
+    let kernels = packet(6, (OWN4, 40_000), backend, SYN, (OURS[3], KERNEL));
+    assert_eq!(
+        ends(lab.one(HOST, &kernels).only().1),
+        (end(OWN4, 40_000), end(backend.0, backend.1))
+    );
+    let clients = packet(
+        6,
+        ("198.51.100.7", 40_000),
+        (OWN4, 30_080),
+        SYN,
+        (OURS[2], ROUTER),
+    );
+    let (from, to) = ends(lab.one(UPLINK, &clients).only().1);
+    assert_eq!((from.0, to), (ip(OWN4), end(backend.0, backend.1)));
+    assert_ne!(from.1, 40_000);
+}
+
+/// 3.6 step 3: the client's address is preserved, whoever claims it; the loopback address is for endpoints here (1.2 step 9 f).
+#[test]
+fn nobody_reaches_itself_from_outside() {
+    for (own, client) in [(OWN4, "10.0.0.1"), (OWN6, "fd00::1")] {
+        let mut lab = lab();
+        let mut nodeport = service("ns/svc:p", Protocol::Tcp, (own, 30_080), &[(client, 8080)]);
+        nodeport.frontends[0].kind = FrontendType::NodePort;
+        lab.apply(vec![put(nodeport)]);
+        let question = packet(6, (client, 4000), (own, 30_080), SYN, (OURS[2], ROUTER));
+        let (from, to) = ends(lab.one(UPLINK, &question).only().1);
+        assert_eq!((from, to), (end(client, 4000), end(client, 8080)));
+    }
+}
+
+/// 1.2 step 13: what the backend has said before by itself, or the client by another service, does not keep a client from it.
+#[test]
+fn connections_between_the_same_ends_give_way() {
+    let mut lab = lab();
+    let vip = |name, addr| service(name, Protocol::Tcp, (addr, 80), &[("10.0.0.2", 8080)]);
+    lab.apply(vec![
+        put(vip("ns/one:p", "10.96.0.10")),
+        put(vip("ns/two:p", "10.96.0.11")),
+    ]);
+    let stray = packet(6, ("10.0.0.2", 8080), ("10.0.0.1", 4000), ACK, (OURS[1], EP2));
+    assert_eq!(lab.one(POD1, &stray).only().0, POD0);
+    for vip in ["10.96.0.10", "10.96.0.11", "10.96.0.10"] {
+        let request = packet(6, ("10.0.0.1", 4000), (vip, 80), SYN, (OURS[0], EP1));
+        let outcome = lab.one(POD0, &request);
+        assert_eq!(ends(outcome.only().1).1, end("10.0.0.2", 8080));
+        assert_eq!(ends(lab.one(POD1, &stray).only().1).0, end(vip, 80));
+    }
+    assert_eq!(lab.flows.len(), 1);
 }

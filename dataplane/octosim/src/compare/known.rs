@@ -25,6 +25,9 @@ const OTHER_REASON: &[(u16, u16)] = &[
     // There is no tunnel to the gateway, and it could not have been sent either.
     (160, 196),
     (160, 136),
+    // What a load balancer says in it cannot be read, and the port of the endpoint that it is for is down (which the
+    // specification does not know).
+    (206, 134),
     // An SCTP port that cannot be changed: by a service before policy is asked (1.2 step 9 g), or at last.
     (133, 154),
     (181, 154),
@@ -33,13 +36,20 @@ const OTHER_REASON: &[(u16, u16)] = &[
     (136, 154),
 ];
 
-/// Whether two sets of drops (code: number) are of packets that were dropped for one reason or another.
+/// Whether two sets of drops (code: number) are of packets that were dropped for one reason or another, apart from those on which
+/// they agree.
 pub(super) fn other_reason(engine: &BTreeMap<u16, u64>, model: &BTreeMap<u16, u64>) -> bool {
-    let only = |drops: &BTreeMap<u16, u64>| match drops.iter().collect::<Vec<_>>().as_slice() {
-        [(code, count)] => Some((**code, **count)),
-        _ => None,
+    let only = |drops: &BTreeMap<u16, u64>, others: &BTreeMap<u16, u64>| {
+        let more = |(code, count): (&u16, &u64)| {
+            let more = count.saturating_sub(others.get(code).copied().unwrap_or(0));
+            (more > 0).then_some((*code, more))
+        };
+        match drops.iter().filter_map(more).collect::<Vec<_>>().as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        }
     };
-    only(engine)
-        .zip(only(model))
+    only(engine, model)
+        .zip(only(model, engine))
         .is_some_and(|((here, one), (there, other))| one == other && OTHER_REASON.contains(&(here, there)))
 }

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use octoplane_engine::EngineConfig;
 use octoplane_model::config::{Direction, Subject};
-use octoplane_model::{Model, Outcome as Expected};
+use octoplane_model::{Model, Outcome as Expected, Waiting};
 use octoplane_state::State;
 use octoplane_tables::model::{PortId, TunnelProtocol};
 
@@ -47,8 +47,7 @@ pub struct Comparison {
 #[derive(Clone)]
 struct Parked {
     since: u64,
-    port: String,
-    frame: Vec<u8>,
+    waiting: Waiting,
 }
 
 /// What the two did differently.
@@ -203,18 +202,15 @@ impl Attempt {
 
     fn note(&mut self, since: u64, mut outcome: Expected, all: &mut Expected) {
         let waiting = std::mem::take(&mut outcome.waiting);
-        self.parked.extend(
-            waiting
-                .into_iter()
-                .map(|(port, frame)| Parked { since, port, frame }),
-        );
+        self.parked
+            .extend(waiting.into_iter().map(|waiting| Parked { since, waiting }));
         add(all, outcome);
     }
 
     /// Packets that wait try again: the tables have changed.
     fn retry(&mut self, oracle: &mut Oracle, all: &mut Expected) {
         for it in std::mem::take(&mut self.parked) {
-            let outcome = self.model.retry_with(&it.port, &it.frame, oracle);
+            let outcome = self.model.retry_with(&it.waiting, oracle);
             self.note(it.since, outcome, all);
         }
     }
@@ -229,7 +225,7 @@ impl Attempt {
             .partition(|it: &Parked| now.saturating_sub(it.since) >= PATIENCE);
         self.parked = waiting;
         for it in over {
-            let outcome = self.model.give_up(&it.port, &it.frame);
+            let outcome = self.model.give_up(&it.waiting);
             add(all, outcome);
         }
     }
@@ -285,6 +281,9 @@ impl Comparison {
                     (self.model, self.parked) = (attempt.model, attempt.parked);
                     leftovers.engine.iter().for_each(|it| self.sim.forget(it));
                     leftovers.model.iter().for_each(|it| self.model.forget(it));
+                    if !engine.drops.is_empty() {
+                        self.forget_new(&connections, &before);
+                    }
                     return Ok(outcome.sent);
                 }
                 Err(difference) => first.get_or_insert(difference),
@@ -302,6 +301,21 @@ impl Comparison {
         match first {
             Some(difference) => Err(difference.into()),
             None => Ok(outcome.sent),
+        }
+    }
+
+    /// Has both forget connections that both have made of packets of which some were dropped: what those leave behind is not
+    /// compared.
+    fn forget_new(
+        &mut self,
+        engine: &BTreeMap<Connection, octoplane_flow::Tuple>,
+        before: &BTreeSet<Connection>,
+    ) {
+        for (it, tuple) in connections::of_model(&self.model) {
+            if let Some(here) = engine.get(&it).filter(|_| !before.contains(&it)) {
+                self.sim.forget(here);
+                self.model.forget(&tuple);
+            }
         }
     }
 

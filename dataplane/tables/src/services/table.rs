@@ -16,6 +16,8 @@ pub(crate) struct ServiceTable {
     wildcards6: FastMap<u128, u32>,
     /// Blocks of 256 addresses, and how many frontends are in each that are not at addresses of the node.
     blocks: FastMap<IpAddr, u32>,
+    /// How many frontends each address has.
+    addresses: FastMap<IpAddr, u32>,
     /// Frontends of services that ask for direct server return themselves.
     direct: usize,
 }
@@ -45,6 +47,11 @@ impl ServiceTable {
     /// Whether a frontend may be among the 256 addresses that differ from this one in the last byte only.
     pub(crate) fn in_block(&self, addr: IpAddr) -> bool {
         !self.blocks.is_empty() && self.blocks.contains_key(&block(addr))
+    }
+
+    /// Whether there is a frontend at this address, at whatever port.
+    pub(crate) fn at(&self, addr: IpAddr) -> bool {
+        self.addresses.contains_key(&addr)
     }
 
     /// Whether a service asks for direct server return itself.
@@ -104,6 +111,7 @@ impl ServiceTable {
     fn put(&mut self, frontend: Frontend) {
         let answers = answers_for_all_ports(frontend.kind);
         self.direct += usize::from(is_direct(&frontend));
+        *self.addresses.entry(frontend.addr).or_insert(0) += 1;
         if !is_nodes(frontend.kind) {
             *self.blocks.entry(block(frontend.addr)).or_insert(0) += 1;
         }
@@ -147,6 +155,7 @@ impl ServiceTable {
             }
         };
         self.direct = self.direct.saturating_sub(is_direct(&taken).into());
+        one_less(&mut self.addresses, key.addr);
         if !is_nodes(taken.kind) {
             one_less(&mut self.blocks, block(key.addr));
         }
