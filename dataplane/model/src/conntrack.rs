@@ -295,6 +295,13 @@ impl Conntrack {
         if self.entries.len() + more > self.capacity {
             return false;
         }
+        // What a backend had begun with its client is over when that one reaches it by a service (README).
+        if kind != Kind::Service && entry.rev_nat.is_some() {
+            let back = tuple.reversed();
+            self.entries.retain(|(known, kind), entry| {
+                *known != back || *kind == Kind::Service || entry.rev_nat.is_some()
+            });
+        }
         self.entries.insert((*tuple, kind), entry);
         true
     }
