@@ -282,6 +282,7 @@ impl Conntrack {
         // Where both ends are here, the entry of the one begins where that of the other stands (README).
         let twin = self.entries.get(&(*tuple, kind.opposite()));
         if kind != Kind::Service
+            && !self.entries.contains_key(&(*tuple, kind))
             && let Some(twin) = twin.filter(|twin| twin.expires > now)
         {
             entry.expires = twin.expires;
