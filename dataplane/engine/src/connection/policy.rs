@@ -149,6 +149,10 @@ impl<P: BufPool> Core<P> {
             return Ok(());
         }
         let out = self.outgoing(flow);
+        if out.dst() != packet.tuple.dst() {
+            // It has left under the node's address, which remembers it (2.4).
+            return Ok(());
+        }
         let target = snapshot.target(find(snapshot, out.dst()));
         let (to, local) = match target.action {
             Way::Deliver => (target.endpoint, target.identity),
