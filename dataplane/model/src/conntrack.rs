@@ -282,6 +282,7 @@ impl Conntrack {
         // Where both ends are here, the entry of the one begins where that of the other stands (README).
         let twin = self.entries.get(&(*tuple, kind.opposite()));
         if kind != Kind::Service
+            && !self.entries.contains_key(&(*tuple, kind))
             && let Some(twin) = twin.filter(|twin| twin.expires > now)
         {
             entry.expires = twin.expires;
@@ -294,6 +295,13 @@ impl Conntrack {
         let more = usize::from(!self.entries.contains_key(&(*tuple, kind)));
         if self.entries.len() + more > self.capacity {
             return false;
+        }
+        // What a backend had begun with its client is over when that one reaches it by a service (README).
+        if kind != Kind::Service && entry.rev_nat.is_some() {
+            let back = tuple.reversed();
+            self.entries.retain(|(known, kind), entry| {
+                *known != back || *kind == Kind::Service || entry.rev_nat.is_some()
+            });
         }
         self.entries.insert((*tuple, kind), entry);
         true

@@ -374,7 +374,12 @@ impl<P: BufPool> Core<P> {
                 (way, identity) = (path, direct::WORLD);
             }
         }
-        if !way.tunnel && !way.encrypt && service::goes_on(rx, packet, &out, flow, sender) {
+        // Who comes from another node to leave the cluster here is looked for a way for, too (1.7 step 6).
+        let leaves = flow.is_forward()
+            && sender.port == FROM_TUNNEL
+            && out.src() != packet.tuple.src()
+            && out.dst() == packet.tuple.dst();
+        if !way.tunnel && !way.encrypt && (leaves || service::goes_on(rx, packet, &out, flow, sender)) {
             let action = rx.snapshot.target(way.number).action;
             if matches!(action, Way::None | Way::Host | Way::Blackhole) {
                 // The kernel knows no better (3.6 steps 4 and 5).

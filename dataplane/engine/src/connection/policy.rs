@@ -142,6 +142,10 @@ impl<P: BufPool> Core<P> {
             return Ok(());
         }
         let out = self.outgoing(flow);
+        if out.dst() != packet.tuple.dst() {
+            // It has left under the node's address, which remembers it (2.4).
+            return Ok(());
+        }
         let place = Place::of(snapshot, out.dst());
         let target = place.target;
         let (to, local) = match target.action {

@@ -368,6 +368,27 @@ fn a_service_without_backends_comes_before_policy() {
     assert_eq!(lab.one(POD0, &frame).drops, vec![(158, Towards::Egress, 1)]);
 }
 
+/// 1.7 step 6: what leaves the cluster here for another node's endpoint needs a route (169); the kernel does not get it.
+#[test]
+fn what_leaves_here_needs_a_route() {
+    let mut lab = node();
+    lab.apply(vec![Change::PutEgressGateway(EgressGatewayRule {
+        key: EgressKey {
+            source: "10.1.0.0/24".parse().unwrap(),
+            destination: "0.0.0.0/0".parse().unwrap(),
+        },
+        gateway: EgressGateway::Node(ip(OWN4)),
+        egress_ip: Some(ip(OWN4)),
+    })]);
+    let inner = packet(6, ("10.1.0.7", 4000), ("198.51.100.7", 80), SYN, ([7; 6], [9; 6]));
+    let frame = wrapped(5000, TunnelProtocol::Vxlan, &inner, 0);
+    assert_eq!(lab.one(UPLINK, &frame).only().0, UPLINK);
+    lab.apply(vec![Change::RemoveRoute {
+        prefix: "0.0.0.0/0".parse().unwrap(),
+    }]);
+    assert_eq!(lab.one(UPLINK, &frame).dropped(), 169);
+}
+
 /// 1.6 step 5: gateways are for endpoints; what the node sends, whatever its source, leaves from here.
 #[test]
 fn the_node_leaves_by_no_egress_gateway() {
