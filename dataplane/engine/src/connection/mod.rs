@@ -106,7 +106,7 @@ impl<P: BufPool> Core<P> {
             Ok(told) => told,
             Err(reason) => return Verdict::Drop(reason),
         };
-        if let Some(flow) = self.answered_around(rx, packet, sender) {
+        if let Some(flow) = self.answered_around(rx, packet) {
             return self.pass_as_it_is(rx, buf, packet, flow, sender);
         }
         match self.follow(rx, packet, sender, told) {
@@ -117,8 +117,8 @@ impl<P: BufPool> Core<P> {
 
     /// The direction of a connection that has left under the node's address, if a packet from outside, or the kernel's, answers it at
     /// the address that its sender has: a reply all the same (specification, 2.3).
-    fn answered_around(&self, rx: &Rx<'_>, packet: &Packet, sender: Sender) -> Option<FlowRef> {
-        if rx.view.role == Role::Pod || sender.port == FROM_TUNNEL {
+    fn answered_around(&self, rx: &Rx<'_>, packet: &Packet) -> Option<FlowRef> {
+        if rx.view.role == Role::Pod {
             return None;
         }
         let table = self.flows.table();

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use octoplane_packet::HeapPool;
-use octoplane_tables::model::{Change, Node};
+use octoplane_tables::model::{Change, Node, Routing, Tunnel, TunnelProtocol};
 
 use crate::common::bytes::{icmp4, internet_checksum, ip, ip4, ip6};
 use crate::common::flows::{end, ends, packet, upper_checksum};
 use crate::common::*;
+use crate::overlay::{PEER4, tunnelled, wrapped};
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
@@ -315,4 +316,31 @@ fn answers_around_the_translation() {
             (POD0, (end(remote.0, remote.1), end("10.0.0.1", 4000)))
         );
     }
+}
+
+/// The same out of a tunnel: the remote turned out to be another node's endpoint.
+#[test]
+fn answers_around_the_translation_out_of_a_tunnel() {
+    let mut lab = tunnelled(TunnelProtocol::Vxlan, PEER4);
+    lab.apply(vec![Change::PutNode(Box::new(Node {
+        routing: Routing::Tunnel,
+        tunnel: Tunnel {
+            protocol: TunnelProtocol::Vxlan,
+            port: 8472,
+            local4: Some(OWN4.parse().unwrap()),
+            local6: Some(OWN6.parse().unwrap()),
+        },
+        masquerade4: Some(OWN4.parse().unwrap()),
+        ..Node::default()
+    }))]);
+    let remote = ("198.51.100.7", 80);
+    let there = packet(6, ("10.0.0.1", 4000), remote, SYN, (OURS[0], EP1));
+    assert_eq!(ends(lab.one(POD0, &there).only().1).0.0, ip(OWN4));
+    let back = packet(6, remote, ("10.0.0.1", 4000), SYN | ACK, (OURS[0], EP1));
+    let outcome = lab.one(UPLINK, &wrapped(5000, TunnelProtocol::Vxlan, &back, 0));
+    let (to, sent) = outcome.only();
+    assert_eq!(
+        (to, ends(sent)),
+        (POD0, (end(remote.0, remote.1), end("10.0.0.1", 4000)))
+    );
 }
