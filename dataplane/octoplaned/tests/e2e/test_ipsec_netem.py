@@ -10,12 +10,12 @@ from test_ipsec_kernel import BOOT, GLOBAL, HERE, OURS, THEIRS, nodes, policies,
 
 def iperf(lab, kernel, seconds, *options):
     """From our pod to theirs, or the other way round. Returns the report."""
-    kernel.do("iperf3 --server --one-off --daemon --logfile /tmp/iperf")
+    kernel.do("iperf3 --server --one-off --daemon --logfile /run/iperf")
     time.sleep(1)
     result = lab.inside("pod1", "iperf3", "--client", "10.201.0.7", "--time", seconds, "--json", "--connect-timeout", 5000,
                         *options, check=False)
     report = json.loads(result.stdout)
-    assert "error" not in report, (report["error"], kernel.do("cat /tmp/iperf", check=False))
+    assert "error" not in report, (report["error"], kernel.do("cat /run/iperf", check=False))
     return report
 
 
@@ -48,7 +48,7 @@ def test_new_keys_under_load(nodes):  # noqa: F811
         sa(kernel, "add", 4, src, dst)
     reports = []
     # The kernel has one hand only: what it serves runs beside its commands.
-    kernel.do("iperf3 --server --one-off --daemon --logfile /tmp/iperf")
+    kernel.do("iperf3 --server --one-off --daemon --logfile /run/iperf")
     time.sleep(1)
 
     def load():
