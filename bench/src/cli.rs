@@ -191,7 +191,7 @@ pub(crate) struct PoliciesArgs {
     /// Policies.
     #[arg(long, value_delimiter = ',', default_value = "1,100,10000", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) entries: Vec<u32>,
-    /// Combinations of what they look at.
+    /// Combinations of what they look at. Cases with fewer policies than that are left out.
     #[arg(long, value_delimiter = ',', default_value = "1,8", value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) shapes: Vec<u32>,
     /// Rounds of 1,024 lookups.

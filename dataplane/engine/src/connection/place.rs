@@ -10,7 +10,7 @@ use super::way::{find, remote};
 /// Where packets go, by their destination.
 pub(super) struct Place<'a> {
     snapshot: &'a Snapshot,
-    pub(super) addr: IpAddr,
+    addr: IpAddr,
     /// Number of the target that packets to it go to.
     pub(super) number: u32,
     pub(super) target: &'a Target,
