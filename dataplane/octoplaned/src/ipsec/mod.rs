@@ -24,7 +24,7 @@ use octoplane_esp::cilium::{End, KeyIndex, pair_sas};
 use octoplane_esp::db::{ApplyError, Change, Database, NodeConfig, Options};
 use octoplane_esp::sa::SaKey;
 use octoplane_esp::store::FileStore;
-use octoplane_tables::{SharedStore, State};
+use octoplane_tables::{Object, SharedStore, State};
 use octoplane_worker::Clock;
 use tracing::{info, warn};
 
@@ -141,20 +141,32 @@ impl Ipsec {
         inner.begin(&store.state(), clock.now())?;
         inner.restore(clock.now())?;
         drop(inner);
-        let this = Arc::clone(self);
+        let (this, settings) = (Arc::clone(self), store.clone());
         let run = move || {
             let mut round = 0_u32;
             while !stop.load(Relaxed) {
-                thread::sleep(TICK);
+                thread::park_timeout(TICK);
                 round = round.wrapping_add(1);
                 let state = store.state();
                 this.inner().tick(&state, clock.now(), round.is_multiple_of(FILE));
             }
         };
-        thread::Builder::new()
+        let running = thread::Builder::new()
             .name("ipsec".into())
             .spawn(run)
-            .context("ipsec thread")
+            .context("ipsec thread")?;
+        // Our ends may be among the node's settings: traffic that comes right after them does not wait for the next look.
+        let thread = running.thread().clone();
+        settings.subscribe(Box::new(move |committed| {
+            if committed
+                .events
+                .iter()
+                .any(|event| matches!(event.object, Object::Node(_)))
+            {
+                thread.unpark();
+            }
+        }));
+        Ok(running)
     }
 
     /// After the workers stopped: writes exactly which sequence numbers were used.

@@ -208,7 +208,7 @@ def test_everything_between_the_nodes_is_encrypted(nodes):
     assert two.stop() == 0
     two.start()
     two.apply()
-    assert one.ping("pod1", "10.202.0.1", 5) >= 4
+    assert one.ping("pod1", "10.202.0.1", 5) == 5
     assert not one.counters()["inbound"], one.counters()
     assert one.stop() == 0 and two.stop() == 0
 
