@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import re
+import select
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -39,37 +42,41 @@ class Kernel:
         lab.inside(namespace, "ip", "link", "set", "eth0", "arp", "off")
         # There the guest's memory is a file.
         environment = {**os.environ, "TMPDIR": str(lab.directory), "HOME": str(lab.directory)}
-        self.process = lab.spawn(
-            namespace, UML, "mem=96M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro",
-            f"init={HERE}/uml/init", "con=null", "con0=fd:0,fd:1", "vec0:transport=raw,ifname=eth0,depth=128",
-            f"umid={lab.prefix}", "quiet", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, env=environment)
-        self.lines = []
+        command = (UML, "mem=96M", "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", f"init={HERE}/uml/init",
+                   "con=null", "con0=fd:0,fd:1", "vec0:transport=raw,ifname=eth0,depth=128", f"umid={lab.prefix}", "quiet")
+        # Its threads are processes that have its output, too: they are ended together.
+        self.process = lab.spawn(namespace, *command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                 env=environment, start_new_session=True)
+        self.output = b""
         self._until("ready")
 
     def _until(self, word):
-        timer = threading.Timer(60, self.process.kill)
-        timer.start()
-        said = []
-        try:
-            for line in self.process.stdout:
-                self.lines.append(line)
-                if line.startswith(word + " "):
-                    return line.split()[1], "".join(said)
-                said.append(line)
-        finally:
-            timer.cancel()
-        raise AssertionError("the kernel ended: " + "".join(self.lines[-40:]))
+        """What it says before a line that begins with the word, and the rest of that line. It has a minute."""
+        deadline = time.monotonic() + 60
+        pattern = re.compile(rf"^{word} (.*)\r?\n".encode(), re.MULTILINE)
+        while not (found := pattern.search(self.output)):
+            left = deadline - time.monotonic()
+            readable = left > 0 and select.select([self.process.stdout], [], [], left)[0]
+            read = os.read(self.process.stdout.fileno(), 65536) if readable else b""
+            if not read:
+                self.close()
+                why = "ended" if readable else "says nothing any more"
+                raise AssertionError(f"the peer's kernel {why}: {self.output[-4000:].decode(errors='replace')}")
+            self.output += read
+        said, self.output = self.output[:found.start()], self.output[found.end():]
+        return found.group(1).decode().strip(), said.decode(errors="replace")
 
     def do(self, line, check=True):
-        self.process.stdin.write(line + "\n")
+        self.process.stdin.write(line.encode() + b"\n")
         self.process.stdin.flush()
         status, said = self._until("done")
         assert not check or status == "0", f"{line}: {said}"
         return said
 
     def close(self):
-        self.process.stdin.close()
+        """Pulls the plug: it has nothing to lose, and powering off may take forever."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(20)
 
 
