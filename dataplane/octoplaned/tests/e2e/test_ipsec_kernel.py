@@ -109,6 +109,7 @@ strict = true
 rotation_s = 5
 
 [[ports]]""", 1))
+        lab.patient()
         lab.start()
         kernel = Kernel(lab, "router")
         kernel.do(f"ip link set vec0 address 02:00:00:00:00:fe mtu 1500 up; ip address add {THEIRS}/24 dev vec0")

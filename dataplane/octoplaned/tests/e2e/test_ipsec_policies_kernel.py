@@ -26,6 +26,7 @@ def nodes(tmp_path):
         made.append((lab, None))
         lab.__init__(tmp_path)
         allow_policies(lab, more)
+        lab.patient()
         lab.start()
         kernel = Kernel(lab, "router")
         made[0] = (lab, kernel)
