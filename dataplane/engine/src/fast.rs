@@ -19,6 +19,7 @@ use crate::door::Door;
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
 use crate::ipsec;
+use crate::known::Arrival;
 use crate::output::Output;
 use crate::sealed::Sealing;
 use crate::slow::{esp, plain_refused};
@@ -197,18 +198,18 @@ impl<P: BufPool> Core<P> {
             return SLOW;
         }
         let (src, dst) = (((second >> 32) as u32).swap_bytes(), third.swap_bytes());
+        let arrival = Arrival::by(rx.port, total + ETHERNET_LEN != len);
         if POD {
             // Fragments have no ports, or not all of them.
             let fragment = (first >> 48) as u16 & FRAGMENT != 0;
             let protocol = (second >> 8) as u8;
-            let Some(&ports) = data.get(V4..).and_then(|upper| upper.first_chunk()) else {
+            if fragment {
+                return SLOW;
+            }
+            let Some(flags) = upper(data, protocol, V4, total + ETHERNET_LEN) else {
                 return SLOW;
             };
-            let Some(flags) = (if fragment {
-                None
-            } else {
-                upper(data, protocol, V4, total + ETHERNET_LEN)
-            }) else {
+            let Some(&ports) = data.get(V4..).and_then(|upper| upper.first_chunk()) else {
                 return SLOW;
             };
             let [sport, dport] = pair(ports);
@@ -216,7 +217,7 @@ impl<P: BufPool> Core<P> {
                 index,
                 Tuple::v4(src, dst, sport, dport, protocol, 0),
                 flags,
-                (rx.port, 0),
+                arrival,
             );
         }
         if !routable4(src) {
@@ -224,7 +225,16 @@ impl<P: BufPool> Core<P> {
         }
         if third == door.addr {
             return match door.look_in(data, first, (second >> 8) as u8) {
-                Some(inner) => self.look_up(index, inner.tuple, inner.upper, (FROM_TUNNEL, inner.identity)),
+                Some(inner) => self.look_up(
+                    index,
+                    inner.tuple,
+                    inner.upper,
+                    Arrival {
+                        identity: inner.identity,
+                        port: FROM_TUNNEL,
+                        padded: false,
+                    },
+                ),
                 None => SLOW,
             };
         }
@@ -235,14 +245,13 @@ impl<P: BufPool> Core<P> {
             }
             let fragment = (first >> 48) as u16 & FRAGMENT != 0;
             let protocol = (second >> 8) as u8;
-            let Some(&ports) = data.get(V4..).and_then(|upper| upper.first_chunk()) else {
+            if fragment {
+                return SLOW;
+            }
+            let Some(flags) = upper(data, protocol, V4, total + ETHERNET_LEN) else {
                 return SLOW;
             };
-            let Some(flags) = (if fragment {
-                None
-            } else {
-                upper(data, protocol, V4, total + ETHERNET_LEN)
-            }) else {
+            let Some(&ports) = data.get(V4..).and_then(|upper| upper.first_chunk()) else {
                 return SLOW;
             };
             let [sport, dport] = pair(ports);
@@ -250,7 +259,7 @@ impl<P: BufPool> Core<P> {
                 index,
                 Tuple::v4(src, dst, sport, dport, protocol, 0),
                 flags,
-                (rx.port, 0),
+                arrival,
             );
         }
         if rx.decrypted {
@@ -264,7 +273,7 @@ impl<P: BufPool> Core<P> {
                     index,
                     Tuple::v4(src, dst, sport, dport, protocol, 0),
                     flags,
-                    (rx.port, 0),
+                    arrival,
                 ),
                 None => special(rx, target, protocol, data),
             };
@@ -300,6 +309,7 @@ impl<P: BufPool> Core<P> {
             [be64(header, 22), be64(header, 30)],
             [be64(header, 38), be64(header, 46)],
         );
+        let arrival = Arrival::by(rx.port, end != len);
         let target = if POD {
             None
         } else {
@@ -319,7 +329,7 @@ impl<P: BufPool> Core<P> {
                             index,
                             Tuple::v6(src, dst, sport, dport, protocol, 0),
                             flags,
-                            (rx.port, 0),
+                            arrival,
                         ),
                         None => special(rx, target, protocol, data),
                     };
@@ -346,7 +356,7 @@ impl<P: BufPool> Core<P> {
                     index,
                     Tuple::v6(src, dst, sport, dport, protocol, 0),
                     flags,
-                    (rx.port, 0),
+                    arrival,
                 )
             }
         }
@@ -393,8 +403,9 @@ pub(crate) fn upper(data: &[u8], protocol: u8, at: usize, end: usize) -> Option<
 }
 
 #[inline(always)]
-pub(crate) fn pair([a, b, c, d]: [u8; 4]) -> [u16; 2] {
-    [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
+pub(crate) fn pair(bytes: [u8; 4]) -> [u16; 2] {
+    let both = u32::from_be_bytes(bytes);
+    [(both >> 16) as u16, both as u16]
 }
 
 /// The word of an IPv4 header that begins with the TTL, with that one less, and the checksum over it (RFC 1624,

@@ -19,6 +19,15 @@ const PLAIN: u16 = flag::COMPILED | flag::TRANSLATE | flag::ENCAPSULATE | flag::
 /// The same where packets are encrypted.
 const SEALED: u16 = PLAIN | flag::ENCRYPT;
 
+/// What makes a difference to how a packet is changed.
+const KIND: u16 = flag::TRANSLATE | flag::ENCAPSULATE | flag::HOP;
+/// Kinds that have code of their own: as they came, into a tunnel, and translated and into a tunnel.
+const SAME: u16 = 0;
+const INTO: u16 = flag::ENCAPSULATE;
+const BOTH: u16 = flag::TRANSLATE | flag::ENCAPSULATE;
+/// All kinds.
+const ANY: u16 = u16::MAX;
+
 /// Where packets of a connection go.
 #[derive(Clone, Copy)]
 enum Way<'a> {
@@ -28,30 +37,44 @@ enum Way<'a> {
     Tunnel(&'a TunnelEnd),
 }
 
+/// How a packet came here.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival {
+    /// The sender's identity, of packets from a tunnel.
+    pub(crate) identity: u32,
+    /// The port that it came in by, or [`FROM_TUNNEL`].
+    pub(crate) port: u16,
+    /// Whether something may stand behind the IP packet.
+    pub(crate) padded: bool,
+}
+
+impl Arrival {
+    /// Not in a tunnel.
+    #[inline(always)]
+    pub(crate) fn by(port: u16, padded: bool) -> Self {
+        Self {
+            identity: 0,
+            port,
+            padded,
+        }
+    }
+}
+
 /// A packet whose connection is being looked up.
 pub(crate) struct Pending {
     pub(crate) tuple: Tuple,
     pub(crate) hash: u64,
     pub(crate) candidate: Option<FlowRef>,
-    /// The sender's identity, of packets from a tunnel.
-    identity: u32,
-    /// The port that it came in by, or [`FROM_TUNNEL`].
-    port: u16,
+    arrival: Arrival,
     pub(crate) upper: Upper,
     /// Its place in the burst.
     index: u8,
 }
 
 impl<P: BufPool> Core<P> {
-    /// Begins to look up the connection of the packet in this place of the burst, which came in by `port`.
+    /// Begins to look up the connection of the packet in this place of the burst.
     #[inline(always)]
-    pub(crate) fn look_up(
-        &mut self,
-        index: usize,
-        tuple: Tuple,
-        upper: Upper,
-        (port, identity): (u16, u32),
-    ) -> u16 {
+    pub(crate) fn look_up(&mut self, index: usize, tuple: Tuple, upper: Upper, arrival: Arrival) -> u16 {
         let table = self.flows.table();
         let hash = table.hash(&tuple);
         table.prefetch(hash);
@@ -59,8 +82,7 @@ impl<P: BufPool> Core<P> {
             tuple,
             hash,
             candidate: None,
-            identity,
-            port,
+            arrival,
             upper,
             index: index as u8,
         };
@@ -73,7 +95,7 @@ impl<P: BufPool> Core<P> {
 
     /// Sends on packets of connections that are known and were decided by the tables as they are. What a pass reads of the
     /// table, the one before has fetched, for many packets at once.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn established<'a, const POD: bool>(
         &mut self,
         rx: &Rx<'a>,
@@ -97,10 +119,15 @@ impl<P: BufPool> Core<P> {
         if let Some(ipsec) = rx.ipsec {
             self.fetch_nodes(rx, ipsec);
         }
+        let unusual = flag::COMPILED
+            | match rx.ipsec {
+                None => !PLAIN,
+                Some(_) => !PLAIN | flag::ENCAPSULATE,
+            };
         for pending in &self.pending {
             let index = usize::from(pending.index);
             if let (Some(buf), Some(way)) = (burst.get_mut(index), ports.get_mut(index)) {
-                *way = self.follow_known::<POD>(table, rx, buf, pending, sealing);
+                *way = self.follow_known::<POD>(table, rx, buf, pending, (unusual, sealing));
             }
         }
         self.pending.clear();
@@ -113,44 +140,62 @@ impl<P: BufPool> Core<P> {
         rx: &Rx<'a>,
         buf: &mut P::Buf,
         pending: &Pending,
-        sealing: &mut Sealing<'a>,
+        (unusual, sealing): (u16, &mut Sealing<'a>),
     ) -> u16 {
         let Some((flow, half)) = table.confirm(pending.candidate, pending.hash, &pending.tuple) else {
             return SLOW;
         };
         let action = connection::Action::of(&half);
-        if action.flags & flag::COMPILED == 0 || action.port != pending.port {
-            return SLOW;
-        }
-        let special =
-            action.flags & !PLAIN != 0 || action.flags & flag::ENCAPSULATE != 0 && rx.ipsec.is_some();
-        if special {
-            if pending.port == FROM_TUNNEL {
-                return SLOW;
-            }
-            let found = (flow, half, action);
-            return match (action.flags & !SEALED == 0, pending.tuple.is_v6()) {
-                (true, false) => self.follow_sealed::<false>(table, rx, buf, pending, found, sealing),
-                (true, true) => self.follow_sealed::<true>(table, rx, buf, pending, found, sealing),
-                (false, _) => self.follow_changed(rx, buf, pending, flow, action, sealing),
-            };
-        }
         let found = (flow, half, action);
-        let same = action.flags & (flag::TRANSLATE | flag::ENCAPSULATE) == 0;
+        // One branch for everything that is unusual.
+        if (action.flags ^ flag::COMPILED) & unusual | action.port ^ pending.arrival.port != 0 {
+            return self.follow_unusual(table, rx, buf, pending, found, sealing);
+        }
         // One branch that is guessed right for most of a burst, instead of one wherever they differ.
-        match (pending.tuple.is_v6(), !POD && pending.port == FROM_TUNNEL, same) {
-            (false, false, true) => self.follow_plain::<false, false, true>(table, rx, buf, pending, found),
-            (false, false, false) => self.follow_plain::<false, false, false>(table, rx, buf, pending, found),
-            (false, true, _) => self.follow_plain::<false, true, false>(table, rx, buf, pending, found),
-            (true, false, true) => self.follow_plain::<true, false, true>(table, rx, buf, pending, found),
-            (true, false, false) => self.follow_plain::<true, false, false>(table, rx, buf, pending, found),
-            (true, true, _) => self.follow_plain::<true, true, false>(table, rx, buf, pending, found),
+        match (
+            pending.tuple.is_v6(),
+            !POD && pending.arrival.port == FROM_TUNNEL,
+            action.flags & KIND,
+        ) {
+            (false, false, SAME) => self.follow_plain::<false, false, SAME>(table, rx, buf, pending, found),
+            (false, false, INTO) => self.follow_plain::<false, false, INTO>(table, rx, buf, pending, found),
+            (false, false, BOTH) => self.follow_plain::<false, false, BOTH>(table, rx, buf, pending, found),
+            (false, false, _) => self.follow_plain::<false, false, ANY>(table, rx, buf, pending, found),
+            (false, true, _) => self.follow_plain::<false, true, ANY>(table, rx, buf, pending, found),
+            (true, false, SAME) => self.follow_plain::<true, false, SAME>(table, rx, buf, pending, found),
+            (true, false, _) => self.follow_plain::<true, false, ANY>(table, rx, buf, pending, found),
+            (true, true, _) => self.follow_plain::<true, true, ANY>(table, rx, buf, pending, found),
         }
     }
 
-    /// What goes to an endpoint or on: out of a tunnel or not, and if not, translated or into a tunnel, or the `SAME` as it came.
+    /// What was not compiled, comes by another port than it was compiled for, is encrypted, or of which there is more to know.
+    #[inline(never)]
+    fn follow_unusual<'a>(
+        &self,
+        table: &FlowTable,
+        rx: &Rx<'a>,
+        buf: &mut P::Buf,
+        pending: &Pending,
+        found: (FlowRef, Half<'_>, connection::Action),
+        sealing: &mut Sealing<'a>,
+    ) -> u16 {
+        let (flow, _, action) = found;
+        if action.flags & flag::COMPILED == 0
+            || action.port != pending.arrival.port
+            || action.port == FROM_TUNNEL
+        {
+            return SLOW;
+        }
+        match (action.flags & !SEALED == 0, pending.tuple.is_v6()) {
+            (true, false) => self.follow_sealed::<false>(table, rx, buf, pending, found, sealing),
+            (true, true) => self.follow_sealed::<true>(table, rx, buf, pending, found, sealing),
+            (false, _) => self.follow_changed(rx, buf, pending, flow, action, sealing),
+        }
+    }
+
+    /// What goes to an endpoint or on: out of a tunnel or not, and of this `KIND`.
     #[inline(always)]
-    fn follow_plain<const IPV6: bool, const FROM: bool, const SAME: bool>(
+    fn follow_plain<const IPV6: bool, const FROM: bool, const KIND: u16>(
         &self,
         table: &FlowTable,
         rx: &Rx<'_>,
@@ -158,12 +203,15 @@ impl<P: BufPool> Core<P> {
         pending: &Pending,
         (flow, half, action): (FlowRef, Half<'_>, connection::Action),
     ) -> u16 {
-        let changed = action.flags & (flag::TRANSLATE | flag::ENCAPSULATE) != 0;
-        if !SAME && changed && connection::begins(pending.upper) && flow.is_forward() {
+        let flags = if KIND == ANY { action.flags } else { KIND };
+        if flags & (flag::TRANSLATE | flag::ENCAPSULATE) != 0
+            && connection::begins(pending.upper)
+            && flow.is_forward()
+        {
             // Its backend may take no new connections.
             return SLOW;
         }
-        if FROM && pending.identity != action.identity {
+        if FROM && pending.arrival.identity != action.identity {
             return SLOW;
         }
         if action.revision != rx.snapshot.revision() && !self.holds(rx, pending, flow, &half, action) {
@@ -172,7 +220,7 @@ impl<P: BufPool> Core<P> {
         let around = if FROM { TUNNEL_HEADERS_V4 } else { 0 };
         // Such a packet was seen to have as many bytes in front.
         let len = buf.len().wrapping_sub(around);
-        let way = match !SAME && action.flags & flag::ENCAPSULATE != 0 {
+        let way = match flags & flag::ENCAPSULATE != 0 {
             true => Way::Tunnel(rx.snapshot.tunnel_end(action.target)),
             false => Way::Link(rx.snapshot.target(action.target)),
         };
@@ -193,16 +241,17 @@ impl<P: BufPool> Core<P> {
             return SLOW;
         }
         if let Way::Tunnel(_) = way
+            && (FROM || pending.arrival.padded)
             && !without_padding::<IPV6, _>(buf)
         {
             return SLOW;
         }
-        let translated = !SAME && action.flags & flag::TRANSLATE != 0;
+        let translated = flags & flag::TRANSLATE != 0;
         let onwards = match way {
             Way::Link(target) => Some(&target.macs),
             Way::Tunnel(_) => None,
         };
-        let hop = onwards.is_some() || action.flags & flag::HOP != 0;
+        let hop = onwards.is_some() || flags & flag::HOP != 0;
         let frame = buf.data_mut();
         let how = (translated, hop, onwards);
         let Some(class) = rewrite::<IPV6>(table, frame, (flow, half), pending.upper, how) else {

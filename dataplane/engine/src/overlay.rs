@@ -189,7 +189,18 @@ fn udp6_checksum(ip: &[u8], datagram: &[u8]) -> u16 {
 }
 
 /// The sender's identity as other nodes know it (specification, 1.7).
+#[inline(always)]
 fn on_the_wire(identity: u32) -> u32 {
+    // Nearly all are: the others begin with 256.
+    match identity {
+        256..=0xff_ffff => identity,
+        _ => special_on_the_wire(identity),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn special_on_the_wire(identity: u32) -> u32 {
     match identity {
         identity::HOST => identity::REMOTE_NODE,
         identity::WORLD_IPV4 | identity::WORLD_IPV6 => identity::WORLD,
