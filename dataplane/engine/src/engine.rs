@@ -108,7 +108,7 @@ pub(crate) struct Core<P: BufPool> {
     /// Ports of fragmented packets.
     pub(crate) fragments: FlowHandle,
     /// Packets of the burst whose connections are being looked up.
-    pub(crate) pending: ArrayVec<Pending, BURST>,
+    pub(crate) pending: Vec<Pending>,
     pub(crate) timeouts: Timeouts,
     /// State of the generator of random numbers; never 0.
     pub(crate) seed: u64,
@@ -170,7 +170,7 @@ impl<P: BufPool> Engine<P> {
             flows: memory.flows,
             affinities: memory.affinities,
             fragments: memory.fragments,
-            pending: ArrayVec::new(),
+            pending: std::iter::repeat_with(Pending::default).take(BURST).collect(),
             timeouts: config.timeouts,
             seed: config.seed.unwrap_or_else(seed) | 1,
             onlookers: Onlookers::new(Arc::new(Monitor::new(room, events))),

@@ -4,6 +4,7 @@
 //! plain is left as it was to the slow path, which starts over with it: the fast path decides nothing that the slow path
 //! would decide differently.
 
+use std::mem;
 use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
@@ -19,7 +20,7 @@ use crate::door::Door;
 use crate::drop_reason::DropReason;
 use crate::engine::{BURST, Core, Rx};
 use crate::ipsec;
-use crate::known::Arrival;
+use crate::known::{Arrival, Pending};
 use crate::output::Output;
 use crate::sealed::Sealing;
 use crate::slow::{esp, plain_refused};
@@ -68,17 +69,20 @@ impl<P: BufPool> Core<P> {
         let mut ports = [SLOW; BURST];
         let mut sealing = Sealing::default();
         let mut bytes = 0;
-        for (index, way) in ports.iter_mut().enumerate().take(packets) {
+        let mut pending = mem::take(&mut self.pending);
+        for (index, (way, pending)) in ports.iter_mut().zip(&mut pending).enumerate().take(packets) {
             if let Some(next) = burst.get(index + AHEAD) {
                 next.prefetch();
             }
             let Some(buf) = burst.get_mut(index) else { break };
             bytes += buf.len();
-            *way = self.one::<POD>(rx, &door, buf, index, ours);
+            *way = self.one::<POD>(rx, &door, buf, pending, ours);
         }
-        if !self.pending.is_empty() {
-            self.established::<POD>(rx, burst, &mut ports, &mut sealing);
+        // Behind the packets no place is taken.
+        if ports.iter().fold(false, |some, way| some | (*way == PENDING)) {
+            self.established::<POD>(rx, burst, &mut ports, &mut pending, &mut sealing);
         }
+        self.pending = pending;
         let first = ports[0];
         let others = ports
             .iter()
@@ -148,7 +152,7 @@ impl<P: BufPool> Core<P> {
         rx: &Rx<'_>,
         door: &Door,
         buf: &mut P::Buf,
-        index: usize,
+        pending: &mut Pending,
         ours: u64,
     ) -> u16 {
         if !buf.is_contiguous() {
@@ -165,9 +169,9 @@ impl<P: BufPool> Core<P> {
         }
         let kind = le32(header, 12);
         if kind & 0x00ff_ffff == TYPE_V4 {
-            self.forward4::<POD>(rx, door, status, data, index)
+            self.forward4::<POD>(rx, door, status, data, pending)
         } else if kind & 0x00f0_ffff == TYPE_V6 {
-            self.forward6::<POD>(rx, data, index)
+            self.forward6::<POD>(rx, data, pending)
         } else {
             SLOW
         }
@@ -180,7 +184,7 @@ impl<P: BufPool> Core<P> {
         door: &Door,
         status: ChecksumStatus,
         data: &mut [u8],
-        index: usize,
+        pending: &mut Pending,
     ) -> u16 {
         let len = data.len();
         let Some(header) = data.first_chunk_mut::<V4>() else {
@@ -214,7 +218,7 @@ impl<P: BufPool> Core<P> {
             };
             let [sport, dport] = pair(ports);
             return self.look_up(
-                index,
+                pending,
                 Tuple::v4(src, dst, sport, dport, protocol, 0),
                 flags,
                 arrival,
@@ -226,7 +230,7 @@ impl<P: BufPool> Core<P> {
         if third == door.addr {
             return match door.look_in(data, first, (second >> 8) as u8) {
                 Some(inner) => self.look_up(
-                    index,
+                    pending,
                     inner.tuple,
                     inner.upper,
                     Arrival {
@@ -256,7 +260,7 @@ impl<P: BufPool> Core<P> {
             };
             let [sport, dport] = pair(ports);
             return self.look_up(
-                index,
+                pending,
                 Tuple::v4(src, dst, sport, dport, protocol, 0),
                 flags,
                 arrival,
@@ -270,7 +274,7 @@ impl<P: BufPool> Core<P> {
             let (protocol, fragment) = ((second >> 8) as u8, (first >> 48) as u16 & FRAGMENT != 0);
             return match ports(target, data, protocol, V4, total + ETHERNET_LEN).filter(|_| !fragment) {
                 Some(([sport, dport], flags)) => self.look_up(
-                    index,
+                    pending,
                     Tuple::v4(src, dst, sport, dport, protocol, 0),
                     flags,
                     arrival,
@@ -288,7 +292,7 @@ impl<P: BufPool> Core<P> {
     }
 
     #[inline(always)]
-    fn forward6<const POD: bool>(&mut self, rx: &Rx<'_>, data: &mut [u8], index: usize) -> u16 {
+    fn forward6<const POD: bool>(&mut self, rx: &Rx<'_>, data: &mut [u8], pending: &mut Pending) -> u16 {
         let len = data.len();
         let next = data.get(V6).copied();
         let Some(header) = data.first_chunk_mut::<V6>() else {
@@ -326,7 +330,7 @@ impl<P: BufPool> Core<P> {
                 if !fits(target, len) {
                     return match ports(target, data, protocol, V6, end) {
                         Some(([sport, dport], flags)) => self.look_up(
-                            index,
+                            pending,
                             Tuple::v6(src, dst, sport, dport, protocol, 0),
                             flags,
                             arrival,
@@ -353,7 +357,7 @@ impl<P: BufPool> Core<P> {
                 };
                 let [sport, dport] = pair(ports);
                 self.look_up(
-                    index,
+                    pending,
                     Tuple::v6(src, dst, sport, dport, protocol, 0),
                     flags,
                     arrival,

@@ -2,7 +2,6 @@
 //!
 //! A packet is changed only when nothing can come in between any more, so that the slow path can start over with it.
 
-use arrayvec::ArrayVec;
 use octoplane_flow::{FlowRef, FlowTable, Half, Tuple};
 use octoplane_packet::headers::ETHERNET_LEN;
 use octoplane_packet::{BufPool, PacketBuf};
@@ -67,44 +66,55 @@ pub(crate) struct Pending {
     pub(crate) candidate: Option<FlowRef>,
     arrival: Arrival,
     pub(crate) upper: Upper,
-    /// Its place in the burst.
-    index: u8,
+}
+
+impl Default for Pending {
+    fn default() -> Self {
+        Self {
+            tuple: Tuple::v4(0, 0, 0, 0, 0, 0),
+            hash: 0,
+            candidate: None,
+            arrival: Arrival::by(0, false),
+            upper: Upper::Other,
+        }
+    }
 }
 
 impl<P: BufPool> Core<P> {
-    /// Begins to look up the connection of the packet in this place of the burst.
+    /// Begins to look up the connection of a packet.
     #[inline(always)]
-    pub(crate) fn look_up(&mut self, index: usize, tuple: Tuple, upper: Upper, arrival: Arrival) -> u16 {
+    pub(crate) fn look_up(&self, pending: &mut Pending, tuple: Tuple, upper: Upper, arrival: Arrival) -> u16 {
         let table = self.flows.table();
         let hash = table.hash(&tuple);
         table.prefetch(hash);
-        let pending = Pending {
+        *pending = Pending {
             tuple,
             hash,
             candidate: None,
             arrival,
             upper,
-            index: index as u8,
         };
-        // As many as a burst has.
-        match self.pending.try_push(pending) {
-            Ok(()) => PENDING,
-            Err(_) => SLOW,
-        }
+        PENDING
     }
 
-    /// Sends on packets of connections that are known and were decided by the tables as they are. What a pass reads of the
-    /// table, the one before has fetched, for many packets at once.
+    /// Sends on packets of connections that are known and were decided by the tables as they are: those of a burst that have
+    /// [`PENDING`] in place of a port. What a pass reads of the table, the one before has fetched, for many packets at once.
     #[inline(never)]
     pub(crate) fn established<'a, const POD: bool>(
-        &mut self,
+        &self,
         rx: &Rx<'a>,
-        burst: &mut ArrayVec<P::Buf, BURST>,
+        burst: &mut [P::Buf],
         ports: &mut [u16; BURST],
+        pending: &mut [Pending],
         sealing: &mut Sealing<'a>,
     ) {
         let table = self.flows.table();
-        for pending in &mut self.pending {
+        for (pending, _) in pending
+            .iter_mut()
+            .zip(ports.iter())
+            .take(burst.len())
+            .filter(|(_, way)| **way == PENDING)
+        {
             pending.candidate = table.candidate(pending.hash);
             if let Some(flow) = pending.candidate {
                 table.prefetch_half(flow);
@@ -117,20 +127,18 @@ impl<P: BufPool> Core<P> {
             }
         }
         if let Some(ipsec) = rx.ipsec {
-            self.fetch_nodes(rx, ipsec);
+            self.fetch_nodes(rx, ipsec, pending.iter().zip(ports.iter()).take(burst.len()));
         }
         let unusual = flag::COMPILED
             | match rx.ipsec {
                 None => !PLAIN,
                 Some(_) => !PLAIN | flag::ENCAPSULATE,
             };
-        for pending in &self.pending {
-            let index = usize::from(pending.index);
-            if let (Some(buf), Some(way)) = (burst.get_mut(index), ports.get_mut(index)) {
+        for ((buf, way), pending) in burst.iter_mut().zip(ports).zip(pending) {
+            if *way == PENDING {
                 *way = self.follow_known::<POD>(table, rx, buf, pending, (unusual, sealing));
             }
         }
-        self.pending.clear();
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use octoplane_tables::{Target, TunnelEnd};
 
 use crate::connection::{self, Progress, flag, progress};
 use crate::engine::{BURST, Core, Rx};
-use crate::fast::{SEAL, SLOW, V4, V6, be16, fits};
+use crate::fast::{PENDING, SEAL, SLOW, V4, V6, be16, fits};
 use crate::ipsec::{Ipsec, is_protected};
 use crate::known::{Pending, rewrite, without_padding};
 use crate::overlay;
@@ -100,10 +100,15 @@ impl<P: BufPool> Core<P> {
     /// Has what is known of other nodes, and with what packets for them are encrypted, fetched side by side where the packets of
     /// a burst are for many of them. Each loop does so little that the processor is in several rounds of it at once.
     #[inline(never)]
-    pub(crate) fn fetch_nodes(&self, rx: &Rx<'_>, ipsec: Ipsec<'_>) {
+    pub(crate) fn fetch_nodes<'b>(
+        &self,
+        rx: &Rx<'_>,
+        ipsec: Ipsec<'_>,
+        burst: impl Iterator<Item = (&'b Pending, &'b u16)>,
+    ) {
         let table = self.flows.table();
         let mut targets = ArrayVec::<u32, BURST>::new();
-        for pending in &self.pending {
+        for (pending, _) in burst.filter(|(_, way)| **way == PENDING) {
             let Some(half) = pending.candidate.and_then(|flow| table.half(flow)) else {
                 continue;
             };
