@@ -38,6 +38,37 @@ impl<'a> Asked<'a> {
             remote: 0,
         })
     }
+
+    /// The policy of who receives what goes to `place`, an endpoint or the node, about what this sender sends.
+    fn receiver(snapshot: &'a Snapshot, place: &Place<'_>, sender: Sender) -> Option<Self> {
+        let target = place.target;
+        let (to, local) = match target.action {
+            Way::Deliver => (target.endpoint, target.identity),
+            // What the node says to itself is not asked about twice.
+            Way::Local | Way::Host | Way::Gateway if !is_node(sender) && is_own(place) => {
+                (HOST_ENDPOINT, identity::HOST)
+            }
+            _ => return None,
+        };
+        Some(Self {
+            local,
+            remote: sender.identity,
+            ..Self::of(snapshot, to)?
+        })
+    }
+}
+
+/// Whether the node itself sends, and no endpoint.
+fn is_node(sender: Sender) -> bool {
+    sender.endpoint == 0 && sender.identity == identity::HOST
+}
+
+/// What policies call the port of a packet that leaves as `out`.
+fn port_of(packet: &Packet, out: &Tuple) -> u16 {
+    match packet.upper {
+        Upper::Tcp(_) | Upper::Udp | Upper::Sctp => out.dport(),
+        _ => packet.port,
+    }
 }
 
 impl<P: BufPool> Core<P> {
@@ -59,16 +90,12 @@ impl<P: BufPool> Core<P> {
         if itself || packet.upper == Upper::TooBig {
             return Ok(0);
         }
-        let port = match packet.upper {
-            Upper::Tcp(_) | Upper::Udp | Upper::Sctp => out.dport(),
-            _ => packet.port,
-        };
+        let port = port_of(packet, out);
         let node = snapshot.node();
         let mut proxy = 0;
-        let from = match (sender.endpoint, sender.identity) {
-            (0, identity::HOST) => Some(HOST_ENDPOINT),
-            (0, _) => None,
-            (endpoint, _) => Some(endpoint),
+        let from = match sender.endpoint {
+            0 => is_node(sender).then_some(HOST_ENDPOINT),
+            endpoint => Some(endpoint),
         };
         if let Some(from) = from {
             let tunnelled = node.routing == Routing::Tunnel && packet.upper == Upper::Udp;
@@ -92,25 +119,7 @@ impl<P: BufPool> Core<P> {
                 })?;
             }
         }
-        let target = place.target;
-        let to = match target.action {
-            Way::Deliver => Some(target.endpoint),
-            // What the node says to itself is not asked about twice.
-            Way::Local | Way::Host | Way::Gateway if from != Some(HOST_ENDPOINT) && is_own(place) => {
-                Some(HOST_ENDPOINT)
-            }
-            _ => None,
-        };
-        if let Some(asked) = to.and_then(|to| Asked::of(snapshot, to)) {
-            let asked = Asked {
-                local: if asked.endpoint == HOST_ENDPOINT {
-                    identity::HOST
-                } else {
-                    target.identity
-                },
-                remote: sender.identity,
-                ..asked
-            };
+        if let Some(asked) = Asked::receiver(snapshot, place, sender) {
             let ingress = self.ask(rx, &asked, out, port, first).map_err(Verdict::Drop)?;
             if ingress != 0 {
                 proxy = ingress;
@@ -146,28 +155,10 @@ impl<P: BufPool> Core<P> {
             // It has left under the node's address, which remembers it (2.4).
             return Ok(());
         }
-        let place = Place::of(snapshot, out.dst());
-        let target = place.target;
-        let (to, local) = match target.action {
-            Way::Deliver => (target.endpoint, target.identity),
-            Way::Local | Way::Host | Way::Gateway if sender.identity != identity::HOST && is_own(&place) => {
-                (HOST_ENDPOINT, identity::HOST)
-            }
-            _ => return Ok(()),
-        };
-        let Some(asked) = Asked::of(snapshot, to) else {
+        let Some(asked) = Asked::receiver(snapshot, &Place::of(snapshot, out.dst()), sender) else {
             return Ok(());
         };
-        let port = match packet.upper {
-            Upper::Tcp(_) | Upper::Udp | Upper::Sctp => out.dport(),
-            _ => packet.port,
-        };
-        let asked = Asked {
-            local,
-            remote: sender.identity,
-            ..asked
-        };
-        let allowed = self.ask(rx, &asked, &out, port, false);
+        let allowed = self.ask(rx, &asked, &out, port_of(packet, &out), false);
         allowed.map(|_| ()).map_err(Verdict::Drop)
     }
 
