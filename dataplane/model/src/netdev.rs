@@ -44,7 +44,10 @@ impl Model {
         match self.target(pkt.dst()) {
             Target::Endpoint(endpoint) => self.local_delivery(rx, pkt, &endpoint, src_id, false),
             Target::Gateway => {
-                self.asked_host(rx, pkt, src_id, Direction::Ingress)?;
+                // The kernel may have used this address, too.
+                if !self.answer_host(pkt) {
+                    self.asked_host(rx, pkt, src_id, Direction::Ingress)?;
+                }
                 self.ours(rx, pkt, true, src_id)
             }
             Target::Own => {
