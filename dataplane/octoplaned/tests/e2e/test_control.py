@@ -120,7 +120,7 @@ def test_a_hundred_thousand_endpoints_without_stopping_traffic(lab):
     print(f"100,000 endpoints in {took:.1f} s, {600 - received} of 600 pings lost")
     assert received >= 598, output[-400:]
     assert lab.json("status")["tables"][0]["used"] == 100_002
-    lab.apply()
+    lab.apply(timeout=120)
     assert lab.json("status")["tables"][0]["used"] == 2
 
 
