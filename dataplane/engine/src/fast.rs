@@ -236,7 +236,8 @@ impl<P: BufPool> Core<P> {
                     Arrival {
                         identity: inner.identity,
                         port: FROM_TUNNEL,
-                        padded: false,
+                        // Nothing stands behind the tunnel packet, but inside it may.
+                        padded: true,
                     },
                 ),
                 None => SLOW,

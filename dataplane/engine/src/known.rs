@@ -19,7 +19,7 @@ const PLAIN: u16 = flag::COMPILED | flag::TRANSLATE | flag::ENCAPSULATE | flag::
 const SEALED: u16 = PLAIN | flag::ENCRYPT;
 
 /// What makes a difference to how a packet is changed.
-const KIND: u16 = flag::TRANSLATE | flag::ENCAPSULATE | flag::HOP;
+const KINDS: u16 = flag::TRANSLATE | flag::ENCAPSULATE | flag::HOP;
 /// Kinds that have code of their own: as they came, into a tunnel, and translated and into a tunnel.
 const SAME: u16 = 0;
 const INTO: u16 = flag::ENCAPSULATE;
@@ -81,7 +81,7 @@ impl Default for Pending {
 }
 
 impl<P: BufPool> Core<P> {
-    /// Begins to look up the connection of a packet.
+    /// Begins to look up the connection of a packet, which waits for it from now on: returns [`PENDING`].
     #[inline(always)]
     pub(crate) fn look_up(&self, pending: &mut Pending, tuple: Tuple, upper: Upper, arrival: Arrival) -> u16 {
         let table = self.flows.table();
@@ -163,7 +163,7 @@ impl<P: BufPool> Core<P> {
         match (
             pending.tuple.is_v6(),
             !POD && pending.arrival.port == FROM_TUNNEL,
-            action.flags & KIND,
+            action.flags & KINDS,
         ) {
             (false, false, SAME) => self.follow_plain::<false, false, SAME>(table, rx, buf, pending, found),
             (false, false, INTO) => self.follow_plain::<false, false, INTO>(table, rx, buf, pending, found),
@@ -249,7 +249,7 @@ impl<P: BufPool> Core<P> {
             return SLOW;
         }
         if let Way::Tunnel(_) = way
-            && (FROM || pending.arrival.padded)
+            && pending.arrival.padded
             && !without_padding::<IPV6, _>(buf)
         {
             return SLOW;

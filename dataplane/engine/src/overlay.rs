@@ -191,7 +191,7 @@ fn udp6_checksum(ip: &[u8], datagram: &[u8]) -> u16 {
 /// The sender's identity as other nodes know it (specification, 1.7).
 #[inline(always)]
 fn on_the_wire(identity: u32) -> u32 {
-    // Nearly all are: the others begin with 256.
+    // Reserved identities are below 256, and local ones above 24 bits; nearly all packets have others, which stay as they are.
     match identity {
         256..=0xff_ffff => identity,
         _ => special_on_the_wire(identity),

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 
 use octoplane_engine::Direction;
 use octoplane_tables::model::{
-    BackendState, Change, FrontendType, IpcacheEntry, NoBackend, Node, Protocol, Service, ServiceBackend,
-    ServiceFrontend,
+    BackendState, Change, FrontendType, IpcacheEntry, NoBackend, Node, Protocol, Routing, Service,
+    ServiceBackend, ServiceFrontend, Tunnel, TunnelProtocol,
 };
 
-use crate::common::bytes::{internet_checksum, ip, ip4, put16};
+use crate::common::bytes::{be16, internet_checksum, ip, ip4, put16};
 use crate::common::flows::{end, ends, packet};
 use crate::common::*;
+use crate::overlay::{PEER4, tunnelled, wrapped};
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
@@ -623,4 +624,32 @@ fn connections_between_the_same_ends_give_way() {
         assert_eq!(ends(lab.one(POD1, &stray).only().1).0, end(vip, 80));
     }
     assert_eq!(lab.flows.len(), 1);
+}
+
+/// What stands behind a packet does not go from one tunnel into another: a pod on another node asks this node for a service with a backend on another node (3.6).
+#[test]
+fn padding_is_not_taken_from_one_tunnel_to_another() {
+    let mut lab = tunnelled(TunnelProtocol::Vxlan, PEER4);
+    let mut nodeport = service("ns/svc:p", Protocol::Tcp, (OWN4, 30_080), &[("10.1.0.8", 8080)]);
+    nodeport.frontends[0].kind = FrontendType::NodePort;
+    nodeport.backends[0].local = false;
+    let node = Node {
+        addresses: vec![ip(OWN4)],
+        routing: Routing::Tunnel,
+        tunnel: Tunnel {
+            local4: Some(OWN4.parse().unwrap()),
+            ..Tunnel::default()
+        },
+        ..Node::default()
+    };
+    lab.apply(vec![Change::PutNode(Box::new(node)), put(nodeport)]);
+    for (flags, padding) in [(SYN, 5), (ACK, 6), (ACK, 0), (ACK, 1)] {
+        let mut inner = packet(6, ("10.1.0.7", 4000), (OWN4, 30_080), flags, ([7; 6], [9; 6]));
+        inner.resize(inner.len() + padding, 0);
+        let outcome = lab.one(UPLINK, &wrapped(5000, TunnelProtocol::Vxlan, &inner, 0));
+        let sent = outcome.only().1;
+        assert_eq!((be16(sent, 36), &sent[80..84]), (8472, &[10, 1, 0, 8][..]));
+        // RFC 791: the length in the header of the packet inside.
+        assert_eq!(usize::from(be16(sent, 66)), sent.len() - 64, "{padding} bytes");
+    }
 }

@@ -75,9 +75,10 @@ class Kernel:
 
     def close(self):
         """Pulls the plug: it has nothing to lose, and powering off may take forever."""
-        if self.process.poll() is None:
+        if self.process.returncode is None:
+            # Also when the first process has ended: until it is waited for, its number is nobody else's.
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(20)
+            self.process.wait(20)
 
 
 def sa(kernel, verb, key, src, dst):
