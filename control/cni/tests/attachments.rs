@@ -152,6 +152,34 @@ fn everybody_at_once() {
 }
 
 #[test]
+fn of_two_that_get_a_function_at_the_same_time_one_has_it() {
+    let lab = Arc::new(Lab::new(&config(&["10.0.0.0/16"])));
+    for _ in 0..50 {
+        let start = Arc::new(Barrier::new(2));
+        let threads: Vec<_> = ["a", "b"]
+            .into_iter()
+            .map(|container| {
+                let (lab, start) = (Arc::clone(&lab), Arc::clone(&start));
+                thread::spawn(move || {
+                    start.wait();
+                    lab.attachments
+                        .add(reservation(container, "default"), place(0), 0)
+                        .unwrap()
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let records = lab.attachments.list(None);
+        assert_eq!(records.len(), 1, "{records:?}");
+        lab.attachments.check(&records[0].key).unwrap();
+        lab.attachments.detach(&records[0].key).unwrap();
+        assert!(lab.is_empty());
+    }
+}
+
+#[test]
 fn a_new_life_has_what_the_old_one_had() {
     let config = config(&["10.0.0.0/29"]);
     let old = Lab::new(&config);

@@ -20,7 +20,7 @@ impl Attachments {
     /// # Errors
     /// [`AttachError`]
     pub fn reserve(&self, reservation: Reservation) -> Result<Record, AttachError> {
-        let busy = self.busy(&reservation.key, |_| BTreeSet::new())?;
+        let busy = self.busy(&reservation.key, None)?;
         if let Some(record) = self.inner().records.get(&reservation.key) {
             return if has_wanted(record, &reservation.wanted) {
                 Ok(record.clone())
@@ -43,7 +43,7 @@ impl Attachments {
     /// # Errors
     /// [`AttachError`]
     pub fn attach(&self, key: &Key, place: Place, addresses: &[IpAddr]) -> Result<Record, AttachError> {
-        let _busy = self.busy(key, |_| BTreeSet::new())?;
+        let _busy = self.busy(key, None)?;
         let old = self.get(key)?;
         let mut record = old.clone();
         if let Some(attached) = &old.attached {
@@ -101,12 +101,7 @@ impl Attachments {
         function: Function,
     ) -> Result<Record, AttachError> {
         let key = reservation.key.clone();
-        let holders = |inner: &Inner| {
-            let holds = |record: &&Record| record.function == Some(function);
-            let holders = inner.records.values().filter(holds);
-            holders.map(|record| record.key.clone()).collect::<BTreeSet<_>>()
-        };
-        let busy = self.busy(&key, holders)?;
+        let busy = self.busy(&key, Some(function))?;
         // Before anything is touched.
         endpoint::pod_port(&self.tables.state(), &place.port)?;
         let old = self.inner().records.get(&key).cloned();

@@ -82,6 +82,8 @@ struct Inner {
     ipam: Ipam,
     /// Containers that somebody is about to change.
     busy: BTreeSet<Key>,
+    /// Functions that somebody is about to give to a container.
+    busy_functions: BTreeSet<Function>,
     /// The next endpoint id to try.
     next_endpoint: u32,
     /// Since when an attachment lacks its endpoint.

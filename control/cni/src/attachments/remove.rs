@@ -1,7 +1,5 @@
 //! Attachments go.
 
-use std::collections::BTreeSet;
-
 use octoplane_tables::State;
 use tracing::{info, warn};
 
@@ -16,7 +14,7 @@ impl Attachments {
     /// # Errors
     /// [`AttachError`]; it is there to be removed again.
     pub fn detach(&self, key: &Key) -> Result<bool, AttachError> {
-        let _busy = self.busy(key, |_| BTreeSet::new())?;
+        let _busy = self.busy(key, None)?;
         let Some(record) = self.inner().records.get(key).cloned() else {
             return Ok(false);
         };
@@ -30,7 +28,7 @@ impl Attachments {
     /// # Errors
     /// [`AttachError`]
     pub fn unplug(&self, key: &Key) -> Result<bool, AttachError> {
-        let _busy = self.busy(key, |_| BTreeSet::new())?;
+        let _busy = self.busy(key, None)?;
         let Some(record) = self.inner().records.get(key).cloned() else {
             return Ok(false);
         };
@@ -123,7 +121,7 @@ impl Attachments {
 
     /// Unless it has been attached in the meantime.
     fn collect_one(&self, key: &Key) -> Result<(), AttachError> {
-        let _busy = self.busy(key, |_| BTreeSet::new())?;
+        let _busy = self.busy(key, None)?;
         let record = self.inner().records.get(key).cloned();
         match record {
             Some(record) if endpoint::endpoint(&self.tables.state(), &record).is_none() => {
