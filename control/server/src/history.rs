@@ -42,7 +42,7 @@ struct Inner {
 /// Remembers as much as it has room for. The writer never waits for a reader.
 pub(crate) struct History {
     inner: Mutex<Inner>,
-    latest: watch::Sender<u64>,
+    latest: Arc<watch::Sender<u64>>,
     /// What keeps transactions: nobody is told of one that a crash could undo.
     journal: Option<Arc<dyn Journal>>,
 }
@@ -58,14 +58,15 @@ impl History {
                 latest: 0,
                 closed: false,
             }),
-            latest: watch::Sender::new(0),
+            latest: Arc::new(watch::Sender::new(0)),
             journal: store.journal(),
         });
         if let Some(journal) = &history.journal {
-            let history = Arc::downgrade(&history);
+            // Not the history: who is told could be the last to have it, and with it the journal that tells.
+            let latest = Arc::downgrade(&history.latest);
             journal.listen(Box::new(move || {
-                if let Some(history) = history.upgrade() {
-                    history.latest.send_modify(|_| ());
+                if let Some(latest) = latest.upgrade() {
+                    latest.send_modify(|_| ());
                 }
             }));
         }
@@ -150,5 +151,83 @@ impl History {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::thread::{self, ThreadId};
+
+    use octoplane_tables::{Capacity, Gateways, NotSaved, State, Store};
+
+    use super::*;
+
+    type Listeners = Arc<Mutex<Vec<Box<dyn Fn() + Send + Sync>>>>;
+
+    /// Keeps nothing, and notes who drops it.
+    struct Telling {
+        listeners: Listeners,
+        dropped_by: Arc<Mutex<Option<ThreadId>>>,
+    }
+
+    impl Journal for Telling {
+        fn ready(&self) -> Result<(), NotSaved> {
+            Ok(())
+        }
+
+        fn record(&self, _: &Committed, _: &State) {}
+
+        fn wait(&self, _: u64) -> Result<(), NotSaved> {
+            Ok(())
+        }
+
+        fn saved(&self) -> u64 {
+            u64::MAX
+        }
+
+        fn listen(&self, listener: Box<dyn Fn() + Send + Sync>) {
+            self.listeners.lock().unwrap().push(listener);
+        }
+    }
+
+    impl Drop for Telling {
+        fn drop(&mut self) {
+            *self.dropped_by.lock().unwrap() = Some(thread::current().id());
+        }
+    }
+
+    #[test]
+    fn who_tells_is_not_left_with_the_journal() {
+        let gateways = Gateways {
+            ipv4: "169.254.1.1".parse().unwrap(),
+            ipv6: "fe80::1".parse().unwrap(),
+        };
+        for _ in 0..100 {
+            let listeners = Listeners::default();
+            let dropped_by = Arc::default();
+            let store = SharedStore::new(Store::new(Vec::new(), gateways, Capacity::DEFAULT).unwrap());
+            store.keep(Arc::new(Telling {
+                listeners: Arc::clone(&listeners),
+                dropped_by: Arc::clone(&dropped_by),
+            }));
+            let history = History::of(&store);
+            let (telling, stop) = (AtomicBool::new(false), AtomicBool::new(false));
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !stop.load(Relaxed) {
+                        listeners.lock().unwrap().iter().for_each(|listener| listener());
+                        telling.store(true, Relaxed);
+                    }
+                });
+                while !telling.load(Relaxed) {
+                    thread::yield_now();
+                }
+                drop(store);
+                drop(history);
+                stop.store(true, Relaxed);
+            });
+            assert_eq!(*dropped_by.lock().unwrap(), Some(thread::current().id()));
+        }
     }
 }

@@ -28,6 +28,7 @@ pub trait Journal: Send + Sync {
     /// The revision up to which everything would be there after a crash.
     fn saved(&self) -> u64;
 
-    /// Has `listener` called whenever [`Journal::saved`] goes on. It must not block.
+    /// Has `listener` called whenever [`Journal::saved`] goes on. It must not block, and must not own the journal,
+    /// not even for a moment: the journal would be dropped by its own thread.
     fn listen(&self, listener: Box<dyn Fn() + Send + Sync>);
 }
