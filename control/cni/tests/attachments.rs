@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use common::{Lab, Memory, config, key, place, reservation, tables};
+use common::{Forgetful, Lab, Memory, config, key, place, reservation, tables};
 use octoplane_cni_server::{AttachError, Family, INIT, Reservation, Wanted};
 use octoplane_config::schema::Cni;
 use octoplane_tables::model::Change;
@@ -77,6 +77,42 @@ fn what_cannot_be_remembered_is_undone() {
     lab.memory.remove_fails.store(true, SeqCst);
     assert!(lab.attachments.detach(&key("a")).is_err());
     lab.memory.remove_fails.store(false, SeqCst);
+    assert!(lab.attachments.detach(&key("a")).unwrap());
+    assert!(lab.is_empty());
+}
+
+#[test]
+fn what_is_kept_and_not_told_so_is_undone() {
+    let lab = lab();
+    lab.memory.put_fails_late.store(true, SeqCst);
+    assert!(lab.attachments.reserve(reservation("a", "default")).is_err());
+    let added = lab.attachments.add(reservation("b", "default"), place(0), 0);
+    assert!(added.is_err());
+    // A next life would give the address to two.
+    assert_eq!(lab.memory.names(), [""; 0]);
+    assert!(lab.is_empty());
+}
+
+#[test]
+fn an_endpoint_that_is_not_saved_is_undone() {
+    let lab = lab();
+    let disk = Forgetful::default();
+    lab.tables.keep(Arc::new(disk.clone()));
+    disk.0.store(true, SeqCst);
+    let error = lab
+        .attachments
+        .add(reservation("a", "default"), place(0), 0)
+        .unwrap_err();
+    assert!(error.to_string().contains("no space left"), "{error}");
+    assert!(lab.is_empty(), "{:?}", lab.endpoints());
+
+    disk.0.store(false, SeqCst);
+    lab.attachments.reserve(reservation("a", "default")).unwrap();
+    disk.0.store(true, SeqCst);
+    assert!(lab.attachments.attach(&key("a"), place(0), &[]).is_err());
+    assert_eq!(lab.endpoints(), [""; 0]);
+    disk.0.store(false, SeqCst);
+    lab.attachments.attach(&key("a"), place(0), &[]).unwrap();
     assert!(lab.attachments.detach(&key("a")).unwrap());
     assert!(lab.is_empty());
 }
@@ -219,8 +255,14 @@ fn a_new_life_has_what_the_old_one_had() {
     let f = new.attachments.reserve(reservation("f", "default")).unwrap();
     assert_eq!(f.addresses, c.addresses);
     assert_ne!(e.addresses, c.addresses);
+    // As long as f has it, what was kept of its rest is in nobody's way.
+    new.attachments.collect();
+    assert_eq!(new.attachments.pools()[0].used, 5);
+    assert!(new.attachments.detach(&key("f")).unwrap());
+    new.advance(60);
     new.attachments.collect();
     assert!(!new.memory.names().iter().any(|name| name.ends_with(".rest")));
+    assert_eq!(new.attachments.pools()[0].used, 4);
 
     // Where the port is not there, the address is kept.
     let without = Lab::over(&config, tables(0), new.memory.clone());

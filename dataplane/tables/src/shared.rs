@@ -77,22 +77,40 @@ impl SharedStore {
     /// # Errors
     /// As [`SharedStore::apply`].
     pub fn update(&self, make: impl FnOnce(&State) -> Vec<Change>) -> Result<Committed, ApplyError> {
-        let Some(journal) = self.journal() else {
-            return self.learn(make);
-        };
         let refused = |error| ApplyError { index: 0, error };
-        journal
-            .ready()
-            .map_err(|NotSaved(why)| refused(ChangeError::CannotSave { why }))?;
+        self.ready().map_err(refused)?;
         let committed = self.learn(make)?;
         // What changes nothing may rest upon what is still on its way.
-        journal
-            .wait(committed.revision)
-            .map_err(|NotSaved(why)| refused(ChangeError::NotSaved { why }))?;
+        self.kept(committed.revision).map_err(refused)?;
         Ok(committed)
     }
 
-    /// The same for what would be learned again after a crash: does not wait until it is kept.
+    /// Whether transactions can be kept at present.
+    ///
+    /// # Errors
+    /// [`ChangeError::CannotSave`]
+    pub fn ready(&self) -> Result<(), ChangeError> {
+        self.journal().map_or(Ok(()), |journal| {
+            journal
+                .ready()
+                .map_err(|NotSaved(why)| ChangeError::CannotSave { why })
+        })
+    }
+
+    /// Returns once all transactions up to this revision are kept, if transactions are.
+    ///
+    /// # Errors
+    /// [`ChangeError::NotSaved`]: they were made, but are not kept.
+    pub fn kept(&self, revision: u64) -> Result<(), ChangeError> {
+        self.journal().map_or(Ok(()), |journal| {
+            journal
+                .wait(revision)
+                .map_err(|NotSaved(why)| ChangeError::NotSaved { why })
+        })
+    }
+
+    /// [`SharedStore::update`] for what would be learned again after a crash, and for steps of something larger: does not wait
+    /// until it is kept.
     ///
     /// # Errors
     /// What is wrong with a change.

@@ -75,7 +75,7 @@ pub enum PortChangeError {
 
 impl Dataplane {
     /// Adds a port with the device that `devargs` names, which DPDK must not have yet. What does not succeed leaves nothing
-    /// behind. Takes as long as the device takes to come up.
+    /// behind. Takes as long as the device takes to come up. That it will be there after a restart is its caller's matter.
     ///
     /// # Errors
     /// [`PortChangeError`]
@@ -92,6 +92,7 @@ impl Dataplane {
         // Without a free number the tables say how many there are.
         let id = free.unwrap_or(MAX_PORTS as PortId);
         // What can be refused without the device is refused before it is touched.
+        self.store.ready()?;
         self.store
             .check(vec![Change::AddPort(planned(id, plan))])
             .map_err(|refused| refused.error)?;
@@ -105,7 +106,7 @@ impl Dataplane {
         self.enter(Arc::clone(&bound));
         let listed = self.give(queues).and_then(|()| {
             self.store
-                .apply(vec![Change::AddPort(bound.model())])
+                .learn(|_| vec![Change::AddPort(bound.model())])
                 .map_err(|refused| refused.error.into())
         });
         match listed {
@@ -120,7 +121,7 @@ impl Dataplane {
     /// Removes a port that the tables no longer need, and its device. `forget` is called twice while it goes, and has to
     /// return once nobody else knows the port's number from tables or news that were there before the call.
     ///
-    /// A removal that fails half-way can be repeated.
+    /// A removal that fails half-way can be repeated. One that came to its end but is not saved says so.
     ///
     /// # Errors
     /// [`PortChangeError`]
@@ -132,8 +133,9 @@ impl Dataplane {
             .find(|bound| bound.plan.name == name)
             .ok_or_else(|| PortChangeError::NoSuchPort(name.to_owned()))?;
         if bound.is_listed() {
+            self.store.ready()?;
             self.store
-                .apply(vec![Change::RemovePort { id: bound.id }])
+                .learn(|_| vec![Change::RemovePort { id: bound.id }])
                 .map_err(|refused| refused.error)?;
             bound.list(false);
         }
@@ -158,7 +160,9 @@ impl Dataplane {
             }
         };
         self.leave(bound.id);
-        error.map_or(Ok(()), Err)
+        error.map_or(Ok(()), Err)?;
+        let revision = self.store.state().revision();
+        self.store.kept(revision).map_err(Into::into)
     }
 
     fn one_at_a_time(&self) -> MutexGuard<'_, ()> {

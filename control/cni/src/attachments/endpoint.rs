@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use octoplane_tables::model::{Change, Endpoint, PortId, Role};
 use octoplane_tables::{ChangeError, SharedStore, State};
+use tracing::warn;
 
 use crate::error::AttachError;
 use crate::record::{Attached, Record};
@@ -95,17 +96,26 @@ pub(super) fn put(tables: &SharedStore, record: &Record) -> Result<(), AttachErr
 /// Removes the endpoint of an attachment, if it is there, and its policy.
 pub(super) fn remove(tables: &SharedStore, record: &Record) -> Result<(), AttachError> {
     tables
-        .update(|state| match endpoint(state, record) {
-            Some(endpoint) => {
-                let id = endpoint.id;
-                let policy = state.policy(id).map(|_| Change::RemovePolicy { endpoint: id });
-                policy
-                    .into_iter()
-                    .chain([Change::RemoveEndpoint { id }])
-                    .collect()
-            }
-            None => Vec::new(),
-        })
+        .update(|state| removal(state, record))
         .map_err(|error| error.error)?;
     Ok(())
+}
+
+/// The same of one that was being made, whether that is saved or not: while transactions cannot be saved, neither is this.
+pub(super) fn take_back(tables: &SharedStore, record: &Record) {
+    if let Err(error) = tables.learn(|state| removal(state, record)) {
+        warn!("container {}: {error}: its endpoint stays", record.key);
+    }
+}
+
+fn removal(state: &State, record: &Record) -> Vec<Change> {
+    let Some(endpoint) = endpoint(state, record) else {
+        return Vec::new();
+    };
+    let id = endpoint.id;
+    let policy = state.policy(id).map(|_| Change::RemovePolicy { endpoint: id });
+    policy
+        .into_iter()
+        .chain([Change::RemoveEndpoint { id }])
+        .collect()
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use tracing::{info, warn};
 
+use super::restore::file_of;
 use super::{Attachments, Inner, Place, Reservation, Wanted, endpoint};
 use crate::error::AttachError;
 use crate::identity::{INIT, labels_of};
@@ -12,6 +13,8 @@ use crate::record::{Attached, Key, Pod, Record};
 
 /// Index of a function of the host. One pod has it at a time, and the host says which.
 pub type Function = u32;
+
+const MAY_COME_BACK: &str = "what was undone may come back after a restart";
 
 impl Attachments {
     /// Remembers an attachment and takes addresses for it. One that is there already is answered as it is, if its addresses are
@@ -128,7 +131,7 @@ impl Attachments {
         self.inner().records.insert(key, record.clone());
         self.keep_or_undo(&record, |undone| {
             undone.take_out(&record);
-            undone.store.remove(&super::restore::file_of(&record.key))
+            undone.store.remove(&file_of(&record.key))
         })?;
         drop(busy);
         Ok(record)
@@ -234,6 +237,10 @@ impl Attachments {
     fn keep(&self, record: &Record) -> Result<(), AttachError> {
         self.store_record(record).map_err(|error| {
             self.take_out(record);
+            // What could not be kept may be there all the same, and its addresses be somebody else's by the next start.
+            if let Err(left) = self.store.remove(&file_of(&record.key)) {
+                warn!("container {}: {left}: {MAY_COME_BACK}", record.key);
+            }
             error.into()
         })
     }
@@ -258,11 +265,10 @@ impl Attachments {
                 Ok(())
             }
             Err(error) => {
+                // It may be in effect, and only not be saved.
+                endpoint::take_back(&self.tables, record);
                 if let Err(left) = undo(self) {
-                    warn!(
-                        "container {}: {left}: what was undone may come back after a restart",
-                        record.key
-                    );
+                    warn!("container {}: {left}: {MAY_COME_BACK}", record.key);
                 }
                 Err(error)
             }

@@ -116,6 +116,7 @@ impl Attachments {
             if let Err(error) = self.store.remove(&rest_file(address)) {
                 warn!("{error}");
             }
+            self.inner().ipam.give_back(address);
         }
     }
 

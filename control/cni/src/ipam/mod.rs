@@ -149,15 +149,16 @@ impl Ipam {
         self.pools.iter().map(usage).collect()
     }
 
-    /// Ends the rest of addresses that have rested, and says which.
+    /// Ends the rest of addresses that have rested and are not in use again, and says which. They count as in use until they are
+    /// given back: nobody gets one, and has it rest anew, before what was kept of its rest is gone.
     pub(crate) fn expire(&mut self, now: u64) -> Vec<IpAddr> {
         let mut rested = Vec::new();
         self.resting.retain(|address, until| {
-            let rests = *until > now;
-            if !rests {
+            let ends = *until <= now && self.used.insert(*address);
+            if ends {
                 rested.push(*address);
             }
-            rests
+            !ends
         });
         rested
     }

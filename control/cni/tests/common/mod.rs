@@ -14,7 +14,7 @@ use octoplane_cni_server::{
 use octoplane_config::schema::{Cni, IdentityRule, Pool};
 use octoplane_packet::MacAddr;
 use octoplane_tables::model::{Port, Role};
-use octoplane_tables::{Capacity, Gateways, SharedStore, Store};
+use octoplane_tables::{Capacity, Committed, Gateways, Journal, NotSaved, SharedStore, State, Store};
 
 /// Keeps values in memory, for as long as somebody has a clone of it.
 #[derive(Clone, Default)]
@@ -22,6 +22,8 @@ pub struct Memory {
     pub values: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     pub put_fails: Arc<AtomicBool>,
     pub remove_fails: Arc<AtomicBool>,
+    /// Fails with the value in place, as a directory that cannot be synchronised does.
+    pub put_fails_late: Arc<AtomicBool>,
 }
 
 fn full() -> StorageError {
@@ -47,6 +49,9 @@ impl AllocationStore for Memory {
             return Err(full());
         }
         self.values.lock().unwrap().insert(name.into(), value.into());
+        if self.put_fails_late.load(SeqCst) {
+            return Err(full());
+        }
         Ok(())
     }
 
@@ -64,6 +69,31 @@ impl Memory {
     pub fn names(&self) -> Vec<String> {
         self.values.lock().unwrap().keys().cloned().collect()
     }
+}
+
+/// Keeps no transaction when it is told to, and says so afterwards.
+#[derive(Clone, Default)]
+pub struct Forgetful(pub Arc<AtomicBool>);
+
+impl Journal for Forgetful {
+    fn ready(&self) -> Result<(), NotSaved> {
+        Ok(())
+    }
+
+    fn record(&self, _: &Committed, _: &State) {}
+
+    fn wait(&self, _: u64) -> Result<(), NotSaved> {
+        match self.0.load(SeqCst) {
+            true => Err(NotSaved("no space left on device".into())),
+            false => Ok(()),
+        }
+    }
+
+    fn saved(&self) -> u64 {
+        u64::MAX
+    }
+
+    fn listen(&self, _: Box<dyn Fn() + Send + Sync>) {}
 }
 
 /// A daemon's worth of attachments.
