@@ -16,7 +16,7 @@ use octoplane_config::schema;
 use octoplane_engine::{NeighbourEvent, probe};
 use octoplane_packet::MacAddr;
 use octoplane_tables::model::{Change, Neighbour, Origin, PortId, RouteTarget};
-use octoplane_tables::{Ports, SharedStore, State};
+use octoplane_tables::{ApplyError, Ports, SharedStore, State};
 use tracing::{debug, warn};
 
 /// How often a station is asked before it is given up (RFC 4861, MAX_MULTICAST_SOLICIT).
@@ -171,8 +171,11 @@ impl Neighbours {
     fn hear(&mut self, state: &State, event: NeighbourEvent, now: Instant, changes: &mut Vec<Change>) {
         match event {
             NeighbourEvent::Wanted { port, addr } => {
-                if !self.stations.contains_key(&(port, addr)) && self.may_add(state, (port, addr)) {
-                    self.ask_first(state, (port, addr), now);
+                let key = (port, addr);
+                // Of one that was removed from the tables nobody is asked yet, either.
+                let settled = self.is_asked(key) || is_learned(state, key);
+                if !settled && (self.stations.contains_key(&key) || self.may_add(state, key)) {
+                    self.ask_first(state, key, now);
                 }
             }
             NeighbourEvent::Heard {
@@ -193,7 +196,9 @@ impl Neighbours {
                 if known.is_none() && !(addressed && self.may_add(state, key)) {
                     return;
                 }
-                if known.and_then(|station| station.mac) != Some(mac) {
+                // Somebody may have removed it, or the tables may have been full: what they have counts, not what they were told.
+                let programmed = state.neighbour(port, addr).and_then(|known| known.mac);
+                if programmed != Some(mac) || known.and_then(|station| station.mac) != Some(mac) {
                     debug!(%addr, %mac, port, "neighbour");
                     let neighbour = Neighbour {
                         port,
@@ -217,12 +222,22 @@ impl Neighbours {
         }
     }
 
-    /// Whether a station belongs on this link, and there is room for it.
+    /// Whether a question to a station is under way.
+    fn is_asked(&self, key: Key) -> bool {
+        self.stations
+            .get(&key)
+            .is_some_and(|station| station.mac.is_none() || station.asked > 0)
+    }
+
+    /// Whether a station belongs on this link, is not ourselves, and there is room for it.
     fn may_add(&self, state: &State, (port, addr): Key) -> bool {
         let on_link =
             matches!(state.route_to(addr), Some((_, RouteTarget::Link { port: link })) if link == port);
         let room = self.stations.len() < self.config.max_learned;
-        room && (on_link || self.gateways.contains(&(port, addr)) || is_gateway(state, (port, addr)))
+        // Who announces an address of ours is mistaken or worse.
+        let foreign = state.own_address(addr).is_none();
+        room && foreign
+            && (on_link || self.gateways.contains(&(port, addr)) || is_gateway(state, (port, addr)))
     }
 
     fn look_for_gateways(&mut self, state: &State, now: Instant) {
@@ -236,9 +251,7 @@ impl Neighbours {
         let missing: Vec<Key> = self
             .gateways
             .iter()
-            .filter(|&&(port, addr)| {
-                !self.stations.contains_key(&(port, addr)) && state.neighbour(port, addr).is_none()
-            })
+            .filter(|&&(port, addr)| !self.is_asked((port, addr)) && state.neighbour(port, addr).is_none())
             .copied()
             .collect();
         for key in missing {
@@ -287,10 +300,7 @@ impl Neighbours {
             self.stations.remove(&key);
             if station.mac.is_some() {
                 debug!(%addr, port, "neighbour is gone");
-                if state
-                    .neighbour(port, addr)
-                    .is_some_and(|known| known.origin == Origin::Learned)
-                {
+                if is_learned(state, key) {
                     changes.push(Change::RemoveNeighbour { port, addr });
                 }
             }
@@ -319,23 +329,33 @@ impl Neighbours {
         if changes.is_empty() {
             return;
         }
-        // Between reading the state and now the control plane may have changed it: only what still fits is applied.
-        let result = self.store.learn(|state| {
-            changes
-                .into_iter()
-                .filter(|change| match change {
-                    Change::RemoveNeighbour { port, addr } => state
-                        .neighbour(*port, *addr)
-                        .is_some_and(|known| known.origin == Origin::Learned),
-                    Change::PutNeighbour(neighbour) => state.port(neighbour.port).is_some(),
-                    _ => true,
-                })
-                .collect()
-        });
-        if let Err(error) = result {
-            warn!(%error, "neighbours were not learned");
+        if self.learn(&changes).is_ok() {
+            return;
+        }
+        // One that is refused takes no other along.
+        for change in changes {
+            if let Err(error) = self.learn(&[change]) {
+                warn!(%error, "a neighbour was not learned");
+            }
         }
     }
+
+    fn learn(&self, changes: &[Change]) -> Result<(), ApplyError> {
+        // Between reading the state and now the control plane may have changed it: only what still fits is applied.
+        let fits = |state: &State, change: &Change| match change {
+            Change::RemoveNeighbour { port, addr } => is_learned(state, (*port, *addr)),
+            Change::PutNeighbour(neighbour) => state.port(neighbour.port).is_some(),
+            _ => true,
+        };
+        let fitting = |state: &State| changes.iter().filter(|it| fits(state, it)).cloned().collect();
+        self.store.learn(fitting).map(drop)
+    }
+}
+
+fn is_learned(state: &State, (port, addr): Key) -> bool {
+    state
+        .neighbour(port, addr)
+        .is_some_and(|known| known.origin == Origin::Learned)
 }
 
 fn gateway(target: &RouteTarget) -> Option<Key> {
@@ -347,4 +367,109 @@ fn gateway(target: &RouteTarget) -> Option<Key> {
 
 fn is_gateway(state: &State, key: Key) -> bool {
     state.routes().any(|route| gateway(&route.target) == Some(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use octoplane_tables::model::{Port, Role};
+    use octoplane_tables::{Capacity, Gateways, Store};
+
+    use super::*;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// An uplink with 192.0.2.1/24, and the ports that were asked on.
+    fn lab() -> (Neighbours, Arc<Mutex<Vec<PortId>>>) {
+        let uplink = Port {
+            id: 0,
+            name: "uplink".into(),
+            role: Role::Uplink,
+            mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            admin_up: true,
+            addresses: vec![(addr("192.0.2.1"), 24)],
+        };
+        let gateways = Gateways {
+            ipv4: "169.254.1.1".parse().unwrap(),
+            ipv6: "fe80::1".parse().unwrap(),
+        };
+        let store = SharedStore::new(Store::new(vec![uplink], gateways, Capacity::DEFAULT).unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let send = Arc::clone(&asked);
+        let send: Send = Box::new(move |port, _| send.lock().unwrap().push(port));
+        (Neighbours::new(store, send, schema::Neighbours::default()), asked)
+    }
+
+    impl Neighbours {
+        fn round(&mut self, news: &[NeighbourEvent]) {
+            let (state, mut changes) = (self.store.state(), Vec::new());
+            for event in news {
+                self.hear(&state, *event, Instant::now(), &mut changes);
+            }
+            self.apply(changes);
+        }
+
+        fn programmed(&self, text: &str) -> Option<MacAddr> {
+            self.store.state().neighbour(0, addr(text))?.mac
+        }
+    }
+
+    fn heard(text: &str) -> NeighbourEvent {
+        NeighbourEvent::Heard {
+            port: 0,
+            addr: addr(text),
+            mac: MAC,
+            addressed: true,
+        }
+    }
+
+    #[test]
+    fn who_was_removed_is_learned_again() {
+        let (mut it, asked) = lab();
+        it.round(&[heard("192.0.2.7")]);
+        assert_eq!(it.programmed("192.0.2.7"), Some(MAC));
+        let remove = || Change::RemoveNeighbour {
+            port: 0,
+            addr: addr("192.0.2.7"),
+        };
+        it.store.apply(vec![remove()]).unwrap();
+        it.round(&[heard("192.0.2.7")]);
+        assert_eq!(it.programmed("192.0.2.7"), Some(MAC));
+        // A packet for it does not wait until it is heard by chance.
+        it.store.apply(vec![remove()]).unwrap();
+        let wanted = NeighbourEvent::Wanted {
+            port: 0,
+            addr: addr("192.0.2.7"),
+        };
+        it.round(&[wanted, wanted]);
+        assert_eq!(*asked.lock().unwrap(), [0], "once");
+        it.round(&[heard("192.0.2.7")]);
+        assert_eq!(it.programmed("192.0.2.7"), Some(MAC));
+        it.round(&[wanted]);
+        assert_eq!(asked.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn who_cannot_be_learned_takes_nobody_along() {
+        let (mut it, _) = lab();
+        // Somebody announces our own address, and somebody one that nobody can have.
+        it.round(&[heard("192.0.2.1"), heard("192.0.2.255"), heard("192.0.2.7")]);
+        assert_eq!(it.programmed("192.0.2.1"), None);
+        assert_eq!(it.programmed("192.0.2.7"), Some(MAC));
+        let group = NeighbourEvent::Heard {
+            port: 0,
+            addr: addr("192.0.2.8"),
+            mac: MacAddr([1, 0, 0, 0, 0, 7]),
+            addressed: true,
+        };
+        it.round(&[group, heard("192.0.2.9")]);
+        assert_eq!(it.programmed("192.0.2.8"), None);
+        assert_eq!(it.programmed("192.0.2.9"), Some(MAC));
+    }
 }
