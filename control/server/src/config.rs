@@ -25,6 +25,7 @@ pub(crate) struct ConfigService<D> {
     store: SharedStore,
     history: Arc<History>,
     resyncs: Arc<Resyncs>,
+    ports: ports::Changing,
 }
 
 impl<D: Dataplane> ConfigService<D> {
@@ -36,6 +37,7 @@ impl<D: Dataplane> ConfigService<D> {
             store,
             history,
             resyncs: Arc::default(),
+            ports: ports::Changing::default(),
         }
     }
 
@@ -129,18 +131,26 @@ impl<D: Dataplane> v1::config_server::Config for ConfigService<D> {
         &self,
         request: Request<v1::AddPortRequest>,
     ) -> Result<Response<v1::AddPortResponse>, Status> {
-        ports::add(Arc::clone(&self.dataplane), request.into_inner())
-            .await
-            .map(Response::new)
+        ports::add(
+            Arc::clone(&self.dataplane),
+            Arc::clone(&self.ports),
+            request.into_inner(),
+        )
+        .await
+        .map(Response::new)
     }
 
     async fn remove_port(
         &self,
         request: Request<v1::RemovePortRequest>,
     ) -> Result<Response<v1::RemovePortResponse>, Status> {
-        ports::remove(Arc::clone(&self.dataplane), request.into_inner())
-            .await
-            .map(Response::new)
+        ports::remove(
+            Arc::clone(&self.dataplane),
+            Arc::clone(&self.ports),
+            request.into_inner(),
+        )
+        .await
+        .map(Response::new)
     }
 
     type ListEndpointsStream = ListStream;

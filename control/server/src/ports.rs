@@ -1,6 +1,6 @@
 //! Adding and removing ports: from a request to what the daemon is asked, and from its refusal to what the client is told.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use octoplane_api::v1;
 use octoplane_config::{Gateway, Mistake, PortFields};
@@ -12,12 +12,21 @@ use crate::convert;
 use crate::dataplane::{Dataplane, PortRefusal};
 use crate::refusal::clip;
 
+/// Held while a port comes or goes: what is kept of it has to follow the same order.
+pub(crate) type Changing = Arc<Mutex<()>>;
+
+fn hold(changing: &Changing) -> MutexGuard<'_, ()> {
+    changing.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Adds a port. Runs off the runtime's threads: a device takes seconds.
 pub(crate) async fn add<D: Dataplane>(
     dataplane: Arc<D>,
+    changing: Changing,
     request: v1::AddPortRequest,
 ) -> Result<v1::AddPortResponse, Status> {
     blocking(move || {
+        let _one = hold(&changing);
         let name = request.name.clone();
         let gateways = dataplane.store().state().gateways();
         let gateway = Gateway {
@@ -30,8 +39,13 @@ pub(crate) async fn add<D: Dataplane>(
         let existed = dataplane
             .add_port(port)
             .map_err(|refusal| status(&name, &refusal))?;
-        if let Some(journal) = dataplane.saved().filter(|_| !existed) {
-            journal.add_port(&request).map_err(|NotSaved(why)| {
+        if let Some(journal) = dataplane.saved() {
+            let kept = match existed {
+                // It may be on its way to the disk, or have failed to get there.
+                true => journal.settle(),
+                false => journal.add_port(&request),
+            };
+            kept.map_err(|NotSaved(why)| {
                 Status::unavailable(format!(
                     "port {}: it is in effect, but was not saved: {why}",
                     clip(&name)
@@ -54,9 +68,11 @@ pub(crate) async fn add<D: Dataplane>(
 /// Removes a port. Runs off the runtime's threads, too.
 pub(crate) async fn remove<D: Dataplane>(
     dataplane: Arc<D>,
+    changing: Changing,
     request: v1::RemovePortRequest,
 ) -> Result<v1::RemovePortResponse, Status> {
     blocking(move || {
+        let _one = hold(&changing);
         dataplane
             .remove_port(&request.name)
             .map_err(|refusal| status(&request.name, &refusal))?;

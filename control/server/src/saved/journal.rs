@@ -91,6 +91,15 @@ impl StateJournal {
         let ticket = self.shared.put(Entry::AddedPort(request.clone()));
         self.shared.wait(|queue| queue.written >= ticket)
     }
+
+    /// Returns once all is kept that is on its way.
+    ///
+    /// # Errors
+    /// As [`Journal::wait`].
+    pub fn settle(&self) -> Result<(), NotSaved> {
+        let ticket = self.shared.lock().put;
+        self.shared.wait(|queue| queue.written >= ticket)
+    }
 }
 
 impl Shared {

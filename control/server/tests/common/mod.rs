@@ -153,7 +153,12 @@ impl Dataplane for Fake {
         self.store
             .apply(vec![Change::AddPort(model)])
             .map_err(|refused| refused.error)?;
+        let takes_long = port.device.name().starts_with("net_slow");
         added.insert(port.name.clone(), port);
+        drop(added);
+        if takes_long {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
         Ok(false)
     }
 

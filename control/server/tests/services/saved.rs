@@ -298,6 +298,34 @@ async fn a_port_that_was_added_is_remembered_until_it_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_goes_while_it_comes_is_not_remembered() {
+    let state = TempDir::new().unwrap();
+    let lab = Lab::resume(state.path()).await;
+    let (mut config, mut other) = (lab.config().await, lab.config().await);
+    let adding = tokio::spawn(async move {
+        let request = v1::AddPortRequest {
+            name: "pod7".into(),
+            role: v1::Role::Pod.into(),
+            device: "net_slow7".into(),
+            ..Default::default()
+        };
+        config.add_port(request).await
+    });
+    while lab.store.state().port_by_name("pod7").is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let gone = v1::RemovePortRequest { name: "pod7".into() };
+    other.remove_port(gone).await.unwrap();
+    // Whether it was there for a moment or not at all by the time of the answer.
+    let _ = adding.await.unwrap();
+    drop(other);
+    lab.stop().await;
+    let (_file, saved) = StateFile::open(state.path()).unwrap();
+    let ports = saved.ports(octoplane_config::Gateway::default()).unwrap();
+    assert_eq!(ports.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_directory_belongs_to_one_daemon() {
     let state = TempDir::new().unwrap();
     let _lab = Lab::resume(state.path()).await;

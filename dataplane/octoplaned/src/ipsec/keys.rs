@@ -9,6 +9,9 @@ use octoplane_esp::cilium::{CiliumKey, KeyIndex, KeySecrets, parse_key_file};
 use octoplane_esp::view::MAX_KEYS;
 use zeroize::Zeroizing;
 
+/// How long until a file is read again that could not be taken over as things were, in nanoseconds.
+const AGAIN: u64 = 1_000_000_000;
+
 /// A key, and since when another one has been in its place, in nanoseconds.
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -147,6 +150,9 @@ impl Keys {
     /// Looks whether the file is another one, and reads it when it is time: not all nodes at once (section 1.9). `None` if
     /// it was not read, else whether keys came or went. `random` is any number.
     pub(crate) fn look(&mut self, now: u64, random: u64) -> Result<Option<bool>, KeysError> {
+        if self.path.as_os_str().is_empty() {
+            return Ok(None);
+        }
         let meta = fs::metadata(&self.path).map_err(|error| KeysError::Io {
             path: self.path.clone(),
             error,
@@ -162,8 +168,12 @@ impl Keys {
             return Ok(None);
         }
         self.due = None;
-        let keys = read(&self.path)?;
-        self.take(now, keys).map(Some)
+        let taken = read(&self.path).and_then(|keys| self.take(now, keys));
+        if let Err(KeysError::Io { .. } | KeysError::TooMany(_)) = taken {
+            // Neither needs another file to be mended.
+            self.due = Some(now.saturating_add(AGAIN));
+        }
+        taken.map(Some)
     }
 
     /// Removes keys whose time is over. Says whether there were any.
@@ -207,5 +217,46 @@ impl Keys {
         next.extend(keys.into_iter().map(|key| Held { key, replaced: None }));
         self.held = next;
         Ok(before != self.held.iter().map(|held| held.key.index).collect::<Vec<_>>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A file with keys of these numbers; of another length than others, because clocks of file systems are coarse.
+    fn write(path: &Path, numbers: std::ops::RangeInclusive<u8>) {
+        let line = |number| format!("{number}+ rfc4106(gcm(aes)) {} 128\n", "0a".repeat(20));
+        let length = "\n".repeat((*numbers.start()).into());
+        fs::write(path, numbers.map(line).collect::<String>() + &length).unwrap();
+    }
+
+    fn announced(keys: &Keys) -> u8 {
+        keys.announced().unwrap().get()
+    }
+
+    #[test]
+    fn a_key_that_finds_no_room_is_taken_once_there_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        let most = u8::try_from(MAX_KEYS).unwrap();
+        write(&path, 1..=most);
+        let mut keys = Keys::open(&path, Duration::from_secs(10)).unwrap();
+        write(&path, 2..=most + 1);
+        let later = 5 * SECOND;
+        assert!(matches!(keys.look(0, 0), Err(KeysError::TooMany(_))));
+        // Removed by hand, and the older ones' time is not over.
+        assert!(matches!(keys.look(later, 0), Err(KeysError::TooMany(_))));
+        keys.held.retain(|held| held.key.index.get() != 1);
+        assert!(keys.look(2 * later, 0).unwrap().unwrap());
+        assert_eq!(announced(&keys), most + 1);
+        assert!(keys.look(3 * later, 0).unwrap().is_none());
+    }
+
+    #[test]
+    fn without_a_file_there_is_nothing_to_look_at() {
+        assert!(Keys::none().look(1, 0).unwrap().is_none());
     }
 }
