@@ -735,7 +735,7 @@ fn ten_thousand() {
     assert_eq!(db.snapshot().sad.len(), 19_000);
     // Generous: copying everything each time would take minutes without optimisation.
     assert!(
-        before.elapsed() < Duration::from_secs(20),
+        before.elapsed() < Duration::from_mins(1),
         "{:?}",
         before.elapsed()
     );

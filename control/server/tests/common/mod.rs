@@ -13,7 +13,8 @@ use octoplane_api::v1::config_client::ConfigClient;
 use octoplane_api::v1::flows_client::FlowsClient;
 use octoplane_api::v1::stats_client::StatsClient;
 use octoplane_control::{
-    Access, Dataplane, PortRefusal, PortSettings, ServeError, Server, StateFile, StateJournal, flow_tuple,
+    Access, Dataplane, PortRefusal, PortSettings, Saved, ServeError, Server, StateError, StateFile,
+    StateJournal, flow_tuple,
 };
 use octoplane_engine::Timeouts;
 use octoplane_flow::{FlowHandle, FlowRef, FlowTable, Tuple};
@@ -248,6 +249,19 @@ pub fn tables(capacity: Capacity, names: &[&str]) -> Store {
     Store::new(ports, gateways, capacity).unwrap()
 }
 
+/// Opens a state directory that was a server's before: who watched there lets go of it soon after the server's end.
+pub fn reopen(state: &std::path::Path) -> (StateFile, Saved) {
+    let begin = std::time::Instant::now();
+    loop {
+        match StateFile::open(state) {
+            Err(StateError::InUse(_)) if begin.elapsed() < std::time::Duration::from_mins(1) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// A server over its own tables. Dropping it stops it.
 pub struct Lab {
     pub socket: PathBuf,
@@ -273,7 +287,7 @@ impl Lab {
 
     /// Goes on where the daemon stopped that had this state directory.
     pub async fn resume(state: &std::path::Path) -> Self {
-        let (file, saved) = StateFile::open(state).unwrap();
+        let (file, saved) = reopen(state);
         let mut tables = tables(Capacity::default(), &["pod1", "pod2", "uplink0", "host0"]);
         let restored = saved.restore(&mut tables).unwrap();
         let journal = file.journal(&tables.state(), restored).unwrap();

@@ -137,7 +137,7 @@ async fn watches_are_counted_over_all_connections() {
         .await
         .is_err()
     {
-        assert!(begin.elapsed() < Duration::from_secs(5));
+        assert!(begin.elapsed() < Duration::from_mins(1));
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -145,33 +145,35 @@ async fn watches_are_counted_over_all_connections() {
 #[tokio::test]
 async fn who_asks_too_often_is_told() {
     let lab = Lab::with_access(limited(ClientLimits {
-        requests_per_second: 50,
+        requests_per_second: 5,
         ..ClientLimits::default()
     }))
     .await;
     let mut stats = lab.stats().await;
     let mut refused = None;
-    for _ in 0..60 {
+    for _ in 0..600 {
         if let Err(status) = stats.get_drops(v1::GetDropsRequest {}).await {
             refused = Some(status);
+            break;
         }
     }
-    let refused = refused.expect("60 at once are more than 50 a second");
+    let refused = refused.expect("one after the other they are more than 5 a second");
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(
         refused
             .message()
-            .contains("at most 50 requests a second (control.client_requests_per_second)"),
+            .contains("at most 5 requests a second (control.client_requests_per_second)"),
         "{refused}"
     );
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Who waits is heard again.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
     stats.get_drops(v1::GetDropsRequest {}).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_request_that_does_not_come_to_an_end_is_ended() {
     let lab = Lab::with_access(limited(ClientLimits {
-        request_timeout: Duration::from_secs(1),
+        request_timeout: Duration::from_secs(3),
         ..ClientLimits::default()
     }))
     .await;
@@ -180,7 +182,7 @@ async fn a_request_that_does_not_come_to_an_end_is_ended() {
     let begin = Instant::now();
     let refused = lab.config().await.apply_stream(slow).await.unwrap_err();
     assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused}");
-    assert!(begin.elapsed() < Duration::from_secs(3));
+    assert!(begin.elapsed() < Duration::from_secs(30));
     assert_eq!(lab.store.state().endpoints().count(), 0, "all or nothing");
     // A watch may last longer than that.
     let mut watch = lab
@@ -190,13 +192,13 @@ async fn a_request_that_does_not_come_to_an_end_is_ended() {
         .await
         .unwrap()
         .into_inner();
-    tokio::time::sleep(Duration::from_millis(1300)).await;
+    tokio::time::sleep(Duration::from_millis(3300)).await;
     lab.config()
         .await
         .apply(apply([Step::PutEndpoint(endpoint(1))]))
         .await
         .unwrap();
-    let event = tokio::time::timeout(Duration::from_secs(5), watch.message()).await;
+    let event = tokio::time::timeout(Duration::from_mins(1), watch.message()).await;
     assert!(event.unwrap().unwrap().is_some());
 }
 
@@ -234,14 +236,26 @@ async fn who_connects_and_says_nothing_is_in_nobodys_way_and_is_sent_away() {
     }
     let begin = Instant::now();
     lab.stats().await.get_drops(v1::GetDropsRequest {}).await.unwrap();
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    assert!(
+        begin.elapsed() < Duration::from_secs(9),
+        "they are sent away after ten"
+    );
     for mut stream in silent {
         let mut all = Vec::new();
         // The server's first frames may come, then the end.
-        let end = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut all)).await;
+        let end = tokio::time::timeout(Duration::from_mins(1), stream.read_to_end(&mut all)).await;
         assert!(end.is_ok(), "still open");
     }
-    assert!(begin.elapsed() < Duration::from_secs(20));
+}
+
+async fn count_ended(streams: &mut [UnixStream]) -> usize {
+    let mut ended = 0;
+    for stream in streams {
+        let mut byte = [0; 64];
+        let read = tokio::time::timeout(Duration::from_millis(200), stream.read(&mut byte)).await;
+        ended += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    }
+    ended
 }
 
 /// A connection more than the client may have is closed; nothing is read from it.
@@ -256,11 +270,10 @@ async fn connections_have_a_limit() {
     for _ in 0..10 {
         open.push(UnixStream::connect(&lab.socket).await.unwrap());
     }
-    let mut ended = 0;
-    for stream in &mut open {
-        let mut byte = [0; 64];
-        let read = tokio::time::timeout(Duration::from_millis(300), stream.read(&mut byte)).await;
-        ended += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    let (begin, mut ended) = (Instant::now(), 0);
+    while ended < 6 {
+        assert!(begin.elapsed() < Duration::from_mins(1), "{ended}");
+        ended = count_ended(&mut open).await;
     }
-    assert!((6..=8).contains(&ended), "{ended}");
+    assert!(count_ended(&mut open).await <= 8);
 }

@@ -135,7 +135,7 @@ async fn what_others_program_meanwhile_stays() {
     let agent = Agent::begin(&lab, kinds(&[])).await;
     agent.send(endpoints([1])).await;
     // It has begun, or else the others would not be others.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let changed = v1::Endpoint {
         identity: 2000,
         ..endpoint(2)
@@ -192,7 +192,7 @@ async fn beginning_again_ends_an_unfinished_one() {
     let first = Agent::begin(&lab, kinds(&[v1::Kind::Endpoint, v1::Kind::Route])).await;
     let other = Agent::begin(&lab, kinds(&[v1::Kind::Service])).await;
     first.send(endpoints([7])).await;
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let second = Agent::begin(&lab, kinds(&[v1::Kind::Endpoint])).await;
     let refused = first.answer().await.unwrap_err();
     assert_eq!(refused.code(), Code::Aborted);
