@@ -4,7 +4,10 @@
 //! wait for it a while, where packets wait for neighbours, instead of being dropped as in Cilium.
 //!
 //! An entry is a connection of that table: its forward tuple has the fragments' addresses and, in place of the ports, their
-//! identification; the other one is the same turned round, in another zone. Its words are the ports, and when it was made.
+//! identification; the other one is the same turned round, in another zone. Its words are the ports, when it was made in the
+//! unit in which entries expire, and the same in nanoseconds.
+//!
+//! When there are too many, old ones give way to new ones: fragments of one packet mostly follow each other closely.
 
 use octoplane_flow::{FlowError, FlowHandle, Tuple};
 use octoplane_packet::BufPool;
@@ -98,22 +101,26 @@ impl<P: BufPool> Core<P> {
             | u64::from(packet.port) << 32
             | u64::from(echo) << 48
             | u64::from(packet.tuple.protocol()) << PROTOCOL;
-        let payload = [word, u64::from(rx.second), 0];
+        let payload = [word, u64::from(rx.second), rx.now];
         let look = rx.second.saturating_add(SECONDS);
         let table = self.fragments.table();
         let known = match table.find(table.hash(key), key) {
             // An identification that is used again.
             Some(known) => Some(known),
-            None => match self.fragments.insert([key, &back(key)], [payload, [0; 3]], look) {
-                Ok(_) => None,
-                Err(FlowError::Taken(known)) => Some(known),
-                // The table is full: what follows waits in vain.
-                Err(_) => return,
-            },
+            None => {
+                self.fragments.make_room(|half| half.word::<2>());
+                match self.fragments.insert([key, &back(key)], [payload, [0; 3]], look) {
+                    Ok(_) => None,
+                    Err(FlowError::Taken(known)) => Some(known),
+                    // Another worker has been held up for so long that what made room cannot be used: what follows waits in vain.
+                    Err(_) => return,
+                }
+            }
         };
         if let Some(half) = known.and_then(|known| self.fragments.table().half(known)) {
             half.set_word::<0>(payload[0]);
             half.set_word::<1>(payload[1]);
+            half.set_word::<2>(payload[2]);
         }
         self.parking.first_fragment_came();
     }

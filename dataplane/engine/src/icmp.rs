@@ -127,7 +127,8 @@ impl<P: BufPool> Core<P> {
     }
 
     /// Tells the sender of `frame` about an error, unless that is not allowed, or too many errors were sent lately: back to where
-    /// it came from or, if it was taken out of a tunnel (`inside`), through the tunnel to its sender's node.
+    /// it came from; if it was taken out of a tunnel (`inside`), through the tunnel to its sender's node; if it came in ESP without
+    /// a tunnel, as packets to its sender are routed and encrypted.
     pub(crate) fn icmp_error(
         &mut self,
         rx: &Rx<'_>,
@@ -202,7 +203,7 @@ impl<P: BufPool> Core<P> {
         let parts = [header.as_bytes(), icmp.as_bytes(), sample];
         match inside {
             true => self.send_inside(rx, ethernet, parts, IpAddr::from(old.src), out),
-            false => self.send_back(rx, ethernet, parts, out),
+            false => self.send_back(rx, ethernet, parts, IpAddr::from(old.src), out),
         }
     }
 
@@ -245,7 +246,7 @@ impl<P: BufPool> Core<P> {
         let parts = [header.as_bytes(), icmp.as_bytes(), sample];
         match inside {
             true => self.send_inside(rx, ethernet, parts, IpAddr::from(old.src), out),
-            false => self.send_back(rx, ethernet, parts, out),
+            false => self.send_back(rx, ethernet, parts, IpAddr::from(old.src), out),
         }
     }
 
@@ -255,12 +256,67 @@ impl<P: BufPool> Core<P> {
         rx: &Rx<'_>,
         ethernet: &Ethernet,
         parts: [&[u8]; 3],
+        sender: IpAddr,
         out: &mut Output<P::Buf>,
     ) -> bool {
         let Some(buf) = self.frame(rx, ethernet, parts, out) else {
             return false;
         };
+        if is_unwrapped(rx, ethernet.src) {
+            return self.send_routed(rx, buf, sender, out);
+        }
         match out.send(rx.port, buf) {
+            Ok(()) => true,
+            Err(buf) => {
+                out.discard(buf);
+                false
+            }
+        }
+    }
+
+    /// Sends what is said to the sender of a packet that was taken out of ESP the way that leads there, encrypted if what goes
+    /// there is: the station that the packet came from is not known, and what is quoted of it was not to be read on the way.
+    /// Whether it was sent.
+    pub(crate) fn send_routed(
+        &self,
+        rx: &Rx<'_>,
+        mut buf: P::Buf,
+        sender: IpAddr,
+        out: &mut Output<P::Buf>,
+    ) -> bool {
+        let remote = connection::remote(rx.snapshot, sender);
+        let end = (remote.tunnel.is_some() && remote.key != 0 && rx.ipsec.is_some())
+            .then(|| rx.snapshot.tunnel_end(remote.tunnel_end));
+        // Whatever this node's own identity is: it repeats what somebody else's packet said.
+        let Ok(sa) = connection::sealing(rx, end, false, remote.identity) else {
+            out.discard(buf);
+            return false;
+        };
+        let target = rx.snapshot.target(match end {
+            Some(end) => end.target,
+            None => connection::find(rx.snapshot, sender),
+        });
+        let mtu = match sa {
+            Some((ipsec, sa)) => ipsec.room(sa, target.mtu, 0),
+            None => target.mtu,
+        };
+        if target.action != Action::Forward || buf.len() - ETHERNET_LEN > usize::from(mtu) {
+            out.discard(buf);
+            return false;
+        }
+        if let Some(macs) = buf.data_mut().get_mut(..12) {
+            macs.copy_from_slice(&target.macs);
+        }
+        if let Some((ipsec, sa)) = sa {
+            let seal = Seal {
+                sa: sa.id(),
+                port: target.port,
+                front: ipsec.front(0),
+            };
+            self.seal(rx, buf, seal, out);
+            return true;
+        }
+        match out.send(target.port, buf) {
             Ok(()) => true,
             Err(buf) => {
                 out.discard(buf);
@@ -342,6 +398,12 @@ impl<P: BufPool> Core<P> {
         }
         Some(buf)
     }
+}
+
+/// Whether a frame was never on a link: its IP packet was in ESP, and who put an Ethernet header in front of it does not know
+/// where that came from.
+pub(crate) fn is_unwrapped(rx: &Rx<'_>, src: [u8; 6]) -> bool {
+    rx.view.role == Role::Uplink && (rx.decrypted || src == [0; 6])
 }
 
 /// Swaps the Ethernet addresses for an answer.

@@ -8,8 +8,9 @@ use crate::connection::{resume_affinity, resume_connection, second};
 
 /// Most clients of services with session affinity that are remembered, in each family together.
 const AFFINITIES: u32 = 65_536;
-/// Most packets whose fragments are told apart at the same time: as many as Cilium's table has (specification, 2.10).
-const FRAGMENTS: u32 = 8_192;
+/// Most packets whose fragments are told apart at the same time: as many as Cilium's table has (specification, 2.10), and a
+/// quarter of the table for those that come next, which workers keep ready.
+const FRAGMENTS: u32 = 8_192 / 3 * 4 + 4;
 
 /// Version of what kept tables hold: which table is which, and what the words of connections (`connection/state.rs`) and of
 /// affinity (`connection/affinity.rs`) mean. Raise it with any of them: what an older daemon left is not read then.

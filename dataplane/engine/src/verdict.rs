@@ -9,9 +9,10 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use Verdict::{Drop, Punt, Refuse};
 
+use crate::connection;
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
-use crate::icmp::Error;
+use crate::icmp::{Error, is_unwrapped};
 use crate::output::{Output, ToSeal};
 use crate::parking::Awaited;
 
@@ -78,6 +79,15 @@ impl<P: BufPool> Core<P> {
             Verdict::Open => return self.open(rx, buf, out),
             Verdict::Answer => {
                 self.stats.answered.add(1);
+                // Its Ethernet header has been turned round.
+                let back = buf.data().first_chunk().copied().unwrap_or_default();
+                if is_unwrapped(rx, back) {
+                    let Some(asker) = connection::destination(buf.data()) else {
+                        return out.discard(buf);
+                    };
+                    self.send_routed(rx, buf, asker, out);
+                    return;
+                }
                 rx.port
             }
             Refuse(reason, error) => {

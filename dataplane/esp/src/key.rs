@@ -1,8 +1,12 @@
 //! Keys in memory: zeroised when dropped, shown by nothing.
 
 use std::fmt;
+use std::net::IpAddr;
 
+use aws_lc_rs::digest::{Context, Digest, SHA256};
 use zeroize::{Zeroize, ZeroizeOnDrop, zeroize_stack};
+
+use crate::sa::SaKey;
 
 /// Secret bytes. Their memory is overwritten when they are dropped; `Debug` shows the length only.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
@@ -105,6 +109,27 @@ impl Fingerprint {
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
+
+    /// One of these keys and the name of a security association together.
+    pub(crate) fn of(&self, sa: &SaKey) -> Self {
+        let mut hash = Context::new(&SHA256);
+        hash.update(b"octoplane esp sa 1");
+        hash.update(&self.0);
+        hash.update(&sa.spi.to_be_bytes());
+        for end in [sa.source, Some(sa.destination)] {
+            // Each takes the same number of bytes, so that no two names are alike.
+            let (family, addr) = match end {
+                None => (0, 0),
+                Some(IpAddr::V4(addr)) => (4, addr.to_bits().into()),
+                Some(IpAddr::V6(addr)) => (6, addr.to_bits()),
+            };
+            hash.update(&[family]);
+            hash.update(&u128::to_be_bytes(addr));
+        }
+        hash.update(&sa.mark.value.to_be_bytes());
+        hash.update(&sa.mark.mask.to_be_bytes());
+        Self(start(&hash.finish()))
+    }
 }
 
 impl fmt::Display for Fingerprint {
@@ -135,16 +160,17 @@ impl KeyMaterial {
 
     #[inline(never)]
     fn hash(&self) -> Fingerprint {
-        let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        let mut hash = Context::new(&SHA256);
         hash.update(b"octoplane esp key 1");
         for part in [self.cipher.expose(), &self.salt.0, self.auth.expose()] {
             hash.update(&(part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        let mut fingerprint = [0; 16];
-        if let Some(start) = hash.finish().as_ref().first_chunk() {
-            fingerprint = *start;
-        }
-        Fingerprint(fingerprint)
+        Fingerprint(start(&hash.finish()))
     }
+}
+
+/// As much of a hash as a fingerprint has.
+fn start(digest: &Digest) -> [u8; 16] {
+    digest.as_ref().first_chunk().copied().unwrap_or_default()
 }

@@ -378,6 +378,110 @@ fn what_was_accepted_before_an_orderly_end_is_not_accepted_after_it() {
     }
 }
 
+/// Packets that the sender of `spi` at `source` makes with the keys of `seed`, as many as there are `numbers`.
+fn sent_by(source: &str, spi: u32, seed: u8, numbers: usize) -> Vec<Vec<u8>> {
+    let mut sender = Node::new();
+    let sa = sender.add(SaConfig {
+        source: Some(source.parse().unwrap()),
+        ..out(spi, seed)
+    });
+    let inner = ipv4(17, &[]);
+    let mut sent = Vec::new();
+    while sent.len() < numbers {
+        let burst = (numbers - sent.len()).min(256);
+        let packets = sender.encrypt_all(vec![(inner.clone(), sa); burst]);
+        sent.extend(packets.into_iter().map(Result::unwrap));
+        sender.db.tick(0);
+    }
+    sent
+}
+
+fn accepted(node: &mut Node, packets: &[Vec<u8>]) -> usize {
+    let results = packets
+        .chunks(256)
+        .flat_map(|some| node.decrypt_all(some.to_vec()));
+    results.filter(Result::is_ok).count()
+}
+
+/// RFC 4303, section 3.4.3: a window belongs to one security association. Senders that share keys do not share numbers, and the
+/// slower one of two is heard after a restart as before it, but nobody who repeats what they said.
+#[test]
+fn senders_with_the_same_keys_go_on_each_at_its_own_number() {
+    const MANY: usize = 100_000;
+    // By the sender, as where all nodes have one key, or by the SPI.
+    for (fast, slow) in [
+        (("192.0.2.1", 1), ("192.0.2.3", 1)),
+        (("192.0.2.1", 1), ("192.0.2.1", 2)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sequence");
+        let start = |node: &mut Node| {
+            node.db = new();
+            node.db = Database::new(Box::new(FileStore::open(&path).unwrap()), Options::default());
+            node.reader = node.db.reader();
+            for (source, spi) in [fast, slow] {
+                node.add(SaConfig {
+                    source: Some(source.parse().unwrap()),
+                    ..inbound(spi, 1)
+                });
+            }
+        };
+        let from_fast = sent_by(fast.0, fast.1, 1, MANY + 1);
+        let from_slow = sent_by(slow.0, slow.1, 1, 11);
+        let mut receiver = Node::new();
+        start(&mut receiver);
+        assert_eq!(accepted(&mut receiver, &from_fast[..MANY]), MANY);
+        assert_eq!(accepted(&mut receiver, &from_slow[..10]), 10);
+        receiver.db.checkpoint().unwrap();
+        start(&mut receiver);
+        assert_eq!(accepted(&mut receiver, &from_slow[..10]), 0);
+        assert_eq!(accepted(&mut receiver, &from_fast[..MANY]), 0);
+        assert_eq!(accepted(&mut receiver, &from_slow[10..]), 1);
+        assert_eq!(accepted(&mut receiver, &from_fast[MANY..]), 1);
+        // Also those that go and come back without a restart.
+        let key = SaConfig {
+            source: Some(slow.0.parse().unwrap()),
+            ..inbound(slow.1, 1)
+        };
+        let changes = vec![Change::DeleteSa(key.key())];
+        receiver.db.apply(0, changes).unwrap();
+        receiver.add(key);
+        assert_eq!(accepted(&mut receiver, &from_slow), 0);
+    }
+}
+
+/// Where there is one record for all that share keys, as there was once, none of them begins below it.
+#[test]
+fn a_record_of_all_senders_together_holds_for_each() {
+    let mut store = MemoryStore::default();
+    let shared = RecordKey::of_all_inbound(inbound(1, 1).keys.fingerprint());
+    store.put(&[(shared, 20)]).unwrap();
+    let disk = Flaky(Arc::new(Mutex::new((store, false))));
+    let mut receiver = Node::new();
+    let start = |node: &mut Node| {
+        node.db = Database::new(Box::new(disk.clone()), Options::default());
+        node.reader = node.db.reader();
+        for source in ["192.0.2.1", "192.0.2.3"] {
+            node.add(SaConfig {
+                source: Some(source.parse().unwrap()),
+                ..inbound(1, 1)
+            });
+        }
+    };
+    let packets = ["192.0.2.1", "192.0.2.3"].map(|source| sent_by(source, 1, 1, 60));
+    start(&mut receiver);
+    for sent in &packets {
+        assert_eq!(accepted(&mut receiver, &sent[..20]), 0);
+    }
+    // From then on each has its own.
+    assert_eq!(accepted(&mut receiver, &packets[0][20..]), 40);
+    assert_eq!(accepted(&mut receiver, &packets[1][20..30]), 10);
+    receiver.db.checkpoint().unwrap();
+    start(&mut receiver);
+    assert_eq!(accepted(&mut receiver, &packets[0]), 0);
+    assert_eq!(accepted(&mut receiver, &packets[1]), 30);
+}
+
 /// A disk that fails when told to.
 #[derive(Clone, Default)]
 struct Flaky(Arc<Mutex<(MemoryStore, bool)>>);

@@ -7,11 +7,15 @@ use std::sync::atomic::Ordering;
 use arrayvec::ArrayVec;
 
 use crate::looks::Due;
-use crate::table::{FlowError, FlowRef, FlowTable, PAYLOAD, PORTION, SPARE};
+use crate::table::{FlowError, FlowRef, FlowTable, Half, PAYLOAD, PORTION, SPARE};
 use crate::tuple::Tuple;
 
 /// Connections that are looked at side by side.
 const AT_A_TIME: usize = 32;
+/// Connections of which the oldest makes room: that one is nearly always among the oldest eighth.
+const FEW: usize = 8;
+/// 2^64 by the golden ratio: multiples of it are spread evenly, however many there are.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What one worker needs to store, find and expire connections.
 pub struct FlowHandle {
@@ -24,6 +28,8 @@ pub struct FlowHandle {
     /// Where expiry goes on, and the part of the records that is this worker's to expire.
     cursor: usize,
     part: std::ops::Range<usize>,
+    /// Where connections are looked for next that could make room.
+    hand: u64,
 }
 
 impl FlowHandle {
@@ -40,9 +46,11 @@ impl FlowHandle {
             table,
             number,
             free: Vec::with_capacity(2 * PORTION),
-            retired: VecDeque::new(),
+            retired: VecDeque::with_capacity(2 * PORTION),
             cursor: part.start,
             part,
+            // Workers begin at different places.
+            hand: (number as u64).wrapping_mul(GOLDEN / 3),
         })
     }
 
@@ -105,6 +113,50 @@ impl FlowHandle {
             self.retire(flow.record());
         }
         removed
+    }
+
+    /// Sees to it, for a table whose oldest connections may be lost, that the next insertions find room: if this worker has few
+    /// records left and there are no others, ends two connections that are old by what `born` says of their forward directions.
+    /// Their records are free when all workers have been at quiescent points, so call it before each insertion. As after
+    /// [`FlowHandle::remove`], references are good until the next quiescent point.
+    /// Returns how many ended.
+    #[inline]
+    pub fn make_room(&mut self, born: impl Fn(&Half<'_>) -> u64) -> usize {
+        // All workers together keep back no more than a quarter of the table.
+        let enough = PORTION.min(self.part.len() / 4);
+        if self.free.len() + self.retired.len() >= enough {
+            return 0;
+        }
+        self.end_oldest(enough, &born)
+    }
+
+    #[cold]
+    fn end_oldest(&mut self, enough: usize, born: &impl Fn(&Half<'_>) -> u64) -> usize {
+        self.take_stock();
+        if self.free.len() + self.retired.len() >= enough {
+            return 0;
+        }
+        // One for the insertion, and one more until there are enough.
+        (0..2).filter(|_| self.end_one(born)).count()
+    }
+
+    /// Ends the oldest of a few connections from all over the table.
+    fn end_one(&mut self, born: &impl Fn(&Half<'_>) -> u64) -> bool {
+        let records = u64::from(self.table.capacity());
+        let mut oldest: Option<(u64, FlowRef)> = None;
+        for _ in 0..FEW {
+            self.hand = self.hand.wrapping_add(GOLDEN);
+            let flow = FlowRef::first((((self.hand >> 32) * records) >> 32) as u32);
+            if self.table.is_live(flow)
+                && let Some(half) = self.table.half(flow)
+            {
+                let born = born(&half);
+                if oldest.is_none_or(|(before, _)| born < before) {
+                    oldest = Some((born, flow));
+                }
+            }
+        }
+        oldest.is_some_and(|(_, flow)| self.remove(flow))
     }
 
     /// Says that this worker holds on to no reference. Call it between bursts, when idle, too.
@@ -194,12 +246,18 @@ impl FlowHandle {
         }
         self.reclaim();
         if self.free.is_empty() {
-            // Another worker holds this lock for as long as it takes to copy one portion.
-            let mut stock = self.table.stock.lock().map_err(|_| FlowError::Full)?;
+            self.take_stock();
+        }
+        self.free.pop().ok_or(FlowError::Full)
+    }
+
+    /// Takes a portion of the common stock, if there is one.
+    fn take_stock(&mut self) {
+        // Another worker holds this lock for as long as it takes to copy one portion.
+        if let Ok(mut stock) = self.table.stock.lock() {
             let rest = stock.len().saturating_sub(PORTION);
             self.free.extend(stock.drain(rest..));
         }
-        self.free.pop().ok_or(FlowError::Full)
     }
 
     fn retire(&mut self, record: u32) {

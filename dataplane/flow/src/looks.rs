@@ -10,6 +10,9 @@ use crate::table::FlowError;
 
 /// In place of a time: expiry ends the connection without asking.
 const END: u32 = u32::MAX;
+/// Times up to this stand for any time that has come: so many, that those who ask for a look while one is under way, an end of
+/// the connection or two, do not come back to the word that it began with.
+const SOON: u32 = 4;
 /// The upper half.
 const CHECK: u64 = 0xffff_ffff << 32;
 
@@ -87,11 +90,14 @@ impl Looks {
     }
 
     /// Has a connection looked at next. One that is gone stays gone, and one that is to end ends.
+    ///
+    /// The word always changes: who looks at the connection at the moment finds it another one, and does not put it off.
     pub(crate) fn soon(&self, record: u32) {
         if let Some(at) = self.at(record) {
             let _ = at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
                 let look = old as u32;
-                (look != 0 && look != END).then_some(old & CHECK | 1)
+                let soon = if look < SOON { look + 1 } else { 1 };
+                (look != 0 && look != END).then_some(old & CHECK | u64::from(soon))
             });
         }
     }
@@ -117,5 +123,45 @@ impl Looks {
     pub(crate) fn is_live(&self, record: u32) -> bool {
         let look = self.at(record).map_or(0, |at| at.load(Ordering::Acquire)) as u32;
         look != 0 && look != END
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever asks for a look while one is under way gets another one, as often as a connection may be closed.
+    #[test]
+    fn a_look_that_was_asked_for_is_not_put_off() {
+        for look in [1, 2, 3, 10, 100] {
+            for asked in 1..=3 {
+                let looks = Looks::new(64).unwrap();
+                looks.begin(7, look, 0xabcd);
+                let due = looks.due(7, 100).unwrap();
+                for _ in 0..asked {
+                    looks.soon(7);
+                }
+                looks.put_off(7, due, 8000);
+                assert!(
+                    looks.due(7, 100).is_some(),
+                    "asked {asked} times about one of {look}"
+                );
+                assert_eq!(looks.check(7), Some(0xabcd));
+            }
+        }
+        // Without that it is put off; and what is not there, or is to end, stays so.
+        let looks = Looks::new(64).unwrap();
+        looks.begin(7, 1, 0);
+        let due = looks.due(7, 100).unwrap();
+        looks.put_off(7, due, 8000);
+        assert!(looks.due(7, 7999).is_none());
+        looks.soon(7);
+        assert!(looks.due(7, 1).is_some());
+        assert!(looks.end_soon(7, || true));
+        looks.soon(7);
+        assert!(looks.due(7, 1).is_some_and(Due::is_the_end));
+        assert!(looks.end(7));
+        looks.soon(7);
+        assert!(looks.due(7, 100).is_none());
     }
 }

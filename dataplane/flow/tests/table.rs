@@ -106,6 +106,54 @@ fn the_table_holds_what_it_was_made_for_and_then_refuses() {
     }
 }
 
+/// However many come, each finds room, and what goes for it is old.
+#[test]
+fn old_ones_make_room_for_new_ones() {
+    const CAPACITY: u32 = 4096;
+    for workers in [1, 2, 7] {
+        let table = Arc::new(FlowTable::new(CAPACITY).unwrap());
+        let mut handles: Vec<_> = (0..workers)
+            .map(|number| FlowHandle::new(table.clone(), number, workers).unwrap())
+            .collect();
+        let mut ended = 0;
+        for n in 0..5 * CAPACITY {
+            let handle = &mut handles[n as usize / 32 % workers];
+            ended += handle.make_room(|half| half.word::<0>());
+            insert(handle, &tuple(n), n.into()).unwrap_or_else(|error| panic!("{n}, {workers}: {error}"));
+            let young = n.saturating_sub(CAPACITY / 8)..=n;
+            assert!(n % 64 > 0 || young.into_iter().all(|n| find(handle, &tuple(n)).is_some()));
+            if n % 32 == 31 {
+                handles.iter_mut().for_each(FlowHandle::quiesce);
+            }
+        }
+        // Room that is there is used.
+        assert!(table.len() >= CAPACITY / 4 * 3 && table.len() <= CAPACITY);
+        assert_eq!(ended as u32, 5 * CAPACITY - table.len());
+    }
+    // While there is room nothing ends.
+    let mut handle = handle(CAPACITY);
+    for n in 0..CAPACITY / 4 * 3 {
+        assert_eq!(handle.make_room(|_| 0), 0);
+        insert(&mut handle, &tuple(n), 0).unwrap();
+    }
+}
+
+/// Nor is more ended than what can be waited for, while a worker holds on to everything.
+#[test]
+fn no_more_is_ended_than_makes_room() {
+    let table = Arc::new(FlowTable::new(4096).unwrap());
+    let mut handle = FlowHandle::new(table.clone(), 0, 2).unwrap();
+    let _other = FlowHandle::new(table.clone(), 1, 2).unwrap();
+    for n in 0..4096 {
+        let _ = insert(&mut handle, &tuple(n), n.into());
+    }
+    let ended: usize = (0..10_000)
+        .map(|_| handle.make_room(|half| half.word::<0>()))
+        .sum();
+    assert!((1..=512).contains(&ended), "{ended}");
+    assert_eq!(table.len() as usize, 4096 - ended);
+}
+
 #[test]
 fn a_record_is_not_used_again_while_a_worker_may_hold_on_to_it() {
     let table = Arc::new(FlowTable::new(64).unwrap());

@@ -116,11 +116,11 @@ impl PollLoop {
                     && ipsec.looks_at_received()
                 {
                     ipsec.receive(id, &mut burst, &mut self.engine, out);
-                    if burst.is_empty() {
-                        continue;
-                    }
                 }
-                self.engine.process(now, id, &mut burst, out);
+                if !burst.is_empty() {
+                    self.engine.process(now, id, &mut burst, out);
+                }
+                // Also when nothing is left for the engine: what waits to be decrypted has no more room than a port's queue.
                 if pending > FLUSH - BURST {
                     self.flush(out);
                     pending = 0;

@@ -170,6 +170,43 @@ fn only_so_many_wait() {
     assert_eq!(dropped, 100 - 64);
 }
 
+/// 2.10: there is room for 8,192 packets. Who sends more of them does not shut out others: what was seen first goes first.
+#[test]
+fn who_sends_many_does_not_shut_out_others() {
+    const ROOM: u16 = 8192;
+    let mut lab = with_service();
+    let flood = |lab: &mut Lab<HeapPool>, ids: std::ops::Range<u16>| {
+        for id in ids {
+            let whole = packet(17, ("10.0.0.1", 4000), ("10.0.0.2", 53), 0, (OURS[0], EP1));
+            let [first, _] = cut(&whole, id);
+            lab.one(POD0, &first).only();
+            if id % 32 == 0 {
+                lab.tick(0);
+            }
+        }
+    };
+    let second_is_sent = |lab: &mut Lab<HeapPool>, id| {
+        let [_, second] = cut(&there("10.0.0.1", "10.96.0.10"), id);
+        assert_eq!(lab.one(POD0, &second).only().0, POD1);
+    };
+    let first_comes = |lab: &mut Lab<HeapPool>, id| {
+        let [first, _] = cut(&there("10.0.0.1", "10.96.0.10"), id);
+        lab.one(POD0, &first).only();
+    };
+    // All at one time.
+    flood(&mut lab, 0..2 * ROOM);
+    first_comes(&mut lab, 7);
+    second_is_sent(&mut lab, 7);
+    // And when others come between the fragments.
+    for (id, more) in (100..120).zip(2 * ROOM / 500..) {
+        lab.tick(1_000_000);
+        first_comes(&mut lab, id);
+        lab.tick(1_000_000);
+        flood(&mut lab, more * 500..(more + 1) * 500);
+        second_is_sent(&mut lab, id);
+    }
+}
+
 /// Another packet's fragments, with an identification or addresses of their own, are not mixed up with it.
 #[test]
 fn packets_are_told_apart() {

@@ -10,7 +10,7 @@ use octoplane_esp::store::MemoryStore;
 use octoplane_packet::{HeapBuf, HeapPool, PacketBuf};
 use octoplane_tables::model::{Change, IpcacheEntry, TunnelProtocol};
 
-use crate::common::bytes::{be16, internet_checksum, ip, ip4};
+use crate::common::bytes::{be16, icmp4, internet_checksum, ip, ip4};
 use crate::common::flows::packet;
 use crate::common::*;
 use crate::overlay::{PEER, PEER4, PEER6, tunnelled, wrapped};
@@ -398,6 +398,82 @@ fn pods_packets_are_encrypted_without_a_tunnel() {
     // Fail closed.
     let mut closed = native(3, false);
     assert_eq!(closed.lab.one(POD0, &to_peer(10)).dropped(), 197);
+}
+
+/// What was in ESP without a tunnel has no Ethernet source: what its sender is told finds the way by itself, and nobody reads on it
+/// what was encrypted before (RFC 4301, section 6).
+#[test]
+fn senders_of_what_was_encrypted_are_told_in_esp() {
+    let ping = |to: &str| {
+        ip4("10.1.0.7", to)
+            .payload(1, icmp4(8, 0, [0, 1, 0, 1], b"secret"))
+            .frame(OURS[2], [0; 6])
+    };
+    let late = ip4("10.1.0.7", "10.0.0.1").ttl(1).frame(OURS[2], [0; 6]);
+    let through = ip4("10.1.0.7", "203.0.113.1").ttl(1).frame(OURS[2], [0; 6]);
+    // Time exceeded, for an endpoint and for somebody elsewhere, and an echo reply.
+    for (frame, kind) in [(&late, 11), (&through, 11), (&ping(OWN4), 0)] {
+        for strict in [false, true] {
+            let mut it = native(3, strict);
+            it.peer(Peer::Ready);
+            assert_eq!(it.decrypted(frame), []);
+            let sealed = it.sealed();
+            assert_eq!(sealed.len(), 1);
+            let told = &sealed[0];
+            assert_eq!((&told[..6], &told[6..12]), (&PEER[..], &OURS[2][..]));
+            assert_eq!(
+                (&told[26..30], &told[30..34], told[23], told[34]),
+                (&[192, 0, 2, 1][..], &[10, 1, 0, 7][..], 1, kind)
+            );
+            assert_eq!(internet_checksum(&told[14..34]), 0);
+            assert_eq!(internet_checksum(&told[34..]), 0);
+            if kind == 11 {
+                assert_eq!(told[42..], frame[14..]);
+            }
+            // Not at all if not so.
+            it.database
+                .apply(0, vec![EspChange::DeleteNode(ip(PEER4))])
+                .unwrap();
+            assert_eq!(it.decrypted(frame), []);
+            assert!(it.sealed().is_empty());
+        }
+    }
+    // Where nothing is encrypted it is routed, to the next hop: as what came by a policy, which decides about this, too.
+    let mut it = native(3, false);
+    it.peer(Peer::Ready);
+    let frame = ip4("198.51.100.7", "203.0.113.1").ttl(1).frame(OURS[2], [0; 6]);
+    let mut burst = [HeapBuf::new(&frame)].into_iter().collect();
+    it.lab.engine.forward(SECOND, UPLINK, &mut burst, &mut it.lab.out);
+    let queue = it.lab.out.queue(UPLINK).unwrap();
+    assert_eq!(queue.len(), 1);
+    let told = queue[0].data();
+    assert_eq!((&told[..6], &told[6..12]), (&ROUTER[..], &OURS[2][..]));
+    assert_eq!((&told[30..34], told[34]), (&[198, 51, 100, 7][..], 11));
+    assert!(it.sealed().is_empty());
+}
+
+/// The same for IPv6.
+#[test]
+fn senders_of_what_was_encrypted_are_told_in_esp_over_ipv6() {
+    let mut it = native(3, true);
+    it.peer(Peer::Ready);
+    it.lab.apply(vec![Change::PutIpcache(IpcacheEntry {
+        prefix: "fd01::/64".parse().unwrap(),
+        identity: 5000,
+        tunnel: Some(ip(PEER4)),
+        key: 3,
+        skip_tunnel: false,
+    })]);
+    let mut frame = packet(17, ("fd01::7", 4000), ("fd00::1", 80), 0, (OURS[2], [0; 6]));
+    frame[21] = 1;
+    assert_eq!(it.decrypted(&frame), []);
+    let sealed = it.sealed();
+    assert_eq!(sealed.len(), 1);
+    let told = &sealed[0];
+    assert_eq!((&told[..6], &told[6..12]), (&PEER[..], &OURS[2][..]));
+    // Time exceeded (RFC 4443, section 3.3), to its sender, with all of it.
+    assert_eq!((&told[38..54], told[20], told[54]), (&frame[22..38], 58, 3));
+    assert_eq!(told[62..], frame[14..]);
 }
 
 #[test]

@@ -162,14 +162,16 @@ impl<'a> Draft<'a> {
             let max = MAX_SAME_ADDRESSES;
             return Err(ChangeError::TooManyMarks { key, max });
         }
-        let record = RecordKey {
-            fingerprint,
-            kind: key.direction.into(),
-        };
+        let record = RecordKey::of(fingerprint, &key);
         let kept = self.store.get(record);
         let resume = match key.direction {
             Direction::Outbound => kept.unwrap_or(1),
-            Direction::Inbound => kept.unwrap_or(0),
+            // Before inbound ones had records of their own, there was one for all with the same keys. It is not below what any of
+            // them had accepted, but nothing tells which of them it is about, nor which there were: none may begin below it. The
+            // slower senders' packets are refused until they have come so far, once; what they send then is theirs alone.
+            Direction::Inbound => kept
+                .or_else(|| self.store.get(RecordKey::of_all_inbound(fingerprint)))
+                .unwrap_or(0),
         };
         let id = self.take_id();
         let sa = Arc::new(Sa::new(id, config, self.now, resume).map_err(error)?);

@@ -90,10 +90,7 @@ impl std::fmt::Debug for Database {
 }
 
 fn record(sa: &Sa) -> RecordKey {
-    RecordKey {
-        fingerprint: sa.fingerprint(),
-        kind: sa.config().direction.into(),
-    }
+    RecordKey::of(sa.fingerprint(), &sa.config().key())
 }
 
 impl Database {

@@ -13,16 +13,41 @@ use std::path::PathBuf;
 pub use file::FileStore;
 
 use crate::key::Fingerprint;
-use crate::sa::Direction;
+use crate::sa::{Direction, SaKey};
 
 /// What a record is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordKey {
-    /// Of the keys.
+    /// Of the keys; inbound, of the keys and the name of the security association.
     pub fingerprint: Fingerprint,
     /// Outbound: the record is the first number that was not reserved. Inbound: a number up to which packets may have been
     /// accepted.
     pub kind: RecordKind,
+}
+
+impl RecordKey {
+    /// The record of a security association with keys of this fingerprint.
+    ///
+    /// Outbound numbers belong to the keys, whatever the security association is called: with them a nonce would be used
+    /// twice. Inbound they belong to the sender. Some may send with the same keys, each with its own numbers, and the number
+    /// that the fastest has come to would shut out all others. So the name counts there, and the fingerprint is one of both.
+    pub fn of(fingerprint: Fingerprint, key: &SaKey) -> Self {
+        Self {
+            fingerprint: match key.direction {
+                Direction::Outbound => fingerprint,
+                Direction::Inbound => fingerprint.of(key),
+            },
+            kind: key.direction.into(),
+        }
+    }
+
+    /// The record that all inbound security associations with these keys once had together: the highest number of any.
+    pub fn of_all_inbound(fingerprint: Fingerprint) -> Self {
+        Self {
+            fingerprint,
+            kind: RecordKind::Inbound,
+        }
+    }
 }
 
 /// Which way the keys are used.

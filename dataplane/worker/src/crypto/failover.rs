@@ -169,11 +169,25 @@ where
         if !self.health.is_up() {
             self.turn_down(now);
         }
-        let waiting = self.pending.awaited() > 0 || matches!(self.health.state, State::Probing { .. });
-        if waiting && self.health.is_silent(now) {
+        if self.is_overdue(now) && self.is_silent_when_asked(now) {
             self.give_up(Cause::Silent, now);
         }
         self.collect_sessions();
+    }
+
+    /// Whether something should have come back from the device by now.
+    #[inline(always)]
+    fn is_overdue(&self, now: u64) -> bool {
+        let waiting = self.pending.awaited() > 0 || matches!(self.health.state, State::Probing { .. });
+        waiting && self.health.is_silent(now)
+    }
+
+    /// Whether a device that is overdue has nothing to give back. The worker may have been held up since it last asked: what
+    /// the device finished meanwhile is no silence, and must not be lost.
+    #[cold]
+    fn is_silent_when_asked(&mut self, now: u64) -> bool {
+        self.collect(now);
+        self.is_overdue(now)
     }
 
     /// Takes the device that control offers, if there is none.
@@ -199,7 +213,7 @@ where
             self.stats.failures[Cause::Removed as usize].add(1);
         }
         if self.pending.awaited() > 0 {
-            if !self.health.is_silent(now) {
+            if !self.is_overdue(now) || !self.is_silent_when_asked(now) {
                 return;
             }
             self.abandon(Cause::Removed);

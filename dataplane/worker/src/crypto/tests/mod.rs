@@ -447,6 +447,39 @@ fn a_silent_device_is_given_up_and_its_late_packets_are_freed() {
     assert_eq!(lab.stats.unused(), None);
 }
 
+/// A worker that was not running for a while finds the device done, not silent.
+#[test]
+fn a_device_is_not_silent_because_nobody_asked_it() {
+    let mut lab = Lab::new(128, 256);
+    let session = lab.ready(1, Operation::Encrypt);
+    lab.send(&session, 8);
+    advance(10 * LIMITS.timeout);
+    lab.send(&session, 1);
+    assert_eq!(lab.receive_all(), 9);
+    assert_eq!((lab.stats.lost.get(), lab.stats.failures(Cause::Silent)), (0, 0));
+    assert_eq!(lab.stats.unused(), None);
+
+    // The same for a probe.
+    lab.mood(|mood| mood.returns = Some(1));
+    lab.send(&session, 64);
+    lab.receive_all();
+    assert_eq!(lab.stats.unused(), Some(Cause::Errors));
+    lab.mood(|mood| mood.returns = None);
+    advance(LIMITS.backoff);
+    lab.send(&session, 1);
+    advance(10 * LIMITS.timeout);
+    lab.send(&session, 1);
+    assert_eq!(lab.receive_all(), 2);
+    assert_eq!((lab.stats.unused(), lab.stats.failures(Cause::Silent)), (None, 0));
+
+    // And for one that is to go.
+    lab.send(&session, 8);
+    lab.mailbox.ask_back();
+    advance(10 * LIMITS.timeout);
+    lab.send(&session, 1);
+    assert_eq!((lab.receive_all(), lab.stats.lost.get()), (9, 0));
+}
+
 #[test]
 fn nothing_is_lost_with_a_device_that_writes_elsewhere() {
     let mut lab = Lab::new(128, 256);
