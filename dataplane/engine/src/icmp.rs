@@ -334,13 +334,19 @@ impl<P: BufPool> Core<P> {
         sender: IpAddr,
         out: &mut Output<P::Buf>,
     ) -> bool {
-        let number = connection::remote(rx.snapshot, sender).tunnel_end;
-        if number == 0 {
+        let remote = connection::remote(rx.snapshot, sender);
+        if remote.tunnel_end == 0 {
             return false;
         }
-        let end = rx.snapshot.tunnel_end(number);
+        let end = rx.snapshot.tunnel_end(remote.tunnel_end);
         let target = rx.snapshot.target(end.target);
-        let Ok(sa) = connection::sealing(rx, Some(end), true, identity::HOST) else {
+        // This node says it, but what it repeats was not to be read on the way if it came so.
+        let author = if rx.decrypted {
+            remote.identity
+        } else {
+            identity::HOST
+        };
+        let Ok(sa) = connection::sealing(rx, Some(end), true, author) else {
             return false;
         };
         if target.action != Action::Forward {

@@ -597,6 +597,20 @@ fn what_came_in_esp_in_a_tunnel_goes_where_tunnels_lead() {
     assert_eq!(it.lab.one(UPLINK, &clear(6)).only().0, POD0);
 }
 
+/// Nodes' own packets are in the clear in this form, but not what they repeat of one that was not.
+#[test]
+fn senders_of_what_was_encrypted_in_a_tunnel_are_told_in_esp() {
+    let mut it = esp_in_tunnel(tunnelled(TunnelProtocol::Vxlan, PEER4), true, FRONT4);
+    let late = ip4("10.1.0.7", "10.0.0.1").ttl(1).frame(OURS[2], PEER);
+    assert_eq!(it.decrypted(&late), []);
+    let sealed = it.sealed();
+    assert_eq!(sealed.len(), 1);
+    assert_eq!(be16(&sealed[0], 36), 8472);
+    let told = &sealed[0][usize::from(FRONT4)..];
+    assert_eq!((&told[16..20], told[9], told[20]), (&[10, 1, 0, 7][..], 1, 11));
+    assert_eq!(told[28..], late[14..]);
+}
+
 #[test]
 fn headers_of_a_tunnel_fit_another_packet() {
     for (front, v6_outside) in [(FRONT4, false), (FRONT4 + 20, true)] {
