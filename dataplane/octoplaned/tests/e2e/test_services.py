@@ -24,7 +24,7 @@ Server(("::", int(sys.argv[1])), Handler).serve_forever()
 
 def serve(lab, where, port, name):
     lab.spawn(where, "/usr/bin/python3", "-c", SERVE, port, name)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while lab.inside(where, "curl", "-s", f"http://localhost:{port}/", check=False).returncode != 0:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -65,7 +65,7 @@ def test_a_service_with_two_backends_and_a_policy(lab):
     assert answers == {"one ::ffff:10.200.0.1", None}, answers
     assert get(lab, "router", "http://10.200.0.2:8001/", 0.5) is None
     assert lab.drops()[133] > 0
-    assert lab.ping("pod1", "10.200.0.2") == 0
+    assert lab.no_answer("pod1", "10.200.0.2")
     state["policies"][0]["entries"] = [{**allow("ingress", 0, 8001), "protocol": 0, "port": 0, "port_prefix_len": 0}]
     lab.apply(state)
     assert lab.ping("pod1", "10.200.0.2") == 3
@@ -125,12 +125,12 @@ def test_vxlan_with_a_linux_kernel(lab):
     assert get(lab, "pod1", "http://10.201.0.7:8000/") == "router ::ffff:10.200.0.1"
     received = json.loads(lab.inside("router", "ip", "-s", "-j", "link", "show", "vx0").stdout)[0]["stats64"]["rx"]
     assert received["packets"] > 3
-    assert lab.ping("pod1", "10.201.0.7") == 0, "policy"
+    assert lab.no_answer("pod1", "10.201.0.7"), "policy"
     del state["policies"]
     lab.apply(state)
     assert lab.ping("pod1", "10.201.0.7") == 3
     # And begun from the other side.
-    assert lab.inside("router", "ping", "-c", 3, "-i", "0.1", "-I", "10.201.0.7", "10.200.0.1").returncode == 0
+    assert lab.ping("router", "10.200.0.1", 3, "-I", "10.201.0.7") == 3
     # Too large for the tunnel: the pod is told by how much.
     result = lab.inside("pod1", "ping", "-c", 1, "-W", 2, "-M", "do", "-s", 1472, "10.201.0.7", check=False)
     assert "mtu" in result.stdout.lower() and "1450" in result.stdout, result.stdout
