@@ -93,6 +93,7 @@ class Programmer(threading.Thread):
             self.error = error
 
 
+@pytest.mark.timeout(1500)
 def test_crashes(daemon):  # noqa: F811
     seed = random.randrange(1 << 32)
     choose = random.Random(seed)

@@ -123,6 +123,7 @@ def test_connections_of_real_kernels(lab, how):
     assert all(7900 < flow["expires_seconds"] <= 8000 for flow in lab.json("flow", "list", "--protocol", "tcp"))
 
 
+@pytest.mark.timeout(1500)
 def test_a_hundred_thousand_connections(lab):
     lab.inside("pod1", "ip", "address", "flush", "dev", "eth0")
     connections = Connections(lab, COUNT)
