@@ -232,11 +232,11 @@ class Lab:
 class Pings:
     """Pings from a pod that go on until they are told to stop."""
 
-    def __init__(self, lab, pod, target, interval="0.01", *more):
+    def __init__(self, lab, pod, target, *options):
         # Not a pipe, which would be full one day.
         self.output = lab.directory / f"pings-{len(lab.processes)}"
         with open(self.output, "w") as file:
-            self.process = lab.spawn(pod, "ping", "-n", "-i", interval, *more, target, stdout=file, stderr=subprocess.STDOUT)
+            self.process = lab.spawn(pod, "ping", "-n", *(options or ("-i", "0.01")), target, stdout=file, stderr=subprocess.STDOUT)
 
     def answered(self):
         return answered(self.output.read_text())
