@@ -19,7 +19,7 @@ GATEWAY4, GATEWAY6 = "169.254.1.1", "fe80::1"
 _labs = itertools.count()
 
 
-def run(*command, check=True, timeout=60, **kwargs):
+def run(*command, check=True, timeout=120, **kwargs):
     result = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, **kwargs)
     if check and result.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, command))}: {result.returncode}\n{result.stdout}{result.stderr}")
@@ -166,7 +166,7 @@ class Lab:
     def start(self):
         log = open(self.directory / "daemon.log", "a")
         self.daemon = self.spawn("dp", BIN / "octoplaned", "--config", self.config, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.octoctl("status", check=False).returncode != 0:
             assert self.daemon.poll() is None, self.log()
             assert time.monotonic() < deadline, self.log()
@@ -213,7 +213,7 @@ class Lab:
     def stop(self):
         """An ordered stop; returns the exit status."""
         self.daemon.send_signal(signal.SIGTERM)
-        return self.daemon.wait(20)
+        return self.daemon.wait(60)
 
     def close(self):
         for process in self.processes:
@@ -236,7 +236,8 @@ class Pings:
         # Not a pipe, which would be full one day.
         self.output = lab.directory / f"pings-{len(lab.processes)}"
         with open(self.output, "w") as file:
-            self.process = lab.spawn(pod, "ping", "-n", *(options or ("-i", "0.01")), target, stdout=file, stderr=subprocess.STDOUT)
+            self.process = lab.spawn(pod, "ping", "-n", *(options or ("-i", "0.01")), target, stdout=file,
+                                     stderr=subprocess.STDOUT)
 
     def answered(self):
         return answered(self.output.read_text())

@@ -31,8 +31,8 @@ def transfer(server, client, address, *options):
     """Megabits a second of a transfer over TCP that comes to its end."""
     process = server.spawn("pod1", "iperf3", "--server", "--one-off", "--forceflush", stdout=subprocess.PIPE, text=True)
     assert "-----" in process.stdout.readline()
-    result = client.inside("pod1", "iperf3", "--client", address, "--bytes", "8M", "--window", "200K", "--json", "--connect-timeout", 30_000,
-                           *options, check=False, timeout=120)
+    result = client.inside("pod1", "iperf3", "--client", address, "--bytes", "8M", "--window", "200K", "--json",
+                           "--connect-timeout", 30_000, *options, check=False, timeout=120)
     process.communicate(timeout=60)
     report = json.loads(result.stdout)
     assert "error" not in report, report
