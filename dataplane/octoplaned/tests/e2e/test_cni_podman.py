@@ -139,7 +139,7 @@ def test_gc_after_the_runtime_was_killed(lab, podman):
                                                   "sleep", "600"),
                                    env=podman.environment, start_new_session=True, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while len(left(lab)["kept"]) < number + 2 and time.monotonic() < deadline:
             pass
         time.sleep(0.02 * number)
