@@ -9,7 +9,7 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.layers.l2 import Ether
 
-from conftest import wait  # noqa: F401: for those who test with it
+from conftest import wait  # noqa: F401 (for those who test with it)
 from raw import open_in
 
 OURS, THEIRS = "192.0.2.1", "198.51.100.9"

@@ -270,7 +270,7 @@ def test_the_restrictions_let_it_work(make_lab, driver):
     lab.daemon = lab.spawn("dp", "sh", "-c", CONFINED, "sh", BIN.resolve() / "octoplaned", "--config", lab.config,
                            stdout=log, stderr=log,
                            env={**os.environ, "DIRECTORY": str(lab.directory), "CAPABILITIES": capabilities})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while lab.octoctl("status", check=False).returncode != 0:
         assert lab.daemon.poll() is None and time.monotonic() < deadline, lab.log()
         time.sleep(0.1)
