@@ -226,6 +226,7 @@ def test_gc_removes_what_the_runtime_does_not_know(lab):
     assert left(lab) == NOTHING
 
 
+@pytest.mark.timeout(900)
 def test_an_add_that_is_killed_anywhere_is_collected(lab):
     """SIGKILL at thirty moments between the begin of an ADD and a bit after its end: before, in and after each step."""
     runner = Runner(lab)

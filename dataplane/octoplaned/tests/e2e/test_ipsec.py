@@ -227,6 +227,7 @@ def test_strict_refuses_the_clear(nodes):
     assert two.drops()[195] >= 2
 
 
+@pytest.mark.timeout(900)
 def test_rotation_under_traffic(nodes):
     one, two = nodes(rotation=30)
     one.meet(2)

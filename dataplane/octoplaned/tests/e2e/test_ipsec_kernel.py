@@ -133,6 +133,7 @@ rotation_s = 60
         lab.close()
 
 
+@pytest.mark.timeout(900)
 def test_ping_tcp_and_rotation(nodes):
     lab, kernel, keys = nodes
     context = lambda: kernel.do("ip -s xfrm state; cat /proc/net/xfrm_stat", check=False) + lab.octoctl(

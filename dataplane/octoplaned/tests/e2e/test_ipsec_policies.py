@@ -193,6 +193,7 @@ def test_rekey_loses_nothing(make):
     assert result.returncode != 0 and "which policy 1 names" in result.stderr
 
 
+@pytest.mark.timeout(900)
 def test_numbers_run_out_before_a_restart(make):
     """RFC 4303, section 3.3.3: a number is not used twice, so there are no more when 32 bits are used up."""
     lab, peer = make()

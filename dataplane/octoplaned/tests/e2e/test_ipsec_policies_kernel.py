@@ -53,6 +53,7 @@ def xfrm_policies(kernel, out):
                   f"tmpl src {ends[0]} dst {ends[1]} proto esp {spi} reqid 7 mode tunnel")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("nat", [False, True], ids=["ip", "udp"])
 def test_tunnel_with_a_kernel(nodes, nat):
     lab, kernel = nodes()
