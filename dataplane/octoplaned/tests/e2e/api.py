@@ -56,11 +56,11 @@ class Api:
 
     def apply(self, *changes, **kwargs):
         request = self.ApplyRequest(changes=[self.Change(**change) for change in changes], omit_events=True)
-        return self.call_Apply(request, timeout=20, **kwargs)
+        return self.call_Apply(request, timeout=60, **kwargs)
 
     def state(self):
         """Revision and everything programmed, by kind and key."""
-        events = self.call_Watch(self.WatchRequest(initial_state=True), timeout=20)
+        events = self.call_Watch(self.WatchRequest(initial_state=True), timeout=60)
         found = {}
         for event in events:
             if event.initial_state_end:

@@ -61,7 +61,7 @@ class Daemon:
     def client(self):
         """A client of the daemon that has just been started, once it answers."""
         client = Api(self.socket)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 client.call_GetStatus(client.GetStatusRequest(), timeout=5)
@@ -77,7 +77,7 @@ class Daemon:
     def stop(self):
         """An ordered stop; returns the exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)

@@ -19,11 +19,37 @@ GATEWAY4, GATEWAY6 = "169.254.1.1", "fe80::1"
 _labs = itertools.count()
 
 
-def run(*command, check=True, timeout=60, **kwargs):
+def run(*command, check=True, timeout=120, **kwargs):
     result = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout, **kwargs)
     if check and result.returncode != 0:
         raise AssertionError(f"{' '.join(map(str, command))}: {result.returncode}\n{result.stdout}{result.stderr}")
     return result
+
+
+def wait(what, seconds=60, text=lambda: ""):
+    """Waits until `what` is something, and returns it. The limit is for what never comes, not for what is slow."""
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, text()
+        time.sleep(0.02)
+    return found
+
+
+def ping_command(target, count, *more):
+    """A ping whose last answer has as much time as the first. With -W alone, ping waits after its last request no longer than
+    twice what the slowest answer took; with a deadline it goes on until so many were answered, and may send more."""
+    limit = ["-w", 20 + count // 10] if count > 1 else ["-W", 2]
+    return [str(word) for word in ("ping", "-n", "-c", count, "-i", "0.05", *limit, *more, target)]
+
+
+def answered(output):
+    """Numbers of the pings that were answered, by what ping wrote."""
+    return {int(number) for number in re.findall(r"bytes from .*icmp_seq=(\d+) ", output)}
+
+
+def gaps(numbers):
+    """Numbers from 1 that are missing below the last one: those after it may be under way."""
+    return sorted(set(range(1, max(numbers, default=0))) - numbers)
 
 
 def af_xdp():
@@ -140,7 +166,7 @@ class Lab:
     def start(self):
         log = open(self.directory / "daemon.log", "a")
         self.daemon = self.spawn("dp", BIN / "octoplaned", "--config", self.config, stdout=log, stderr=log)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.octoctl("status", check=False).returncode != 0:
             assert self.daemon.poll() is None, self.log()
             assert time.monotonic() < deadline, self.log()
@@ -171,14 +197,23 @@ class Lab:
         return sum(worker[field] for worker in self.json("status")["workers"])
 
     def ping(self, pod, target, count=3, *more):
-        result = self.inside(pod, "ping", "-n", "-c", count, "-i", "0.05", "-W", "2", *more, target, check=False)
-        match = re.search(r"(\d+) received", result.stdout)
-        return int(match.group(1)) if match else 0
+        """How many of the pings 1 to `count` were answered."""
+        command = ping_command(target, count, *more)
+        found = answered(self.inside(pod, *command, check=False, timeout=60 + count).stdout)
+        return len(found & set(range(1, count + 1)))
+
+    def no_answer(self, pod, target, *more):
+        """Whether none of the pings of two seconds is answered."""
+        return not answered(self.inside(pod, *ping_command(target, 3, "-w", 2, *more), check=False).stdout)
+
+    def listening(self, name, port):
+        """Waits until somebody listens on a TCP port in a namespace."""
+        wait(lambda: self.inside(name, "ss", "-ltnH", f"sport = :{port}").stdout)
 
     def stop(self):
         """An ordered stop; returns the exit status."""
         self.daemon.send_signal(signal.SIGTERM)
-        return self.daemon.wait(20)
+        return self.daemon.wait(60)
 
     def close(self):
         for process in self.processes:
@@ -192,6 +227,33 @@ class Lab:
                 process.wait()
         for name in self.namespaces:
             run("ip", "netns", "del", f"{self.prefix}-{name}", check=False)
+
+
+class Pings:
+    """Pings from a pod that go on until they are told to stop."""
+
+    def __init__(self, lab, pod, target, *options):
+        # Not a pipe, which would be full one day.
+        self.output = lab.directory / f"pings-{len(lab.processes)}"
+        with open(self.output, "w") as file:
+            self.process = lab.spawn(pod, "ping", "-n", *(options or ("-i", "0.01")), target, stdout=file,
+                                     stderr=subprocess.STDOUT)
+
+    def answered(self):
+        return answered(self.output.read_text())
+
+    def more(self, count=50):
+        """Waits until so many more are answered."""
+        goal = len(self.answered()) + count
+        wait(lambda: len(self.answered()) >= goal, text=lambda: self.output.read_text()[-2000:])
+
+    def stop(self):
+        """Ends them, after some more. Returns how many were answered, and which were not though later ones were."""
+        self.more(20)
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(20)
+        found = self.answered()
+        return len(found), gaps(found)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.layers.l2 import Ether
 
+from conftest import wait  # noqa: F401 (for those who test with it)
 from raw import open_in
 
 OURS, THEIRS = "192.0.2.1", "198.51.100.9"
@@ -154,11 +155,3 @@ class Peer:
         self.stopping = True
         self.thread.join()
         self.socket.close()
-
-
-def wait(what, seconds=10, text=lambda: ""):
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, text()
-        time.sleep(0.02)
-    return found

@@ -200,8 +200,14 @@ class Stream:
         """Number of lost packets, of all, and the time from the first lost one to the last in milliseconds."""
         self.stopping = True
         self.thread.join()
-        time.sleep(0.5)
-        heard = {packet[5] for packet in received(self.connections.router)}
+        heard = set()
+        # Until the last one that waits somewhere has come.
+        quiet = time.monotonic() + 1
+        while time.monotonic() < quiet:
+            if packets := received(self.connections.router):
+                heard |= {packet[5] for packet in packets}
+                quiet = time.monotonic() + 1
+            time.sleep(0.01)
         lost = sorted(self.sent[number] for number in self.sent if number not in heard)
         window = (lost[-1] - lost[0]) * 1000 + 1000 / self.rate if lost else 0
         return len(lost), len(self.sent), window

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import BIN, run
+from conftest import BIN, run, wait
 
 # Groups that every Debian has, and a user of none of them.
 ALL, READ = "daemon", "games"
@@ -122,6 +122,17 @@ def test_a_hostile_client_is_in_nobodys_way(start):
     lab = start(f'read_group = "{READ}"\nclient_connections = 32\nclient_requests = 64\nclient_requests_per_second = 500')
     cores = {worker["core"] for worker in lab.json("status")["workers"]}
     drops = sum(lab.drops().values())
+
+    def slowest(first):
+        """Of twenty pairs of root's requests, which program and ask."""
+        found = 0
+        for number in range(first, first + 20):
+            begin = time.monotonic()
+            lab.octoctl("neigh", "add", f"192.0.2.{number}", "--port", "router", "--mac", "02:00:00:00:00:10")
+            lab.octoctl("status")
+            found = max(found, time.monotonic() - begin)
+        return found
+    usual = slowest(10)
     attackers = [
         subprocess.Popen(["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--groups", str(gid(READ)), "/usr/bin/python3",
                           "-c", HOSTILE, str(lab.socket), "6"], stdout=subprocess.PIPE, text=True, cwd="/")
@@ -131,26 +142,30 @@ def test_a_hostile_client_is_in_nobodys_way(start):
         assert attacker.stdout.readline() == "begin\n"
     time.sleep(0.5)
     # Root programs and asks as before, pods talk as before.
-    slowest = 0
-    for number in range(20):
-        begin = time.monotonic()
-        lab.octoctl("neigh", "add", f"192.0.2.{10 + number}", "--port", "router", "--mac", "02:00:00:00:00:10")
-        lab.octoctl("status")
-        slowest = max(slowest, time.monotonic() - begin)
-    assert slowest < 3, slowest
+    under_attack = slowest(40)
+    assert under_attack < max(3, 10 * usual), (under_attack, usual)
     assert lab.ping("pod1", "10.200.0.2", 20) == 20
     for attacker in attackers:
-        opened, refused = map(int, attacker.communicate(timeout=30)[0].split())
-        print(f"{opened} connections opened, {refused} refused, slowest pair of requests of root: {slowest:.3f} s")
+        opened, refused = map(int, attacker.communicate(timeout=120)[0].split())
+        print(f"{opened} connections opened, {refused} refused, slowest pair of requests of root: {under_attack:.3f} s, "
+              f"{usual:.3f} s before")
         assert opened > 50
     # No control thread was on a worker's CPU, unless there is one only.
     if len(os.sched_getaffinity(0)) > 1:
         tasks = f"/proc/{daemon_pid(lab)}/task"
+        looked_at = 0
         for task in os.listdir(tasks):
-            with open(f"{tasks}/{task}/comm") as comm, open(f"{tasks}/{task}/status") as status:
-                if comm.read().startswith("control"):
-                    allowed = next(line for line in status if line.startswith("Cpus_allowed_list")).split()[1]
-                    assert not cores & cpus(allowed), (allowed, cores)
+            try:
+                with open(f"{tasks}/{task}/comm") as comm, open(f"{tasks}/{task}/status") as status:
+                    name, lines = comm.read(), status.readlines()
+            except (FileNotFoundError, ProcessLookupError):
+                # It has ended meanwhile.
+                continue
+            if name.startswith("control"):
+                allowed = next(line for line in lines if line.startswith("Cpus_allowed_list")).split()[1]
+                assert not cores & cpus(allowed), (allowed, cores)
+                looked_at += 1
+        assert looked_at > 0
     assert sum(lab.drops().values()) - drops < 50
     assert lab.stop() == 0, lab.log()
 
@@ -214,7 +229,7 @@ else:
     channel = grpc.secure_channel(address, credentials)
 call = channel.unary_unary(method, request_serializer=bytes, response_deserializer=bytes)
 try:
-    call(b"", timeout=5)
+    call(b"", timeout=20)
     print("OK")
 except grpc.RpcError as error:
     print(error.code().name, error.details())
@@ -267,22 +282,16 @@ def test_mutual_tls(start, certificates):
     # Whoever does not finish a handshake, is in nobody's way for long.
     script = ("import socket, time\n"
               "held = [socket.create_connection(('127.0.0.1', 9443)) for _ in range(64)]\n"
-              "print('begin', flush=True)\ntime.sleep(30)\n")
+              "print('begin', flush=True)\ntime.sleep(1000)\n")
     lab.spawn("dp", "/usr/bin/python3", "-c", script, stdout=subprocess.PIPE, text=True).stdout.readline()
     assert lab.octoctl("status").returncode == 0
-    deadline = time.monotonic() + 12
-    while asked("agent") != "OK":
-        assert time.monotonic() < deadline
+    wait(lambda: asked("agent") == "OK")
 
     # Certificates are renewed while it runs.
     shutil.copy(certificates / "otherca.crt", certificates / "ca-new.crt")
     os.replace(certificates / "ca-new.crt", files["client_ca"])
     shutil.copy(certificates / "otherca.crt", certificates / "keep.crt")
-    deadline = time.monotonic() + 5
-    refused = ""
-    while not refused.startswith("UNAVAILABLE"):
-        refused = asked("agent")
-        assert time.monotonic() < deadline, refused
+    wait(lambda: asked("agent").startswith("UNAVAILABLE"))
     assert lab.stop() == 0, lab.log()
 
 

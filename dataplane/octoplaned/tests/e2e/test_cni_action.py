@@ -2,11 +2,10 @@
 
 import random
 import threading
-import time
 
 import pytest
 from cni_lab import Client, configure, endpoints, kept
-from conftest import BIN, GATEWAY4, run
+from conftest import BIN, GATEWAY4, run, wait
 
 pytest.importorskip("grpc", reason="python3-grpcio is missing")
 
@@ -156,7 +155,9 @@ def test_addresses_that_the_host_gave_out(lab):
     assert lab.ping("pod1", "10.44.0.3") == 3
 
 
-def test_a_pool_that_runs_out_and_addresses_that_rest(lab):
+def test_a_pool_that_runs_out_and_addresses_that_rest(make_lab):
+    lab = make_lab(cni=CNI.replace("reuse_delay_s = 2", "reuse_delay_s = 20"))
+    lab.start()
     client = Client(lab)
     # 10.44.0.2 to .6, one after the other, as no address is used again at once.
     for index in range(5):
@@ -164,8 +165,7 @@ def test_a_pool_that_runs_out_and_addresses_that_rest(lab):
     full = client.add("c5", 0, MAC[0])
     assert full["code"] == "RESOURCE_EXHAUSTED" and "1 are in use and 4 rest" in full["text"] or \
         "0 are in use and 5 rest" in full["text"], full
-    time.sleep(3)
-    assert client.add("c6", 0, MAC[0])["code"] == "OK"
+    wait(lambda: client.add("c6", 0, MAC[0])["code"] == "OK")
 
 
 def test_what_is_attached_survives_a_killed_daemon(lab):

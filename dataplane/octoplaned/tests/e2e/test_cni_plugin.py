@@ -2,13 +2,13 @@
 
 import json
 import re
-import signal
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from cni_runner import BIN, NOTHING, PLUGIN, Failed, Runner, left
-from conftest import GATEWAY4, GATEWAY6, ROOT, run
+from conftest import GATEWAY4, GATEWAY6, ROOT, Pings, run, wait
 
 POOLS = ['{ prefix = "10.200.55.0/24" }', '{ prefix = "fd00:200::5:0/112" }']
 CNI = f'pools = [{", ".join(POOLS)}]\nreuse_delay_s = 0'
@@ -51,10 +51,9 @@ def test_two_pods_talk_over_both_families(lab, version):
         assert lab.ping("c2", target) == 3, target
     # TCP, which needs the checksums.
     server = lab.spawn("c2", "iperf3", "-s", "-1", stdout=subprocess.DEVNULL)
-    for _ in range(50):
-        if lab.inside("c1", "iperf3", "-c", addresses(two)[0], "-n", "1M", check=False).returncode == 0:
-            break
-    assert server.wait(20) == 0
+    lab.listening("c2", 5201)
+    lab.inside("c1", "iperf3", "-c", addresses(two)[0], "-n", "1M")
+    assert server.wait(60) == 0
     if version >= "0.4.0":
         runner.check("c1", "c1", one)
     else:
@@ -227,12 +226,19 @@ def test_gc_removes_what_the_runtime_does_not_know(lab):
     assert left(lab) == NOTHING
 
 
+@pytest.mark.timeout(900)
 def test_an_add_that_is_killed_anywhere_is_collected(lab):
-    """SIGKILL after one to thirty milliseconds: before, in and after each step."""
+    """SIGKILL at thirty moments between the begin of an ADD and a bit after its end: before, in and after each step."""
     runner = Runner(lab)
     survivor = addresses(runner.add("c1", "c1"))[0]
+    lab._namespace("whole")
     seen = set()
     for number in range(30):
+        # How long one takes as things are now.
+        begin = time.monotonic()
+        runner.add("whole", "whole")
+        took = time.monotonic() - begin
+        runner.delete("whole", "whole")
         name = f"k{number}"
         lab._namespace(name)
         plugin = subprocess.Popen(lab.command("dp", BIN / PLUGIN), env=runner.environment("ADD", name, "eth0", name),
@@ -240,7 +246,7 @@ def test_an_add_that_is_killed_anywhere_is_collected(lab):
         plugin.stdin.write(json.dumps(runner.conf))
         plugin.stdin.close()
         try:
-            plugin.wait((number + 1) * 0.004)
+            plugin.wait((number + 1) / 30 * 1.2 * took)
         except subprocess.TimeoutExpired:
             plugin.kill()
         plugin.wait()
@@ -280,6 +286,7 @@ def test_a_delegated_ipam_plugin(lab):
     assert held == []
 
 
+@pytest.mark.timeout(600)
 def test_ports_come_and_go_under_traffic(make_lab):
     """Twenty pods come and go, five at a time, while two others ping each other and move TCP: they do not notice."""
     lab = make_lab(cni=CNI)
@@ -291,34 +298,32 @@ def test_ports_come_and_go_under_traffic(make_lab):
         lab._namespace(name)
     target = addresses(runner.add("c1", "c1"))[0]
     runner.add("c2", "c2")
-    ping = lab.spawn("c2", "ping", "-n", "-i", "0.01", "-w", "120", target, stdout=subprocess.PIPE, text=True)
-    server = lab.spawn("c1", "iperf3", "-s", stdout=subprocess.DEVNULL)
-    stream = lab.spawn("c2", "iperf3", "-c", target, "-b", "20M", "-t", "120", "-J", stdout=subprocess.PIPE, text=True)
+    pings = Pings(lab, "c2", target)
+    lab.spawn("c1", "iperf3", "-s", stdout=subprocess.DEVNULL)
+    lab.listening("c1", 5201)
+    stream = lab.spawn("c2", "iperf3", "-c", target, "-b", "20M", "-t", "580", stdout=subprocess.DEVNULL)
+
+    def arrived():
+        """Bytes of the stream that the other kernel has acknowledged."""
+        sockets = lab.inside("c2", "ss", "-tinH", "dport = :5201").stdout
+        return sum(map(int, re.findall(r"bytes_acked:(\d+)", sockets)))
+    wait(arrived)
 
     def come_and_go(name):
         result = runner.add(name, name)
-        # Without -w, ping gives an answer up after twice the time that those before it took.
-        assert lab.ping(name, target, 3, "-w", "10") == 3
+        assert lab.ping(name, target) == 3
         runner.check(name, name, result)
         runner.delete(name, name)
+        # The stream goes on, as it would not if its port were away.
+        before = arrived()
+        wait(lambda: arrived() > before + 10_000)
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(come_and_go, names[2:]))
-    ping.send_signal(signal.SIGINT)
-    output, _ = ping.communicate(timeout=60)
-    sent = int(re.search(r"(\d+) packets transmitted", output).group(1))
-    answered = {int(number) for number in re.findall(r"icmp_seq=(\d+)", output)}
-    assert stream.poll() is None, stream.communicate()
-    stream.send_signal(signal.SIGINT)
-    report, _ = stream.communicate(timeout=60)
-    server.terminate()
-    # The last ones may have been told to stop before their answers came.
-    missing = [number for number in range(1, sent - 20) if number not in answered]
-    print(f"{sent} pings, lost: {missing}")
-    assert sent > 100 and missing == []
+    assert stream.poll() is None, "it is the same connection all the time"
+    count, missing = pings.stop()
+    print(f"{count} pings, lost: {missing}")
+    assert count > 100 and missing == []
     assert len(left(lab)["ports"]) == 2
-    # Seconds without a byte would be a port that was away.
-    rates = [interval["sum"]["bytes"] for interval in json.loads(report)["intervals"]]
-    assert len(rates) > 1 and min(rates[:-1]) > 0, rates
 
 
 def test_full_size_packets(lab):

@@ -4,7 +4,9 @@ import json
 import subprocess
 import time
 
-from conftest import BIN
+import pytest
+
+from conftest import BIN, Pings, wait
 
 
 def test_one_bad_entry_among_thousands(lab):
@@ -92,35 +94,38 @@ def test_authentications_let_pass_until_they_expire(lab):
     lab.octoctl("policy", "add", "-f", "-", input=json.dumps({
         "endpoint": 2, "enforce_ingress": True,
         "entries": [{"direction": "ingress", "identity": 1001, "auth_type": 1, "auth_explicit": True}]}))
-    assert lab.ping("pod1", "10.200.0.2") == 0 and lab.drops()[189] >= 3
+    assert lab.no_answer("pod1", "10.200.0.2") and lab.drops()[189] >= 3
     # ICMP has its own identity for each run of ping, so each asks anew.
-    lab.octoctl("auth", "add", "1002", "1001", "--seconds", "5")
+    lab.octoctl("auth", "add", "1002", "1001", "--seconds", "20")
     assert lab.ping("pod1", "10.200.0.2") == 3
-    end = time.monotonic() + 10
-    while lab.json("auth", "list"):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    assert lab.ping("pod1", "10.200.0.2") == 0
+    wait(lambda: not lab.json("auth", "list"), 90)
+    assert lab.no_answer("pod1", "10.200.0.2")
 
 
-def test_a_hundred_thousand_endpoints_without_stopping_traffic(lab):
+@pytest.mark.timeout(1500)
+def test_a_hundred_thousand_endpoints_without_stopping_traffic(make_lab):
+    lab = make_lab()
+    # Slowness is not what is tested.
+    lab.config.write_text(lab.config.read_text().replace("[control]\n", "[control]\nrequest_timeout_s = 600\n"))
+    lab.start()
+    lab.apply()
     state = json.loads(json.dumps(lab.state))
     state["endpoints"] += [
         {"id": n + 10, "port": "pod1", "mac": "02:00:00:00:00:01", "identity": 1001,
          "addresses": [f"10.{50 + (n >> 16)}.{n >> 8 & 255}.{n & 255}", f"fd00:300::{n >> 16:x}:{n & 0xffff:x}"]}
         for n in range(100_000)]
     text = json.dumps(state)
-    ping = lab.spawn("pod1", "ping", "-n", "-i", "0.01", "-c", "600", "10.200.0.2", stdout=subprocess.PIPE, text=True)
+    pings = Pings(lab, "pod1", "10.200.0.2")
+    pings.more()
     start = time.monotonic()
-    result = lab.octoctl("apply", "-f", "-", input=text, timeout=120)
+    result = lab.octoctl("apply", "-f", "-", input=text, timeout=600)
     took = time.monotonic() - start
     assert "100000 objects changed" in result.stdout
-    output, _ = ping.communicate(timeout=60)
-    received = int(output.split(" received")[0].split()[-1])
-    print(f"100,000 endpoints in {took:.1f} s, {600 - received} of 600 pings lost")
-    assert received >= 598, output[-400:]
+    count, missing = pings.stop()
+    print(f"100,000 endpoints in {took:.1f} s, {len(missing)} of {count} pings lost")
+    assert len(missing) <= 2, missing
     assert lab.json("status")["tables"][0]["used"] == 100_002
-    lab.apply(timeout=120)
+    lab.apply(timeout=600)
     assert lab.json("status")["tables"][0]["used"] == 2
 
 

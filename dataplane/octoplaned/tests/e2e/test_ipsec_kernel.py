@@ -7,13 +7,12 @@ import select
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from conftest import Lab
+from conftest import Lab, Pings, answered, ping_command, wait
 from test_services import get, serve
 
 UML = shutil.which("linux.uml")
@@ -107,7 +106,7 @@ key_file = "{keys}"
 directory = "{tmp_path}/ipsec"
 boot_id = "{BOOT[OURS]}"
 strict = true
-rotation_s = 5
+rotation_s = 60
 
 [[ports]]""", 1))
         lab.patient()
@@ -134,41 +133,36 @@ rotation_s = 5
         lab.close()
 
 
+@pytest.mark.timeout(900)
 def test_ping_tcp_and_rotation(nodes):
     lab, kernel, keys = nodes
     context = lambda: kernel.do("ip -s xfrm state; cat /proc/net/xfrm_stat", check=False) + lab.octoctl(
         "ipsec", "counters").stdout + lab.octoctl("drops").stdout
     assert lab.ping("pod1", "10.201.0.7", 5) == 5, context()
-    said = kernel.do("ping -n -c 5 -i 0.05 -W 2 10.200.0.1", check=False)
-    assert "5 received" in said, said + context()
+    said = kernel.do(" ".join(ping_command("10.200.0.1", 5)), check=False)
+    assert answered(said) >= set(range(1, 6)), said + context()
     # TCP, full segments, both ways: much more than a window.
     serve(lab, "pod1", 8000, "x" * 100_000)
-    body = kernel.do("curl -s -m 20 http://10.200.0.1:8000/ | wc -c", check=False)
+    body = kernel.do("curl -s -m 50 http://10.200.0.1:8000/ | wc -c", check=False)
     assert int(body.split()[0]) > 100_000, body + context()
     kernel.do("(cd /usr/bin; exec /usr/bin/python3 -m http.server 8001 >/dev/null 2>&1) &")
     kernel.do("for try in $(seq 50); do curl -s -o /dev/null http://10.201.0.7:8001/ && break; sleep 0.2; done")
-    answer = get(lab, "pod1", "http://10.201.0.7:8001/", 20)
+    answer = get(lab, "pod1", "http://10.201.0.7:8001/", 50)
     assert answer and len(answer) > 10_000, context()
 
     # A second key, as the order of section 1.9 has it: both have it before either announces it.
     for src, dst in ((THEIRS, OURS), (OURS, THEIRS)):
         sa(kernel, "add", 4, src, dst)
-    results = []
-
-    def ping():
-        results.append(lab.inside("pod1", "ping", "-n", "-i", "0.02", "-c", "500", "-W", "2", "10.201.0.7", check=False))
-
-    thread = threading.Thread(target=ping)
-    thread.start()
+    pings = Pings(lab, "pod1", "10.201.0.7", "-i", "0.02")
+    pings.more()
     keys.write_text(f"4+ rfc4106(gcm(aes)) {GLOBAL[4].hex()} 128\n")
-    deadline = time.monotonic() + 20
-    while lab.json("ipsec", "status")["key"] != 4:
-        assert time.monotonic() < deadline, lab.log()
-        time.sleep(0.1)
+    wait(lambda: lab.json("ipsec", "status")["key"] == 4, text=lab.log)
     lab.octoctl("ipsec", "node", "add", THEIRS, "--key", "4", "--boot-id", BOOT[THEIRS])
     policies(kernel, 4)
-    thread.join()
-    assert "500 received" in results[0].stdout, results[0].stdout[-300:] + context()
+    # Both keys had much to do by now.
+    pings.more(150)
+    count, missing = pings.stop()
+    assert count >= 220 and not missing, f"{missing} of {count}\n" + context()
     counted = {(sa["direction"], sa["spi"]): sa["packets"] for sa in lab.json("ipsec", "sa", "list")}
     assert counted[("outbound", 4)] > 50 and counted[("inbound", 4)] > 50, counted
     assert not lab.json("ipsec", "counters")["inbound"], context()

@@ -1,11 +1,13 @@
 """What would happen to a packet, and what happens: explanations and events against real traffic."""
 
 import json
+import select
 import subprocess
 import threading
 import time
 
 import pytest
+from conftest import wait
 from test_services import allow, get, serve
 
 pytest.importorskip("grpc", reason="python3-grpcio is missing")
@@ -87,7 +89,7 @@ def test_events_as_they_happen(lab):
     reader = threading.Thread(target=lambda: events.extend(map(json.loads, monitor.stdout)), daemon=True)
     reader.start()
     found = lambda kind: [it[kind] for it in list(events) if kind in it]
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (found("verdict") and found("drop")):
         assert time.monotonic() < deadline, events
         get(lab, "pod1", f"http://{POD2}:8002/", 1)
@@ -100,7 +102,7 @@ def test_events_as_they_happen(lab):
     assert -1 < age < 30
     serve(lab, "pod2", 8001, "one")
     get(lab, "pod1", f"http://{POD2}:8001/")
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not [it for it in found("verdict") if it["cookie"] == 71]:
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -117,17 +119,24 @@ def test_a_client_that_does_not_read(lab):
     from api import Api
     programmed(lab)
     api = Api(lab.socket)
-    stream = api.call_StreamEvents(api.StreamEventsRequest(drops=True), timeout=90)
+    stream = api.call_StreamEvents(api.StreamEventsRequest(drops=True), timeout=250)
     assert not next(stream).events, "it is heard from now on"
     before = lab.drops()
     # More than is kept for a client, and than is on its way to it.
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 120
     while lab.drops().get(133, 0) - before.get(133, 0) < 14_000:
         assert time.monotonic() < deadline
         lab.inside("pod1", "/usr/bin/python3", "-c", FLOOD, POD2, 60_000)
     assert lab.ping("pod1", WORLD) == 3, "packets go on"
-    time.sleep(0.5)
-    after = lab.drops()
+    steady = []
+
+    def counted():
+        """The flood has come to its end."""
+        steady.append(lab.drops())
+        time.sleep(0.2)
+        return len(steady) > 2 and steady[-3] == steady[-2] == steady[-1]
+    wait(counted)
+    after = steady[-1]
     dropped = sum(after.values()) - sum(before.values())
     seen, lost = 0, 0
     while seen + lost < dropped:
@@ -137,7 +146,7 @@ def test_a_client_that_does_not_read(lab):
     print(f"{dropped} dropped, {seen} told, {lost} lost")
     stream.cancel()
     # Nobody listens any more: workers stop, and a new client gets what is new.
-    again = api.call_StreamEvents(api.StreamEventsRequest(verdicts=True, endpoint=1), timeout=90)
+    again = api.call_StreamEvents(api.StreamEventsRequest(verdicts=True, endpoint=1), timeout=250)
     assert not next(again).events
     start = time.time_ns()
     assert lab.ping("pod1", POD2, 1) == 0
@@ -150,9 +159,13 @@ def test_a_client_that_does_not_read(lab):
 
 
 def test_the_daemon_stops_with_a_listener(lab):
-    monitor = lab.octoctl_spawn("monitor", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(0.5)
+    monitor = lab.octoctl_spawn("monitor", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def heard():
+        lab.ping("pod1", POD2, 1)
+        return select.select([monitor.stdout], [], [], 0)[0]
+    wait(heard)
     start = time.monotonic()
     assert lab.stop() == 0
-    assert time.monotonic() - start < 10
-    monitor.wait(10)
+    assert time.monotonic() - start < 30
+    monitor.wait(60)

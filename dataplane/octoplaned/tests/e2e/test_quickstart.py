@@ -12,7 +12,7 @@ from conftest import BIN, ROOT, af_xdp
 
 def quickstart(config=ROOT / "config" / "quickstart", driver="net_af_packet"):
     name = f"oq{os.getpid()}"
-    result = subprocess.run([ROOT / "scripts" / "quickstart"], capture_output=True, text=True, timeout=280,
+    result = subprocess.run([ROOT / "scripts" / "quickstart"], capture_output=True, text=True, timeout=1200,
                             env={**os.environ, "OCTOPLANE_BIN": str(BIN.resolve()), "OCTOPLANE_DEMO": name,
                                  "OCTOPLANE_DEMO_DRIVER": driver,
                                  "OCTOPLANE_DEMO_CONFIG": str(config)})
@@ -21,6 +21,7 @@ def quickstart(config=ROOT / "config" / "quickstart", driver="net_af_packet"):
     return result
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("driver", ["net_af_packet", "net_af_xdp"])
 def test_it_shows_what_it_says(driver):
     if driver == "net_af_xdp" and not af_xdp():
@@ -30,6 +31,7 @@ def test_it_shows_what_it_says(driver):
     assert "Everything worked. Nothing is left behind." in result.stdout
 
 
+@pytest.mark.timeout(1500)
 def test_a_policy_that_lets_everybody_in_is_noticed(tmp_path):
     config = tmp_path / "quickstart"
     shutil.copytree(ROOT / "config" / "quickstart", config)

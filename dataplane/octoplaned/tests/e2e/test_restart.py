@@ -29,12 +29,12 @@ while True:
 # Keeps some connections open, and says something on all of them for each line it is given.
 TALK = """
 import socket, sys
-peers = [socket.create_connection((sys.argv[1], 80), 5) for _ in range(20)]
+peers = [socket.create_connection((sys.argv[1], 80), 60) for _ in range(20)]
 names = [peer.getsockname() for peer in peers]
 print("ready", flush=True)
 for line in sys.stdin:
     for peer in peers:
-        peer.settimeout(20)
+        peer.settimeout(90)
         peer.sendall(line.encode())
         assert peer.recv(100) == line.encode()
     print("heard", flush=True)
@@ -81,7 +81,7 @@ def restart(lab, how):
     begin = time.monotonic()
     if how == "kill -9":
         lab.daemon.send_signal(signal.SIGKILL)
-        lab.daemon.wait(20)
+        lab.daemon.wait(60)
     else:
         assert lab.stop() == 0
     gone = time.monotonic()
@@ -123,6 +123,7 @@ def test_connections_of_real_kernels(lab, how):
     assert all(7900 < flow["expires_seconds"] <= 8000 for flow in lab.json("flow", "list", "--protocol", "tcp"))
 
 
+@pytest.mark.timeout(1500)
 def test_a_hundred_thousand_connections(lab):
     lab.inside("pod1", "ip", "address", "flush", "dev", "eth0")
     connections = Connections(lab, COUNT)
@@ -144,7 +145,8 @@ def test_a_hundred_thousand_connections(lab):
             assert used() == COUNT
             missing, broken = connections.go_on()
             assert (missing, broken) == (0, 0), f"{how}: {missing} dead, {broken} translated otherwise"
-            assert window < 5000
+            # Or for as long as it took the machine to start it.
+            assert window < max(5000, gone + back + 1000)
         assert connections.answer() == (0, 0)
         assert used() == COUNT, "no connection was made anew"
     finally:

@@ -28,7 +28,7 @@ def iperf(lab, *more):
     while "listening" not in (line := server.stdout.readline()):
         assert line, "iperf3 did not start"
     result = lab.inside("pod1", "iperf3", "-J", "-t", "2", *more)
-    server.communicate(timeout=20)
+    server.communicate(timeout=60)
     return json.loads(result.stdout)["end"]["sum_received"]["bits_per_second"] / 1e6
 
 

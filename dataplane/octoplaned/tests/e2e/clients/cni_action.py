@@ -33,7 +33,7 @@ class Action:
                                                             request_serializer=request.SerializeToString,
                                                             response_deserializer=answer.FromString))
 
-    def call(self, method, request, timeout=5):
+    def call(self, method, request, timeout=60):
         """The answer, and how long it took."""
         message = json_format.ParseDict(request, getattr(self.module, f"CNI{method.removeprefix('cmd')}Request")())
         begin = time.monotonic()

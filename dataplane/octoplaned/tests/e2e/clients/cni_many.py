@@ -39,7 +39,7 @@ class Many:
         options = [("grpc.use_local_subchannel_pool", 1)]
         try:
             with grpc.insecure_channel(self.job["address"], options=options) as channel:
-                return Action(channel, self.module).call(method, request, timeout=5)
+                return Action(channel, self.module).call(method, request, timeout=60)
         finally:
             with self.lock:
                 self.now -= 1
@@ -60,7 +60,7 @@ class Many:
                         f"route replace default via {answer.ipInfo.gateway} dev eth0 mtu 1450"]
             subprocess.run(["ip", "-n", self.job["namespaces"][pod["port"]], "-batch", "-"], text=True,
                            input="\n".join(commands), check=True)
-        took = self.prober.wait(pod["index"], address, time.monotonic, 5)
+        took = self.prober.wait(pod["index"], address, time.monotonic, 60)
         reachable = None if took is None else time.monotonic() - begin
         return {"index": pod["index"], "address": address, "add": seconds, "reachable": reachable}
 
