@@ -2,18 +2,20 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use octoplane_esp::Sa;
 use octoplane_packet::checksum::{fold, pseudo_header, sum};
 use octoplane_packet::headers::{
     ETHERNET_LEN, Ethernet, IPV4_LEN, IPV6_LEN, Icmp, Ipv4, Ipv6, ethertype, icmp4, icmp6, protocol,
 };
 use octoplane_packet::{BufPool, PacketBuf};
-use octoplane_tables::model::Role;
+use octoplane_tables::model::{PortId, Role};
 use octoplane_tables::{Action, identity};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::connection;
 use crate::drop_reason::DropReason;
 use crate::engine::{Core, Rx};
+use crate::ipsec::Ipsec;
 use crate::output::Output;
 use crate::overlay;
 use crate::verdict::{Seal, Verdict};
@@ -265,13 +267,7 @@ impl<P: BufPool> Core<P> {
         if is_unwrapped(rx, ethernet.src) {
             return self.send_routed(rx, buf, sender, out);
         }
-        match out.send(rx.port, buf) {
-            Ok(()) => true,
-            Err(buf) => {
-                out.discard(buf);
-                false
-            }
-        }
+        self.seal_or_send(rx, buf, rx.port, None, 0, out)
     }
 
     /// Sends what is said to the sender of a packet that was taken out of ESP the way that leads there, encrypted if what goes
@@ -307,22 +303,7 @@ impl<P: BufPool> Core<P> {
         if let Some(macs) = buf.data_mut().get_mut(..12) {
             macs.copy_from_slice(&target.macs);
         }
-        if let Some((ipsec, sa)) = sa {
-            let seal = Seal {
-                sa: sa.id(),
-                port: target.port,
-                front: ipsec.front(0),
-            };
-            self.seal(rx, buf, seal, out);
-            return true;
-        }
-        match out.send(target.port, buf) {
-            Ok(()) => true,
-            Err(buf) => {
-                out.discard(buf);
-                false
-            }
-        }
+        self.seal_or_send(rx, buf, target.port, sa, 0, out)
     }
 
     /// Sends an error through the tunnel to the node of a sender elsewhere, encrypted if what goes there is.
@@ -360,16 +341,29 @@ impl<P: BufPool> Core<P> {
             out.discard(buf);
             return false;
         }
+        self.seal_or_send(rx, buf, target.port, sa, end.len, out)
+    }
+
+    /// Sends a frame with `tunnel` bytes of a tunnel's headers out of a port, encrypted if it is to be. Whether it was sent.
+    fn seal_or_send(
+        &self,
+        rx: &Rx<'_>,
+        buf: P::Buf,
+        port: PortId,
+        sa: Option<(Ipsec<'_>, &Sa)>,
+        tunnel: u16,
+        out: &mut Output<P::Buf>,
+    ) -> bool {
         if let Some((ipsec, sa)) = sa {
             let seal = Seal {
                 sa: sa.id(),
-                port: target.port,
-                front: ipsec.front(end.len),
+                port,
+                front: ipsec.front(tunnel),
             };
             self.seal(rx, buf, seal, out);
             return true;
         }
-        match out.send(target.port, buf) {
+        match out.send(port, buf) {
             Ok(()) => true,
             Err(buf) => {
                 out.discard(buf);
