@@ -30,7 +30,8 @@ install_packages() {
 install_rust() {
     [ -r "$HOME/.cargo/env" ] && . "$HOME/.cargo/env"
     local have
-    have=$(rustc --version 2>/dev/null | cut -d' ' -f2)
+    # That there is none is no failure.
+    have=$(rustc --version 2>/dev/null | cut -d' ' -f2) || have=
     if [ -n "$have" ] && [ "$(printf '%s\n%s\n' "$rust_version" "$have" | sort -V | head -1)" = "$rust_version" ]; then
         return 0
     fi

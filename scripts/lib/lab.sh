@@ -121,7 +121,7 @@ tell_state() {
     for node in "${nodes[@]}"; do
         [ -r "$state/$node.log" ] || continue
         printf '%s:\n' "$node"
-        grep -v '^lib' "$state/$node.log" | tail -n 20
+        { grep -v '^lib' "$state/$node.log" || true; } | tail -n 20
         ask "$node" drops || true
     done
 }

@@ -61,6 +61,12 @@ def test_all_or_nothing(machine):
     assert "Nothing was changed." in run(machine, "undo")
 
 
+@pytest.mark.parametrize("wish", ["16M:1", "512M8", "2M:4@7", "0M:1"])
+def test_a_mistake_in_one_wish_is_found_before_another_is_done(machine, wish):
+    assert run(machine, "set", "2M:64", wish, status=1).count("error:") == 1
+    assert machine.read(machine.small) == "10" and not machine.writes()
+
+
 def test_memory_is_put_together_if_it_lies_about(machine):
     path = machine.hugepages(1048576, 0, most=(1, 4))
     run(machine, "set", "1G:3")

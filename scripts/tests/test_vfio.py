@@ -78,6 +78,8 @@ def test_without_iommu(machine):
     assert "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode 1" in machine.writes()
     run(machine, "undo")
     assert machine.driver_of("0000:00:1f.0") is None
+    assert machine.read("sys/module/vfio/parameters/enable_unsafe_noiommu_mode") == "N"
+    assert "Nothing was changed." in run(machine, "undo")
 
 
 def test_a_group_is_a_whole(machine):
@@ -104,6 +106,29 @@ def test_a_driver_that_does_not_take_it(machine):
     assert machine.driver_of(UPLINK) == "vfio-pci"
     run(machine, "undo")
     assert machine.driver_of(UPLINK) == "rvu_nicpf"
+
+
+def test_what_was_left_without_driver_is_given_back(machine):
+    (machine.root / "refuses").write_text(f"vfio-pci {VF0}\nrvu_nicvf {VF0}\n")
+    assert "nor give it back to rvu_nicvf" in run(machine, "bind", VF0, status=1)
+    assert machine.driver_of(VF0) is None
+    # The kernel has changed its mind.
+    (machine.root / "refuses").unlink()
+    assert f"{VF0}: rvu_nicvf again" in run(machine, "undo")
+    assert machine.driver_of(VF0) == "rvu_nicvf"
+    assert machine.read(f"sys/bus/pci/devices/{VF0}/driver_override") == "(null)"
+
+
+def test_a_run_that_was_ended_before_it_did_anything_is_undone(machine):
+    run(machine, "bind", VF0)
+    state = (machine.root / "run/octoplane-devices/vfio").read_text()
+    run(machine, "undo")
+    # As if it had been ended after its first two steps.
+    (machine.root / "run/octoplane-devices/vfio").write_text(state)
+    machine.write(f"sys/bus/pci/devices/{VF0}/driver_override", "vfio-pci\n")
+    run(machine, "undo")
+    assert machine.driver_of(VF0) == "rvu_nicvf"
+    assert machine.read(f"sys/bus/pci/devices/{VF0}/driver_override") == "(null)"
 
 
 def test_what_somebody_else_bound_stays(machine):
