@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
@@ -146,8 +146,13 @@ impl Testpmd {
     fn quit(mut self) -> anyhow::Result<String> {
         self.command("stop")?;
         self.command("quit")?;
-        while let Ok(chunk) = self.output.recv_timeout(PATIENCE) {
-            self.text.extend(chunk);
+        loop {
+            match self.output.recv_timeout(PATIENCE) {
+                Ok(chunk) => self.text.extend(chunk),
+                Err(RecvTimeoutError::Disconnected) => break,
+                // Dropped, it is killed.
+                Err(RecvTimeoutError::Timeout) => bail!("{PROGRAM}: it does not end"),
+            }
         }
         let status = self.child.wait()?;
         ensure!(status.success(), "{PROGRAM}: {status}");

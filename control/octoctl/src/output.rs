@@ -44,10 +44,16 @@ pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) {
     rows.iter().for_each(line);
 }
 
-/// Writes to standard output. Who reads no further (`| head`) has seen enough: that is no failure.
+/// Writes to standard output. Who reads no further (`| head`) has seen enough: that is no failure. A full disk is.
 pub(crate) fn write(text: &str) {
     use std::io::Write as _;
-    if std::io::stdout().write_all(text.as_bytes()).is_err() {
-        std::process::exit(0);
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("error: standard output: {error}");
+            std::process::exit(1);
+        }
     }
 }

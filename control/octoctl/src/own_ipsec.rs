@@ -243,13 +243,20 @@ fn unhex(text: &str) -> Option<Secret> {
 
 /// Key and integrity key of a file.
 fn keys(path: &PathBuf) -> Result<(Secret, Secret), Failure> {
-    let wrong = |text: String| Failure::from(tonic::Status::invalid_argument(format!("--key-file: {text}")));
-    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_FILE as usize + 1));
+    let wrong = |text: String| Failure::Usage(format!("--key-file: {text}"));
+    // One more than may be, to see that there are more.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_FILE as usize + 2));
     let read = match path.as_os_str() == "-" {
-        true => std::io::stdin().take(MAX_KEY_FILE).read_to_string(&mut text),
-        false => fs::File::open(path).and_then(|file| file.take(MAX_KEY_FILE).read_to_string(&mut text)),
+        true => std::io::stdin().take(MAX_KEY_FILE + 1).read_to_string(&mut text),
+        false => fs::File::open(path).and_then(|file| file.take(MAX_KEY_FILE + 1).read_to_string(&mut text)),
     };
-    read.map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    let length = read.map_err(|error| wrong(format!("{}: {error}", path.display())))?;
+    if length as u64 > MAX_KEY_FILE {
+        return Err(wrong(format!(
+            "{}: expected at most {MAX_KEY_FILE} bytes",
+            path.display()
+        )));
+    }
     let expected = || {
         wrong(format!(
             "{}: expected one or two keys in hexadecimal",

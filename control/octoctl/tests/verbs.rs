@@ -484,8 +484,54 @@ async fn a_bad_entry_is_named_with_its_line() {
         assert_eq!((output.out.as_str(), lab.revision()), ("", 0));
     }
     assert!(fails(&lab, 2, &["apply", "-f", "/nonexistent"]).contains("/nonexistent: No such file"));
-    assert_eq!(apply("").code, 2);
-    assert!(apply("").err.contains("the file is empty"));
+    for nothing in ["", "\n", "# endpoints:\n", "---\n", "null\n", "~"] {
+        let output = apply(nothing);
+        assert_eq!((output.code, output.out.as_str()), (2, ""), "{nothing:?}");
+        assert!(output.err.contains("the file is empty"), "{}", output.err);
+        let output = with_input(&lab, &["node", "add", "-f", "-"], nothing);
+        assert_eq!((output.code, output.out.as_str()), (2, ""), "{nothing:?}");
+        assert!(
+            output.err.contains("standard input: the file is empty"),
+            "{}",
+            output.err
+        );
+        assert_eq!(lab.revision(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_a_failure_and_a_reader_that_has_seen_enough_is_none() {
+    let lab = Lab::start().await;
+    let export = |out: Stdio| {
+        let mut command = command(&lab, &["export"]);
+        let child = tokio::task::block_in_place(|| command.stdout(out).spawn().unwrap().wait_with_output());
+        let output = child.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let (code, text) = export(full.into());
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("standard output: No space left on device"),
+        "{text}"
+    );
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(export(writer.into()), (Some(0), String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_is_none_is_a_mistake_of_the_caller() {
+    let lab = Lab::start().await;
+    let add = "ipsec sa add outbound --spi 256 --src 192.0.2.1 --dst 192.0.2.2 --reqid 1 --algorithm aes-128-gcm-16 --key-file";
+    let add: Vec<&str> = add.split(' ').collect();
+    let with = |file| fails(&lab, 2, &[&add[..], &[file]].concat());
+    assert!(with("/nonexistent").contains("--key-file: /nonexistent: No such file"));
+    let long = lab.directory.path().join("long");
+    std::fs::write(&long, "00".repeat(513)).unwrap();
+    assert!(with(long.to_str().unwrap()).contains("expected at most 1024 bytes"));
+    std::fs::write(&long, "no key").unwrap();
+    assert!(with(long.to_str().unwrap()).contains("expected one or two keys in hexadecimal"));
 }
 
 /// `count` endpoints as a state file with one entry a line.

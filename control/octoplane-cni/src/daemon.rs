@@ -25,7 +25,8 @@ pub(crate) struct Daemon {
 fn refused(what: &str) -> impl Fn(Status) -> CniError {
     move |status| {
         let code = match status.code() {
-            Grpc::Unavailable | Grpc::DeadlineExceeded | Grpc::Aborted => Code::TryAgain,
+            // A call that took longer than we wait is "cancelled" for tonic.
+            Grpc::Unavailable | Grpc::DeadlineExceeded | Grpc::Cancelled | Grpc::Aborted => Code::TryAgain,
             Grpc::NotFound => Code::UnknownContainer,
             _ => Code::Daemon,
         };

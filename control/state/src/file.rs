@@ -144,10 +144,17 @@ pub fn objects<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, FileError> {
         .map(str::trim_start)
         .find(|line| !line.is_empty() && !line.starts_with('#') && *line != "---");
     let objects = match first {
-        Some(line) if line.starts_with(['-', '[']) => serde_saphyr::from_str_with_options(&text, options()),
-        _ => serde_saphyr::from_str_with_options(&text, options()).map(|one| vec![one]),
+        Some(line) if line.starts_with(['-', '[']) => {
+            serde_saphyr::from_str_with_options(&text, options()).map(Some)
+        }
+        _ => serde_saphyr::from_str_with_options::<Option<T>>(&text, options()).map(|one| Some(vec![one?])),
     };
-    objects.map_err(|error| FileError(format!("{name}: {error}")))
+    match objects {
+        Ok(Some(objects)) => Ok(objects),
+        // All of whose fields may be left out would be put as it is without any.
+        Ok(None) => Err(FileError(format!("{name}: the file is empty"))),
+        Err(error) => Err(FileError(format!("{name}: {error}"))),
+    }
 }
 
 /// What a file is called in messages, and what it says.
@@ -181,11 +188,10 @@ pub fn parse(text: &str) -> Result<State, String> {
     if first == Some(&b'{') {
         return serde_json::from_str(text).map_err(|error| error.to_string());
     }
-    if first.is_none() {
-        // Almost surely a mistake, and it would remove everything.
-        return Err("the file is empty; to remove everything write {}".into());
-    }
-    serde_saphyr::from_str_with_options(text, options()).map_err(|error| error.to_string())
+    let state: Option<State> =
+        serde_saphyr::from_str_with_options(text, options()).map_err(|error| error.to_string())?;
+    // Nothing, comments or "null": almost surely a mistake, and it would remove everything.
+    state.ok_or_else(|| "the file is empty; to remove everything write {}".into())
 }
 
 impl State {

@@ -1,7 +1,7 @@
 //! Capture files: packets in by port and time, packets out by port.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter};
+use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -118,6 +118,9 @@ pub fn write(directory: &Path, names: &[&str], sent: &[Arrival]) -> Result<(), C
             let packet = PcapPacket::new(it.time, it.frame.len() as u32, &it.frame);
             writer.write_packet(&packet).map_err(bad)?;
         }
+        // Dropped, it would keep to itself that the disk is full.
+        let flushed = writer.into_writer().flush();
+        flushed.map_err(|error| CaptureError::Io(path.clone(), error))?;
     }
     Ok(())
 }
