@@ -30,6 +30,9 @@ pub(crate) struct Interface {
     /// Path of the network namespace; empty: that of the host.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) sandbox: String,
+    /// What else there is since 1.1.0, of plugins before this one.
+    #[serde(flatten)]
+    pub(crate) rest: Map<String, Value>,
 }
 
 /// An address.
@@ -53,6 +56,9 @@ pub(crate) struct Route {
     /// Since 1.1.0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mtu: Option<u32>,
+    /// What else there is since 1.1.0, of plugins before this one.
+    #[serde(flatten)]
+    pub(crate) rest: Map<String, Value>,
 }
 
 impl CniResult {
@@ -67,9 +73,11 @@ impl CniResult {
         if version < Version::V1_1_0 {
             for interface in &mut result.interfaces {
                 interface.mtu = None;
+                interface.rest.clear();
             }
             for route in &mut result.routes {
                 route.mtu = None;
+                route.rest.clear();
             }
         }
         let mut printed = match serde_json::to_value(&result) {
@@ -124,7 +132,7 @@ mod tests {
                     name: "oct0".into(),
                     mac: "02:00:00:00:00:01".into(),
                     mtu: Some(1500),
-                    sandbox: String::new(),
+                    ..Interface::default()
                 },
                 Interface {
                     name: "eth0".into(),
@@ -143,6 +151,7 @@ mod tests {
                 dst: "0.0.0.0/0".into(),
                 gw: "169.254.1.1".into(),
                 mtu: Some(1400),
+                ..Route::default()
             }],
             dns: Value::Null,
         }
@@ -182,6 +191,23 @@ mod tests {
             let read = CniResult::parse(&result().to_json(version)).unwrap();
             assert_eq!(read.ips, result().ips, "{version}");
         }
+    }
+
+    /// Specification 1.1.0, "ADD Success".
+    #[test]
+    fn what_other_plugins_say_is_passed_on() {
+        let theirs = json!({
+            "cniVersion": "1.1.0",
+            "interfaces": [{"name": "eth0", "socketPath": "/run/vhost", "pciID": "0002:02:00.1"}],
+            "ips": [],
+            "routes": [{"dst": "0.0.0.0/0", "advmss": 1300, "priority": 5, "table": 7, "scope": 253}],
+            "dns": {"nameservers": ["10.0.0.10"]},
+        });
+        let read = CniResult::parse(&theirs).unwrap();
+        assert_eq!(read.to_json(Version::V1_1_0), theirs);
+        let older = read.to_json(Version::V1_0_0);
+        assert_eq!(older["interfaces"], json!([{"name": "eth0"}]));
+        assert_eq!(older["routes"], json!([{"dst": "0.0.0.0/0"}]));
     }
 
     #[test]

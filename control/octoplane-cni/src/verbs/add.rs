@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use octoplane_api::v1;
+use serde_json::{Map, Value};
 
 use super::Call;
 use crate::link::{Netns, Pair, Setup, delete, set_up};
@@ -26,6 +27,7 @@ struct Made {
     host_mac: String,
     pod_mac: String,
     routes: Vec<(IpAddr, u8)>,
+    dns: Value,
 }
 
 pub(crate) async fn add(call: &Call) -> Result<CniResult, CniError> {
@@ -62,11 +64,15 @@ async fn make(call: &Call, names: &Names, netns: &Netns, done: &mut Done) -> Res
     }
     *done = Done::Reserved;
 
-    let (mut given, mut routes) = (Vec::new(), Vec::new());
+    let (mut given, mut routes, mut dns) = (Vec::new(), Vec::new(), call.conf.dns.clone());
     if let Some(delegate) = &call.delegate {
         // What it did is undone even if it failed half-way (specification, "Plugin Delegation").
         *done = Done::Delegated;
         let result = delegate.add().await?;
+        // What the network says comes first, as with the reference plugins.
+        if dns.is_null() {
+            dns = result.dns;
+        }
         for ip in &result.ips {
             given.push(prefix(&ip.address)?.0);
         }
@@ -119,6 +125,7 @@ async fn make(call: &Call, names: &Names, netns: &Netns, done: &mut Done) -> Res
         host_mac,
         pod_mac,
         routes,
+        dns,
     })
 }
 
@@ -201,6 +208,7 @@ fn answer(call: &Call, names: &Names, made: &Made) -> CniResult {
         mac: mac.to_owned(),
         mtu: Some(call.conf.mtu),
         sandbox: sandbox.to_owned(),
+        rest: Map::new(),
     };
     let environment = &call.environment;
     CniResult {
@@ -228,9 +236,10 @@ fn answer(call: &Call, names: &Names, made: &Made) -> CniResult {
                 dst: format!("{destination}/{length}"),
                 gw: gateway(destination.is_ipv6()),
                 mtu: None,
+                rest: Map::new(),
             })
             .collect(),
-        dns: call.conf.dns.clone(),
+        dns: made.dns.clone(),
     }
 }
 

@@ -226,6 +226,12 @@ def test_gc_removes_what_the_runtime_does_not_know(lab):
     assert left(lab) == NOTHING
 
 
+def test_a_network_may_be_renamed_while_pods_are_in_it(lab):
+    Runner(lab, name="before").add("c1", "c1")
+    Runner(lab, name="after").delete("c1", "c1")
+    assert left(lab) == NOTHING
+
+
 @pytest.mark.timeout(900)
 def test_an_add_that_is_killed_anywhere_is_collected(lab):
     """SIGKILL at thirty moments between the begin of an ADD and a bit after its end: before, in and after each step."""
@@ -271,9 +277,11 @@ def test_a_delegated_ipam_plugin(lab):
     if run("test", "-x", host_local, check=False).returncode:
         pytest.skip("containernetworking-plugins is missing")
     ipam = {"type": "host-local", "ranges": [[{"subnet": "10.66.0.0/24"}], [{"subnet": "fd00:66::/64"}]],
-            "dataDir": str(lab.directory / "ipam")}
+            "dataDir": str(lab.directory / "ipam"), "resolvConf": str(lab.directory / "resolv.conf")}
+    (lab.directory / "resolv.conf").write_text("nameserver 10.66.0.10\n")
     runner = Runner(lab, "1.0.0", path=["/usr/lib/cni"], ipam=ipam)
     one, two = (runner.add(name, name) for name in ("c1", "c2"))
+    assert one["dns"] == {"nameservers": ["10.66.0.10"]}
     # .1 is the plugin's idea of a gateway; pods use that of the data plane.
     assert addresses(one) == ["10.66.0.2", "fd00:66::2"] and one["ips"][0]["gateway"] == GATEWAY4
     for target in addresses(two):
