@@ -124,3 +124,23 @@ pub fn write(directory: &Path, names: &[&str], sent: &[Arrival]) -> Result<(), C
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/dev/full", directory.path().join("pod1.pcap")).unwrap();
+        let one = Arrival {
+            time: Duration::from_secs(1),
+            port: 0,
+            frame: vec![0; 60],
+        };
+        let error = write(directory.path(), &["pod1"], &[one])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("pod1.pcap: No space left on device"), "{error}");
+    }
+}

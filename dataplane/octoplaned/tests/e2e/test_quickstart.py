@@ -10,10 +10,10 @@ import pytest
 from conftest import BIN, ROOT, af_xdp
 
 
-def quickstart(config=ROOT / "config" / "quickstart", driver="net_af_packet"):
+def quickstart(config=ROOT / "config" / "quickstart", driver="net_af_packet", programs=BIN.resolve()):
     name = f"oq{os.getpid()}"
     result = subprocess.run([ROOT / "scripts" / "quickstart"], capture_output=True, text=True, timeout=1200,
-                            env={**os.environ, "OCTOPLANE_BIN": str(BIN.resolve()), "OCTOPLANE_DEMO": name,
+                            env={**os.environ, "OCTOPLANE_BIN": str(programs), "OCTOPLANE_DEMO": name,
                                  "OCTOPLANE_DEMO_DRIVER": driver,
                                  "OCTOPLANE_DEMO_CONFIG": str(config)})
     left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
@@ -42,3 +42,11 @@ def test_a_policy_that_lets_everybody_in_is_noticed(tmp_path):
     result = quickstart(config)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "error: it is not so that xwing may not" in result.stderr
+
+
+def test_a_daemon_that_says_nothing_leaves_nothing(tmp_path):
+    for program, script in ("octoplaned", "exec sleep 1000"), ("octoctl", "exit 1"):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    result = quickstart(programs=tmp_path)
+    assert result.returncode == 1 and "does not answer" in result.stderr, result.stdout + result.stderr
