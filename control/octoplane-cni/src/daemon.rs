@@ -138,3 +138,22 @@ impl Daemon {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Specification, "Error": 11 is "try again later".
+    #[tokio::test]
+    async fn a_daemon_that_does_not_answer_may_do_so_later() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("control.sock");
+        // The kernel takes the connection, and nobody what comes by it.
+        let _listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let daemon = Daemon::connect(&socket).await.unwrap();
+        // All waiting is over at once.
+        tokio::time::pause();
+        let error = daemon.pools().await.unwrap_err();
+        assert_eq!(error.code, 11, "{}", error.message);
+    }
+}
